@@ -1,0 +1,200 @@
+"""Read checkpoints of the PSCR authors' implementation, without executing anything in them.
+
+A checkpoint is `torch.save` of `{'epoch', 'backbone', 'regressor', 'optimizer', 'rho_best'}`. It
+is loaded with `weights_only=True`; beside tensors, only the NumPy scalar types that `rho_best`
+is pickled with are let through.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar
+from torch import Tensor, nn
+
+from pscr_engine.atomic import sha256_of
+from pscr_engine.errors import CheckpointError
+
+from .backbones import BACKBONES, Backbone
+
+# A checkpoint saved under NumPy 1 names the same constructor by its old module.
+_ALLOWED: list[Any] = [
+    (scalar, "numpy._core.multiarray.scalar"),
+    (scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose tensors are complete, of the right shapes and finite.
+
+    Args:
+        path: the file.
+        sha256: of the file.
+        backbone: which trunk it holds.
+        trunk: the trunk with the checkpoint's weights, in eval mode.
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: the regressor: float32 [C, 2C], [C], [1, C], [1].
+        epoch: epoch after which it was saved, if it says.
+        rho_best: best SRCC so far, if it says.
+    """
+
+    path: Path
+    sha256: str
+    backbone: Backbone
+    trunk: nn.Module
+    fc1_weight: Tensor
+    fc1_bias: Tensor
+    fc2_weight: Tensor
+    fc2_bias: Tensor
+    epoch: int | None
+    rho_best: float | None
+
+
+def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Args:
+        path: the file.
+        backbone: name of its trunk, or "auto" to recognise it from the keys.
+
+    Raises:
+        CheckpointError: no file, no checkpoint, code that would have to run, an unknown backbone,
+            missing or unexpected keys, wrong shapes, or weights that are not finite.
+    """
+    path = Path(path)
+    content = _load(path)
+    parts = {name: _state_dict(path, content, name) for name in ("backbone", "regressor")}
+    spec = _choose_backbone(path, parts["backbone"], backbone)
+    trunk = spec.build().eval()
+    _check(path, f"backbone ({spec.name})", parts["backbone"], trunk.state_dict(), spec)
+    C = spec.feature_size
+    regressor = {
+        "fc1.weight": torch.empty(C, 2 * C),
+        "fc1.bias": torch.empty(C),
+        "fc2.weight": torch.empty(1, C),
+        "fc2.bias": torch.empty(1),
+    }
+    _check(path, "regressor", parts["regressor"], regressor, spec)
+    wanted = {key: tensor for key, tensor in parts["backbone"].items() if not spec.is_unused(key)}
+    trunk.load_state_dict(wanted, strict=False)  # _check has been stricter, bar num_batches_tracked
+    epoch = _number(content.get("epoch"))
+    fc = {key: tensor.float() for key, tensor in parts["regressor"].items()}
+    return Checkpoint(
+        path,
+        sha256_of(path),
+        spec,
+        trunk.float(),
+        fc["fc1.weight"],
+        fc["fc1.bias"],
+        fc["fc2.weight"],
+        fc["fc2.bias"],
+        epoch=None if epoch is None else int(epoch),
+        rho_best=_number(content.get("rho_best")),
+    )
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}; name a checkpoint")
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror or error})") from error
+    except Exception as error:
+        raise CheckpointError(f"{path}: {_load_failure(str(error))}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: not a PSCR checkpoint: it holds a {type(content).__name__}, not a dictionary")
+    missing = [name for name in ("backbone", "regressor") if name not in content]
+    if missing:
+        found = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
+        raise CheckpointError(f"{path}: not a PSCR checkpoint: no {' and no '.join(map(repr, missing))} in it ({found})")
+    return content
+
+
+def _load_failure(message: str) -> str:
+    unsupported = re.search(r"Unsupported (?:global|class|type|operand)\w*:? *(?:GLOBAL )?([\w.]+)", message)
+    if unsupported:
+        return (
+            f"loading it would execute code ({unsupported[1]}), which is refused; "
+            "save it again with tensors, numbers and text only"
+        )
+    return f"not a file that torch.save wrote, or a damaged one ({_first_sentence(message)})"
+
+
+def _first_sentence(message: str) -> str:
+    return re.split(r"(?<=[.!]) |\n", " ".join(message.split()))[0][:160]
+
+
+def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The tensors of one part, without DataParallel's prefix."""
+    value = content[name]
+    if not isinstance(value, Mapping) or not value:
+        raise CheckpointError(f"{path}: {name!r} is not a state dict")
+    for key, tensor in value.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: {name!r} is not a state dict: {key!r} is a {type(tensor).__name__}")
+    if all(key.startswith("module.") for key in value):
+        return {key.removeprefix("module."): tensor for key, tensor in value.items()}
+    return dict(value)
+
+
+def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str) -> Backbone:
+    found = next((spec for spec in BACKBONES.values() if spec.recognises(state)), None)
+    if name == "auto":
+        if found is None:
+            raise CheckpointError(
+                f"{path}: unknown backbone (first keys: {', '.join(list(state)[:3])}); known: {', '.join(BACKBONES)}"
+            )
+        return found
+    if name not in BACKBONES:
+        raise CheckpointError(f"backbone {name!r}: choose from auto, {', '.join(BACKBONES)}")
+    if found is not None and found.name != name:
+        raise CheckpointError(f"{path}: holds {found.name}, not {name}; leave --backbone at auto")
+    return BACKBONES[name]
+
+
+def _check(
+    path: Path, part: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spec: Backbone
+) -> None:
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise CheckpointError(f"{path}: {part} lacks {_listed(missing)}")
+    unexpected = [key for key in found if key not in wanted and not spec.is_unused(key)]
+    if unexpected:
+        raise CheckpointError(f"{path}: {part} has unexpected {_listed(unexpected)}: another network than {spec.name}")
+    for key, tensor in wanted.items():
+        if key not in found:
+            continue
+        if found[key].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {part}: {key} has shape {list(found[key].shape)}, not {list(tensor.shape)}"
+            )
+        if found[key].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {part}: {key} is {found[key].dtype}, not {tensor.dtype}")
+    broken = [key for key in wanted if key in found and not bool(torch.isfinite(found[key]).all())]
+    if broken:
+        raise CheckpointError(f"{path}: {part} has NaN or infinite values in {_listed(broken)}; training diverged?")
+
+
+def _listed(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return f"{len(keys)} key{'s' * (len(keys) > 1)}: {', '.join(keys[:3])}{more}"
+
+
+def _number(value: object) -> float | None:
+    """A plain number, or None: facts about training are welcome, not required."""
+    if isinstance(value, int | float | np.generic):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return None

@@ -1,0 +1,113 @@
+"""`pscr-engine export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pscr_engine.cli.progress import progress
+from pscr_engine.errors import MissingDependencyError
+from pscr_engine.sampling import SAMPLINGS
+
+# Names only: PyTorch is imported when an export begins, not for --help.
+_BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
+
+
+def _all_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor all") from None
+
+
+def _list(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+
+
+@click.command()
+@click.option(
+    "--ckpt",
+    "checkpoint",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Checkpoint of the PSCR authors' format, best_model.pt for example.",
+)
+@click.option(
+    "--exemplars",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CSV, JSONL or Parquet list of labelled images, with columns path and mos.",
+)
+@click.option(
+    "--out", default="model.pscr", show_default=True, type=click.Path(path_type=Path), help="The bundle to make."
+)
+@click.option(
+    "--backbone",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *_BACKBONES]),
+    help="The trunk; auto recognises it.",
+)
+@click.option(
+    "--sampling",
+    default="ops",
+    show_default=True,
+    type=click.Choice(SAMPLINGS),
+    help="How patches are taken; as in training.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    callback=_list,
+    help="Graphs to make, of fp32 and fp16, separated by commas.",
+)
+@click.option("--calibration", help="More images to check parity on: any manifest, directory or glob.")
+@click.option(
+    "--num-exemplars",
+    default="all",
+    show_default=True,
+    callback=_all_or_number,
+    help="How many exemplars to keep, spread evenly over the labels.",
+)
+@click.option("--label-column", default="mos", show_default=True, help="The exemplar list's column of labels.")
+@click.option(
+    "--label-range", nargs=2, type=float, help="Smallest and largest label.  [default: those of the exemplars]"
+)
+@click.option("--opset", type=int, help="ONNX opset.  [default: the exporter's]")
+@click.option("--seed", default=0, show_default=True, help="For --sampling rps.")
+@click.option(
+    "--accept-parity",
+    default="",
+    callback=_list,
+    help="Precisions to keep even if their scores differ too much from PyTorch's.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+def export(**settings: Any) -> None:
+    """Turn a PSCR checkpoint into a bundle that scores images without PyTorch.
+
+    Every exemplar is encoded once; each graph's scores are compared with PyTorch's, and the bundle
+    appears only if they agree. Nothing in the checkpoint is executed.
+
+    \b
+    Examples:
+      pscr-engine export --ckpt best_model.pt --exemplars exemplars.csv
+      pscr-engine export --ckpt best_model.pt --exemplars train.csv --num-exemplars 100 --precision fp32,fp16
+    """
+    try:
+        import onnxruntime  # noqa: F401 - needed at the end of the work: say so at its beginning
+    except ImportError:
+        raise MissingDependencyError("onnxruntime", "checking the exported graph", "cpu,export") from None
+    from .export import ExportConfig, export_bundle
+
+    settings["accept_parity"] = frozenset(settings["accept_parity"])
+    config = ExportConfig(**settings)
+    with progress("images") as report:
+        bundle = export_bundle(config, report)
+    click.echo(f"bundle: {bundle.path} ({bundle.info.backbone}, {bundle.exemplars.count} exemplars)")
+    click.echo(f"next:   pscr-engine score --bundle {bundle.path} --manifest images.parquet")

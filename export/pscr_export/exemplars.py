@@ -1,0 +1,170 @@
+"""Read the exemplar list, and encode images with the PyTorch trunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pscr_engine.atomic import sha256_of
+from pscr_engine.errors import ExemplarError, PscrError
+from pscr_engine.records import Query
+from pscr_engine.sampling import Sampling
+from pscr_engine.stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, decode
+from pscr_engine.stages.fetch import fetch
+from pscr_engine.stages.sample import PatchBatch
+from pscr_engine.stages.source import ManifestOptions, open_manifest
+
+from .network import ScoringNetwork
+
+_ENCODE_BATCH = 4
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """An image file and its label (NaN if it has none).
+
+    Args:
+        path: as the list names it.
+        location: the file.
+        mos: the label.
+    """
+
+    path: str
+    location: str
+    mos: float
+
+
+def read_exemplars(source: str | Path, label_column: str = "mos") -> list[LabelledImage]:
+    """Read a list of labelled images and check every one of them.
+
+    Args:
+        source: CSV, JSONL or Parquet with the columns `path` and `label_column`; relative paths
+            start from its folder.
+        label_column: name of the label column.
+
+    Raises:
+        ExemplarError: names every missing file, unreadable image and label that is no finite number.
+        ManifestError: the list itself can't be read, or lacks a column.
+    """
+    images, faults = [], []
+    for query in open_manifest(source, ManifestOptions(path_column="path", id_column=label_column)).rows():
+        label = _finite(query.id)
+        if label is None:
+            faults.append(f"row {query.row}, {query.path}: label {query.id!r} is not a finite number")
+        _try_decode(query)
+        if query.ok and query.location is not None:
+            images.append(LabelledImage(str(query.path), query.location, label if label is not None else math.nan))
+        elif query.ok:
+            faults.append(f"row {query.row}: embedded images are not supported here; give paths")
+        else:
+            faults.append(f"row {query.row}, {query.path}: {query.error}")
+    if faults:
+        rows = len({fault.split(":")[0] for fault in faults})
+        raise ExemplarError(f"{source}: {rows} exemplars can't be used:\n  " + "\n  ".join(faults))
+    if not images:
+        raise ExemplarError(f"{source}: no exemplars in it")
+    return images
+
+
+def read_images(source: str | Path) -> list[LabelledImage]:
+    """Read a list of images without labels, for calibration; the same checks.
+
+    Raises:
+        ExemplarError, ManifestError: as `read_exemplars`.
+    """
+    images, faults = [], []
+    for query in open_manifest(source).rows():
+        _try_decode(query)
+        if query.ok and query.location is not None:
+            images.append(LabelledImage(str(query.path), query.location, math.nan))
+        else:
+            faults.append(f"row {query.row}, {query.path}: {query.error or 'embedded images are not supported here'}")
+    if faults:
+        raise ExemplarError(f"{source}: {len(faults)} calibration images can't be used:\n  " + "\n  ".join(faults))
+    return images
+
+
+def choose(images: Sequence[LabelledImage], count: int | None) -> list[LabelledImage]:
+    """`count` exemplars spread evenly over the labels' order, in list order; all of them for None.
+
+    Raises:
+        ExemplarError: there are fewer than `count`.
+    """
+    if count is None:
+        return list(images)
+    if count > len(images):
+        raise ExemplarError(f"--num-exemplars {count}: the list has only {len(images)}")
+    by_label = sorted(range(len(images)), key=lambda index: (images[index].mos, index))
+    # The middle of each of `count` equal stretches of the label order.
+    return [images[index] for index in sorted(by_label[(2 * k + 1) * len(images) // (2 * count)] for k in range(count))]
+
+
+def spread(places: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the places, evenly spaced."""
+    return list(places[:: max(1, math.ceil(len(places) / limit))])
+
+
+def patches_of(images: Sequence[LabelledImage], sampling: Sampling) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The images' patches, uint8 [len(images)·D, P, P, 3], exactly as scoring takes them.
+
+    Raises:
+        PscrError: an image can't be read any more.
+    """
+    queries = []
+    for row, image in enumerate(images):
+        query = Query(row, path=image.path, location=image.location)
+        fetch(query)
+        decode(query, DecodeOptions(digest=sampling.name == "rps"))
+        queries.append(query)
+    sampled, patches = PatchBatch(sampling, len(images), DEFAULT_MAX_PIXELS).fill(queries)
+    for query in queries:
+        if not query.ok:
+            raise PscrError(f"{query.path}: {query.error}")
+    assert len(sampled) == len(images)
+    return patches
+
+
+def encode(
+    network: ScoringNetwork,
+    images: Sequence[LabelledImage],
+    sampling: Sampling,
+    progress: Progress = lambda done, total: None,
+) -> torch.Tensor:
+    """f of each image, float32 [len(images), C], by PyTorch.
+
+    Raises:
+        PscrError: an image can't be read any more.
+    """
+    features = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _ENCODE_BATCH):
+            batch = images[start : start + _ENCODE_BATCH]
+            features.append(network.features(torch.from_numpy(patches_of(batch, sampling))))
+            progress(min(start + _ENCODE_BATCH, len(images)), len(images))
+    return torch.cat(features)
+
+
+def image_digests(images: Sequence[LabelledImage]) -> list[str]:
+    """SHA-256 of each image's file."""
+    return [sha256_of(Path(image.location)) for image in images]
+
+
+def _try_decode(query: Query) -> None:
+    fetch(query)
+    decode(query, DecodeOptions())
+    query.pixels = None
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

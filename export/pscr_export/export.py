@@ -1,0 +1,268 @@
+"""From a checkpoint and an exemplar list to a bundle, whole and verified, or to nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pscr_engine.atomic import atomic_directory, sha256_of
+from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pscr_engine.bundle import (
+    EXEMPLAR_TABLE,
+    MANIFEST_NAME,
+    Bundle,
+    BundleInfo,
+    Exemplars,
+    Graph,
+    Parity,
+    write_contents,
+)
+from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError
+from pscr_engine.sampling import Sampling
+
+from .checkpoint import Checkpoint, read_checkpoint
+from .exemplars import LabelledImage, choose, encode, image_digests, patches_of, read_exemplars, read_images, spread
+from .graph import export_graph
+from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
+from .parity import compare
+from .precision import TRUNK_DTYPES, prepare_trunk
+
+log = logging.getLogger("pscr_export")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, what of it is done, and what there is to do."""
+
+EXPORT_PRECISIONS = tuple(TRUNK_DTYPES)
+
+# Parity runs on this many exemplar images and against this many exemplars at most: enough to see a
+# difference, cheap next to encoding thousands of exemplars.
+_PARITY_IMAGES = 256
+_PARITY_EXEMPLARS = 64
+_PARITY_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """What `pscr-engine export` is asked to do.
+
+    Args:
+        checkpoint: the .pt file.
+        exemplars: list of labelled images (CSV, JSONL, Parquet with `path` and `label_column`).
+        out: the bundle to make.
+        backbone: its name, or "auto".
+        sampling: "ops", "nops", "rps" or "none".
+        precisions: which graphs to make, in this order.
+        calibration: more images to measure parity on, in any form that `score` takes.
+        num_exemplars: how many exemplars to keep, spread over the labels; None for all.
+        label_column: the exemplar list's label column.
+        label_range: smallest and largest label; None to take them from the exemplars.
+        opset: ONNX opset; None for the exporter's default.
+        seed: for "rps".
+        accept_parity: precisions to keep although their parity check fails.
+        overwrite: replace a bundle that is at `out`.
+    """
+
+    checkpoint: Path
+    exemplars: Path
+    out: Path = Path("model.pscr")
+    backbone: str = "auto"
+    sampling: str = "ops"
+    precisions: tuple[str, ...] = ("fp32",)
+    calibration: str | None = None
+    num_exemplars: int | None = None
+    label_column: str = "mos"
+    label_range: tuple[float, float] | None = None
+    opset: int | None = None
+    seed: int = 0
+    accept_parity: frozenset[str] = frozenset()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for precision in (*self.precisions, *self.accept_parity):
+            if precision not in EXPORT_PRECISIONS:
+                raise UsageError(f"precision {precision!r}: choose from {', '.join(EXPORT_PRECISIONS)}")
+        if not self.precisions:
+            raise UsageError("no precision to export: name at least one")
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise UsageError(f"label range {self.label_range[0]:g} to {self.label_range[1]:g}: the first must be smaller")
+        if self.num_exemplars is not None and self.num_exemplars < 1:
+            raise UsageError(f"--num-exemplars {self.num_exemplars}: must be at least 1, or 'all'")
+
+
+def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, total: None) -> Bundle:
+    """Make a bundle. It appears at `config.out` whole, after every check has passed, or not at all.
+
+    Raises:
+        CheckpointError, ExemplarError, ManifestError: the inputs are not usable.
+        ParityError: a graph's scores differ from PyTorch's by more than its tolerance.
+        OutputError: there is something at `config.out` already, or it can't be written.
+        PscrError: the ONNX exporter or checker refuses.
+    """
+    _check_out(config)
+    checkpoint = read_checkpoint(config.checkpoint, config.backbone)
+    sampling = Sampling.create(config.sampling, checkpoint.backbone.patch_size, config.seed)
+    listed = read_exemplars(config.exemplars, config.label_column)
+    images = choose(listed, config.num_exemplars)
+    calibration = read_images(config.calibration) if config.calibration else []
+    label_range = config.label_range or _label_range(config.exemplars, listed)
+
+    network = ScoringNetwork(checkpoint.trunk, checkpoint, sampling.patches).eval()
+    features = encode(network, images, sampling, lambda done, total: progress("encode exemplars", done, total))
+    exemplars = Exemplars(
+        hidden=exemplar_hidden(checkpoint, features).numpy(),
+        labels=np.array([image.mos for image in images], np.float32),
+        features=features.numpy(),
+    )
+    probe = _Probe.create(checkpoint, network, sampling, images, features, calibration, progress)
+
+    try:
+        with atomic_directory(config.out) as folder:
+            graphs = {}
+            for precision in config.precisions:
+                progress(f"export {precision}", 0, 1)
+                graphs[precision] = _make_graph(
+                    folder, precision, config, checkpoint, sampling, exemplars, probe, label_range, progress
+                )
+            _write_exemplar_table(folder, images)
+            info = BundleInfo(
+                backbone=checkpoint.backbone.name,
+                feature_size=checkpoint.backbone.feature_size,
+                patch_size=sampling.patch_size,
+                sampling=sampling,
+                mean=MEAN,
+                std=STD,
+                label_range=label_range,
+                exemplars={
+                    "count": len(images),
+                    "listed": len(listed),
+                    "source": config.exemplars.name,
+                    "sha256": sha256_of(config.exemplars) if config.exemplars.is_file() else None,
+                    "label_column": config.label_column,
+                },
+                graphs=graphs,
+                checkpoint={
+                    "file": checkpoint.path.name,
+                    "sha256": checkpoint.sha256,
+                    "epoch": checkpoint.epoch,
+                    "rho_best": checkpoint.rho_best,
+                },
+                created_by={name: version(name) for name in ("pscr-engine", "torch", "torchvision", "timm", "onnx")},
+            )
+            write_contents(folder, info, exemplars)
+    except OSError as error:
+        raise OutputError(f"{config.out}: can't be written ({error.strerror or error}); choose another --out") from error
+    return Bundle.open(config.out)
+
+
+def _check_out(config: ExportConfig) -> None:
+    if not config.out.exists():
+        return
+    if not (config.out / MANIFEST_NAME).is_file():
+        raise OutputError(f"{config.out}: there is something that is not a bundle; choose another --out")
+    if not config.overwrite:
+        raise OutputError(f"{config.out}: there is a bundle already; choose another --out or use --overwrite")
+
+
+def _label_range(source: Path, images: Sequence[LabelledImage]) -> tuple[float, float]:
+    low, high = min(image.mos for image in images), max(image.mos for image in images)
+    if low == high:
+        raise ExemplarError(f"{source}: all labels are {low:g}; give the scale with --label-range LOW HIGH")
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What parity is measured on: images, their PyTorch scores, and the exemplars these are against."""
+
+    images: list[LabelledImage]
+    reference: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    exemplars: list[int]
+
+    @classmethod
+    def create(
+        cls,
+        checkpoint: Checkpoint,
+        network: ScoringNetwork,
+        sampling: Sampling,
+        images: list[LabelledImage],
+        features: torch.Tensor,
+        calibration: list[LabelledImage],
+        progress: Progress,
+    ) -> _Probe:
+        places = spread(range(len(images)), _PARITY_IMAGES)
+        against = spread(range(len(images)), _PARITY_EXEMPLARS)
+        queries = features[places]
+        if calibration:
+            more = encode(network, calibration, sampling, lambda done, total: progress("encode calibration", done, total))
+            queries = torch.cat([queries, more])
+        labels = torch.tensor([images[index].mos for index in against], dtype=torch.float32)
+        with torch.inference_mode():
+            reference = reference_scores(checkpoint, queries, features[against], labels)
+        return cls([images[index] for index in places] + calibration, reference.numpy(), against)
+
+
+def _make_graph(
+    folder: Path,
+    precision: str,
+    config: ExportConfig,
+    checkpoint: Checkpoint,
+    sampling: Sampling,
+    exemplars: Exemplars,
+    probe: _Probe,
+    label_range: tuple[float, float],
+    progress: Progress,
+) -> Graph:
+    """Export one precision into `folder` and check its parity."""
+    file = f"scorer.{precision}.onnx"
+    trunk = prepare_trunk(checkpoint.trunk, precision)
+    network = ScoringNetwork(trunk, checkpoint, sampling.patches, TRUNK_DTYPES[precision])
+    opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
+    del network, trunk
+    subset = Exemplars(
+        exemplars.hidden[probe.exemplars], exemplars.labels[probe.exemplars], exemplars.features[probe.exemplars]
+    )
+    backend = OnnxRuntimeBackend(folder / file, subset, precision=precision)
+    scores = []
+    for start in range(0, len(probe.images), _PARITY_BATCH):
+        batch = probe.images[start : start + _PARITY_BATCH]
+        scores.append(backend.score(patches_of(batch, sampling)).score)
+        progress(f"check {precision}", min(start + _PARITY_BATCH, len(probe.images)), len(probe.images))
+    parity = compare(
+        precision, probe.reference, np.concatenate(scores), label_range, accepted=precision in config.accept_parity
+    )
+    _gate(precision, parity)
+    return Graph(file, opset, parity)
+
+
+def _gate(precision: str, parity: Parity) -> None:
+    srcc = "n/a" if parity.srcc is None else f"{parity.srcc:.6f}"
+    facts = (
+        f"{precision} parity on {parity.images} images: max |difference| {parity.max_abs_diff:.2e} "
+        f"(allowed {parity.tolerance:.2e}), SRCC {srcc}"
+        + (f" (at least {parity.min_srcc})" if parity.min_srcc is not None else "")
+    )
+    if not parity.passed and not parity.accepted:
+        raise ParityError(
+            f"{facts}: failed; no bundle was made. Leave {precision} out, measure on more images with --calibration, "
+            f"or keep it knowingly with --accept-parity {precision}"
+        )
+    log.info("%s: %s", facts, "passed" if parity.passed else "FAILED, kept because of --accept-parity")
+
+
+def _write_exemplar_table(folder: Path, images: Sequence[LabelledImage]) -> None:
+    table = pa.table(
+        {
+            "path": pa.array([image.path for image in images], pa.string()),
+            "sha256": pa.array(image_digests(images), pa.string()),
+            "mos": pa.array([image.mos for image in images], pa.float64()),
+        }
+    )
+    pq.write_table(table, folder / EXEMPLAR_TABLE)

@@ -1,0 +1,81 @@
+"""Write the scoring network as an ONNX graph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch.export import Dim
+
+from pscr_engine.errors import PscrError
+
+from .network import ScoringNetwork
+
+
+def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: int | None = None) -> int:
+    """Export `network` to `path`, with B and M dynamic, and check the result.
+
+    Args:
+        network: in eval mode.
+        patch_size: P.
+        path: the .onnx file to write.
+        opset: ONNX opset; None for the exporter's default.
+
+    Returns:
+        The opset of the graph.
+
+    Raises:
+        PscrError: the exporter or the checker refuses.
+    """
+    D, P, C = network.patches, patch_size, network.feature_size
+    B, M = Dim("B"), Dim("M")
+    example = (
+        torch.zeros((2 * D, P, P, 3), dtype=torch.uint8),
+        torch.zeros((3, C)),
+        torch.zeros(3),
+    )
+    # The exporter reports on its own workings, to stdout and as warnings; failures are exceptions.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network.eval(),
+                example,
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=["patches", "exemplar_hidden", "exemplar_labels"],
+                output_names=["score", "exemplar_scores", "features"],
+                dynamic_shapes={
+                    "patches": {0: D * B if D > 1 else B},
+                    "exemplar_hidden": {0: M},
+                    "exemplar_labels": {0: M},
+                },
+            )
+        assert program is not None
+        _tidy(program.model)
+        program.save(str(path), external_data=False)
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PscrError(f"ONNX export failed: {type(error).__name__}: {reason}") from error
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+
+
+def _tidy(model: Any) -> None:
+    """Name the batch axis of the outputs, and drop notes that hold this machine's paths."""
+    for output in model.graph.outputs:
+        shape = list(output.shape)
+        output.shape = type(output.shape)(["B", *shape[1:]])
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()

@@ -1,0 +1,113 @@
+"""The network that is exported: patches and exemplar cache in, scores out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+HEAD_SLICE = 16
+"""Channels per slice of the head. A slice's intermediate is [B, HEAD_SLICE, M], whatever C is."""
+
+
+class ScoringNetwork(nn.Module):
+    """PSCR with the factorised head.
+
+    The head's first layer splits by columns, W1 = [Wq | We], so that
+
+        delta[b, m] = W2 · ReLU(Wq·f(q_b) + (We·f(e_m) + b1)) + b2
+
+    where the bracket is `exemplar_hidden[m]`, computed once per exemplar. The sum over channels is
+    taken slice by slice: the product [B, C, M] never exists, so M may be thousands.
+
+    Args:
+        trunk: float [N, 3, P, P] → [N, C].
+        checkpoint: the regressor's weights.
+        patches: D, patches per image.
+        trunk_dtype: type of the trunk's weights and activations; all else is float32.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, checkpoint: Checkpoint, patches: int, trunk_dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        C = checkpoint.backbone.feature_size
+        self.trunk = trunk
+        self.patches = patches
+        self.feature_size = C
+        self.trunk_dtype = trunk_dtype
+        mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * std)).float().view(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
+        self.register_buffer("query_weight", checkpoint.fc1_weight[:, :C].T.contiguous())  # Wq, transposed
+        self.register_buffer("delta_bias", checkpoint.fc2_bias.clone())
+        slices = checkpoint.fc2_weight.reshape(1, 1, C).split(HEAD_SLICE, dim=2)
+        for index, weight in enumerate(slices):
+            self.register_buffer(f"delta_weight_{index}", weight.clone())
+        self.slices = len(slices)
+
+    def forward(
+        self, patches: Tensor, exemplar_hidden: Tensor, exemplar_labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Score B images.
+
+        Args:
+            patches: uint8 [B·D, P, P, 3].
+            exemplar_hidden: float32 [M, C].
+            exemplar_labels: float32 [M].
+
+        Returns:
+            score float32 [B], exemplar_scores float32 [B, M], features float32 [B, C].
+        """
+        features = self.features(patches)
+        # Queries [B, C, 1] and exemplars [C, M], so that the innermost axis is the long one, M.
+        query = (features @ self.get_buffer("query_weight")).unsqueeze(2)
+        query_slices = query.split(HEAD_SLICE, dim=1)
+        exemplar_slices = exemplar_hidden.T.split(HEAD_SLICE, dim=0)
+        delta: Tensor | None = None
+        for index in range(self.slices):
+            hidden = torch.relu(query_slices[index] + exemplar_slices[index])
+            part = torch.matmul(self.get_buffer(f"delta_weight_{index}"), hidden).squeeze(1)
+            delta = part if delta is None else delta + part
+        assert delta is not None
+        exemplar_scores = exemplar_labels + (delta + self.get_buffer("delta_bias"))
+        return exemplar_scores.mean(dim=1), exemplar_scores, features
+
+    def features(self, patches: Tensor) -> Tensor:
+        """f of B images, float32 [B, C]: the mean of the trunk's features over each image's D patches."""
+        x = patches.permute(0, 3, 1, 2).float()
+        x = x * self.get_buffer("scale") + self.get_buffer("shift")
+        out: Tensor = self.trunk(x.to(self.trunk_dtype)).float()
+        return out.reshape(-1, self.patches, self.feature_size).mean(dim=1)
+
+
+def reference_scores(checkpoint: Checkpoint, queries: Tensor, exemplars: Tensor, labels: Tensor) -> Tensor:
+    """Scores by the method's own formula, with each pair concatenated: what parity is measured against.
+
+    Args:
+        checkpoint: the regressor's weights.
+        queries: f(q), float32 [N, C].
+        exemplars: f(e), float32 [M, C].
+        labels: float32 [M].
+
+    Returns:
+        float32 [N], the mean over exemplars of label + delta.
+    """
+    scores = []
+    for query in queries:
+        pairs = torch.cat([query.expand_as(exemplars), exemplars], dim=1)
+        hidden = torch.relu(nn.functional.linear(pairs, checkpoint.fc1_weight, checkpoint.fc1_bias))
+        delta = nn.functional.linear(hidden, checkpoint.fc2_weight, checkpoint.fc2_bias)[:, 0]
+        scores.append((labels + delta).mean())
+    return torch.stack(scores)
+
+
+def exemplar_hidden(checkpoint: Checkpoint, features: Tensor) -> Tensor:
+    """We·f(e) + b1 of each exemplar, float32 [M, C], from its features, float32 [M, C]."""
+    C = checkpoint.backbone.feature_size
+    weight, bias = checkpoint.fc1_weight[:, C:].double(), checkpoint.fc1_bias.double()
+    return (features.double() @ weight.T + bias).float()

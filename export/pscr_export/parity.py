@@ -1,0 +1,62 @@
+"""Compare an exported graph's scores with the PyTorch model's."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pscr_engine.bundle import Parity
+
+# Largest |difference| as a share of the label range, and smallest rank correlation.
+TOLERANCES: dict[str, tuple[float, float | None]] = {
+    "fp32": (1e-4, None),
+    "fp16": (5e-3, 0.999),
+    "int8": (2e-2, 0.995),
+}
+
+
+def compare(
+    precision: str,
+    reference: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    label_range: tuple[float, float],
+    *,
+    accepted: bool = False,
+) -> Parity:
+    """The parity report of a graph.
+
+    Args:
+        precision: which tolerance applies.
+        reference: PyTorch FP32 scores, [N].
+        scores: the graph's scores of the same images, [N].
+        label_range: smallest and largest label.
+        accepted: whether the user wants this precision in any case.
+    """
+    share, min_srcc = TOLERANCES[precision]
+    difference = np.abs(scores.astype(np.float64) - reference.astype(np.float64))
+    return Parity(
+        images=len(reference),
+        max_abs_diff=float(difference.max()),
+        mean_abs_diff=float(difference.mean()),
+        srcc=spearman(reference, scores),
+        tolerance=share * (label_range[1] - label_range[0]),
+        min_srcc=min_srcc,
+        accepted=accepted,
+    )
+
+
+def spearman(a: NDArray[np.float32], b: NDArray[np.float32]) -> float | None:
+    """Spearman's rank correlation; None where it says nothing: below three values, or all equal."""
+    if len(a) < 3:
+        return None
+    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    if ranks_a.std() == 0 or ranks_b.std() == 0:
+        return None
+    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks from 0; equal values share the mean of their places."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[inverse], np.float64)

@@ -1,0 +1,42 @@
+"""Prepare a trunk for a precision."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+TRUNK_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def prepare_trunk(trunk: nn.Module, precision: str) -> nn.Module:
+    """A copy of `trunk`, in eval mode, with weights of `precision`.
+
+    For FP16, batch norms are folded into their convolutions first, in FP32: so their products are
+    rounded once instead of twice.
+    """
+    trunk = copy.deepcopy(trunk).eval()
+    if precision == "fp32":
+        return trunk
+    _fold_batch_norms(trunk)
+    return trunk.to(TRUNK_DTYPES[precision])
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution that is its predecessor among `module`'s children.
+
+    True for torchvision's ResNets (conv1, bn1, …; downsample.0, downsample.1) and timm's ConvNormAct
+    (conv, bn), whose batch norm carries the activation along.
+    """
+    previous: tuple[str, nn.Conv2d] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous is not None:
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            # timm's BatchNormAct2d has `drop` and `act` after the norm itself.
+            setattr(module, name, nn.Sequential(*child.children()) if len(list(child.children())) else nn.Identity())
+            previous = None
+            continue
+        previous = (name, child) if isinstance(child, nn.Conv2d) else None
+        _fold_batch_norms(child)

@@ -1,0 +1,5 @@
+"""`python -m pscr_engine`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames inside `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of `path` durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is made durable and takes `path`'s place.
+
+    If the body raises, `path` stays as it was and the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield temporary
+        fsync_file(temporary)
+        temporary.replace(path)
+        fsync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a new temporary folder beside `path`; on success it takes `path`'s place, whole.
+
+    A folder that is at `path` already is kept until the new one is complete. Leftovers of exports
+    that were killed are cleared away.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                fsync_file(file)
+        fsync_directory(temporary)
+        old = path.with_name(f".{path.name}.replaced-{os.getpid()}")
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+        fsync_directory(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for kind in ("partial", "replaced"):
+        prefix = f".{path.name}.{kind}-"
+        for leftover in path.parent.glob(prefix + "*"):
+            pid = leftover.name[len(prefix) :]
+            if not pid.isdigit() or int(pid) == os.getpid() or _is_alive(int(pid)):
+                continue
+            if kind == "replaced" and not path.exists():
+                leftover.replace(path)  # killed between the two renames: put the old folder back
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,71 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Exemplars
+from ..errors import BackendError, MissingDependencyError
+from ..host import usable_cpus
+from ..records import Pixels
+from .base import BatchScores
+
+# Measured (benchmarks/results/batch_size-*.json): on a CPU, throughput is flat from a handful of images
+# on, while memory grows with the batch.
+_CPU_BATCH_SIZE = 8
+
+
+class OnnxRuntimeBackend:
+    """Runs a scoring graph in one ONNX Runtime session.
+
+    Args:
+        graph: the .onnx file.
+        exemplars: the exemplar cache that images are scored against.
+        device: "cpu".
+        precision: the graph's, for messages.
+        threads: how many may compute at once; None for all usable cores.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        BackendError: ONNX Runtime refuses the graph.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        graph: Path,
+        exemplars: Exemplars,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int | None = None,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError("onnxruntime", "scoring on a CPU", "cpu") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cpus()
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(graph), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise BackendError(f"{graph}: ONNX Runtime can't run it: {reason}") from error
+        self.device = device
+        self.precision = precision
+        self.batch_size = _CPU_BATCH_SIZE
+        self._exemplars = {
+            "exemplar_hidden": exemplars.hidden,
+            "exemplar_labels": exemplars.labels,
+        }
+
+    def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
+        """See `pscr_engine.backends.base.Backend.score`."""
+        outputs = ["score", "exemplar_scores"] + (["features"] if features else [])
+        score, exemplar_scores, *rest = self._session.run(outputs, {"patches": patches, **self._exemplars})
+        return BatchScores(score, exemplar_scores, rest[0] if rest else None)

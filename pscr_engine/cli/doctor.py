@@ -1,0 +1,110 @@
+"""`pscr-engine doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..host import usable_cpus
+
+_PACKAGES = {
+    "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
+    "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
+    "GPU": ("tensorrt", "pycuda"),
+}
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Say what this host can run, and what to install for the rest."""
+    facts = examine()
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    host = facts["host"]
+    click.echo(f"pscr-engine {facts['versions']['pscr-engine']}, Python {host['python']}, {host['system']}")
+    click.echo(f"{host['cpus']} usable cores, {host['memory_gb']:.0f} GB memory, {' '.join(host['cpu_flags']) or '-'}")
+    for gpu in facts["gpus"]:
+        click.echo(f"GPU: {gpu}")
+    for group, packages in _PACKAGES.items():
+        click.echo(f"\n{group}:")
+        for name in packages:
+            click.echo(f"  {name:<16} {facts['versions'][name] or '-'}")
+    click.echo("\nthis host can:")
+    for name, (able, advice) in facts["abilities"].items():
+        click.echo(f"  {'yes' if able else 'no ':<3}  {name}{'' if able else ': ' + advice}")
+
+
+def examine() -> dict[str, Any]:
+    """What there is and what can be done with it, as plain values."""
+    versions = {name: _version(name) for name in ("pscr-engine", *sum(_PACKAGES.values(), ()))}
+    gpus = _gpus()
+    return {
+        "host": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cpus": usable_cpus(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            "cpu_flags": _cpu_flags(),
+        },
+        "gpus": gpus,
+        "versions": versions,
+        "abilities": _abilities(versions, gpus),
+    }
+
+
+def _abilities(versions: dict[str, str | None], gpus: list[str]) -> dict[str, tuple[bool, str]]:
+    runtime = find_spec("onnxruntime") is not None
+    clash = versions["onnxruntime"] is not None and versions["onnxruntime-gpu"] is not None
+    score_advice = "pip install 'pscr-engine[cpu]'"
+    if clash:
+        score_advice = "onnxruntime and onnxruntime-gpu overwrite each other: uninstall both, then install one extra"
+    lacking = [name for name in _PACKAGES["export"] if versions[name] is None]
+    gpu_advice = "this version of pscr-engine scores on CPUs only"
+    return {
+        "score on the CPU": (runtime and not clash, score_advice),
+        "export checkpoints": (
+            runtime and not lacking,
+            f"pip install 'pscr-engine[cpu,export]' (lacks {', '.join(lacking) or 'onnxruntime'})",
+        ),
+        "score on a GPU": (False, gpu_advice + ("" if gpus else "; no NVIDIA driver was found either")),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return []
+    flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}
+    return [flag for flag in _CPU_FLAGS if flag in flags]
+
+
+def _gpus() -> list[str]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.splitlines() if line.strip()]

@@ -1,0 +1,64 @@
+"""The `pscr-engine` group: knows the commands' names and help lines, imports a command when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from .._version import __version__
+
+
+class _Entry(NamedTuple):
+    target: str
+    help: str
+
+
+# In the order of use. Commands of the other two packages are named, not imported, so that scoring
+# never loads them.
+COMMANDS = {
+    "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
+    "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
+    "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
+    "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),
+    "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one, and listed without an import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list under `--help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Each command explains itself: pscr-engine COMMAND --help",
+)
+@click.version_option(__version__, prog_name="pscr-engine")
+def cli() -> None:
+    """Score the quality of AI-generated images with PSCR, by the million.
+
+    \b
+    First:  pscr-engine export --ckpt best_model.pt --exemplars exemplars.csv
+    Then:   pscr-engine score --manifest images.parquet
+    """

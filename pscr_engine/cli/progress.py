@@ -1,0 +1,74 @@
+"""Progress on stderr: a bar on a terminal, otherwise a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol
+
+_LINE_SECONDS = 5.0
+
+
+class Report(Protocol):
+    """Called with what is being done, how much of it is done, and how much there is (None: unknown)."""
+
+    def __call__(self, step: str, done: int, total: int | None) -> None: ...  # noqa: D102
+
+
+@contextmanager
+def progress(unit: str) -> Iterator[Report]:
+    """Show progress while the body runs.
+
+    Args:
+        unit: what is counted, "images" for example.
+    """
+    if sys.stderr.isatty():
+        with _bar(unit) as report:
+            yield report
+    else:
+        yield _lines(unit)
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + "  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, tuple[int, float]] = {}
+
+        def report(step: str, done: int, total: int | None) -> None:
+            if step not in tasks:
+                tasks[step] = (int(bar.add_task(step, total=total, rate="")), monotonic())
+            task, start = tasks[step]
+            seconds = monotonic() - start
+            bar.update(bar.task_ids[task], completed=done, total=total, rate=f"{done / seconds:.1f}/s" if seconds else "")
+
+        yield report
+
+
+def _lines(unit: str) -> Report:
+    begun: dict[str, float] = {}
+    last = monotonic()
+
+    def report(step: str, done: int, total: int | None) -> None:
+        nonlocal last
+        now = monotonic()
+        start = begun.setdefault(step, now)
+        if now - last >= _LINE_SECONDS and now > start:
+            last = now
+            rate = done / (now - start)
+            left = f", {(total - done) / rate:.0f} s left" if total is not None and rate > 0 else ""
+            of = f" of {total}" if total is not None else ""
+            print(f"{step}: {done}{of} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,69 @@
+"""Run a command: errors become one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from ..errors import PscrError
+
+INTERRUPTED = 130
+
+
+def run(command: click.Command) -> int:
+    """Call `command` with the process's arguments.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 usage, 3 more failures than allowed, 130 interrupted.
+        An exception that is no `PscrError` is a defect, and passes through with its traceback.
+    """
+    _log_to_stderr()
+    try:
+        outcome = command.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        hint = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        click.echo(f"error: {error.format_message()}{hint}", err=True)
+        return error.exit_code
+    except PscrError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has had enough: `| head`
+        sys.stderr.close()
+        return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRAS:
+            raise
+        package = str(error.name).partition(".")[0]
+        click.echo(
+            f"error: this command needs {package}: pip install 'pscr-engine[{_EXTRAS[package]}]'",
+            err=True,
+        )
+        return 1
+    return outcome if isinstance(outcome, int) else 0
+
+
+_EXTRAS = {
+    "torch": "cpu,export",
+    "torchvision": "cpu,export",
+    "timm": "cpu,export",
+    "onnx": "cpu,export",
+    "onnxscript": "cpu,export",
+}
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("pscr_engine", "pscr_export", "pscr_training"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

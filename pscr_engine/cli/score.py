@@ -1,0 +1,101 @@
+"""`pscr-engine score`."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import Image
+
+from ..backends.registry import BACKENDS, DEVICES
+from ..bundle import PRECISIONS
+from ..config import DEFAULT_CHUNK_ROWS, ScoreConfig
+from ..stages.decode import DEFAULT_MAX_PIXELS
+from ..stages.source import ManifestOptions
+from .progress import progress
+
+
+def _auto_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
+
+
+@click.command()
+@click.option("--manifest", required=True, help="Parquet, CSV, TSV or JSONL file; directory; or quoted glob.")
+@click.option(
+    "--bundle",
+    default="model.pscr",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="What pscr-engine export made.",
+)
+@click.option(
+    "--out", default="scores", show_default=True, type=click.Path(path_type=Path), help="Folder for the results."
+)
+@click.option("--path-column", help="Column with paths, bytes or {bytes, path} structs.  [default: path, or image]")
+@click.option("--id-column", help="Column copied to the results as 'id'.  [default: id, if there is one]")
+@click.option("--root", help="Folder that relative paths start from and may not leave.  [default: the manifest's]")
+@click.option("--devices", default="auto", show_default=True, type=click.Choice(["auto", *DEVICES]))
+@click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
+@click.option("--batch-size", default="auto", show_default=True, callback=_auto_or_number, help="Images per batch.")
+@click.option("--chunk-rows", default=DEFAULT_CHUNK_ROWS, show_default=True, help="Manifest rows per part file.")
+@click.option("--runner", default="local", show_default=True, type=click.Choice(["local"]))
+@click.option("--features", is_flag=True, help="Write each image's features, too.")
+@click.option(
+    "--small-images",
+    default="upscale",
+    show_default=True,
+    type=click.Choice(["upscale", "error"]),
+    help="What to do with images smaller than a patch.",
+)
+@click.option("--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help="Larger images are 'too_large'.")
+@click.option("--overwrite", is_flag=True, help="Throw away what an earlier run left in --out.")
+@click.option("--retry-failed", is_flag=True, help="Score again the rows of a complete run that are not ok.")
+@click.option("--max-failure-rate", default=1.0, show_default=True, help="Exit with 3 if a larger share of rows fails.")
+def score(
+    path_column: str | None,
+    id_column: str | None,
+    root: str | None,
+    devices: str,
+    runner: str,
+    manifest: str,
+    **settings: Any,
+) -> None:
+    """Score the images of a manifest.
+
+    Writes one row per manifest row to OUT/part-*.parquet: row, id, path, score, score_std, status,
+    error, width, height. A bad image is a row with a status, not an error. After a crash, give the
+    same command again: it goes on with what is missing. OUT/_SUCCESS is there when all is done.
+
+    \b
+    Examples:
+      pscr-engine score --manifest images.parquet
+      pscr-engine score --manifest photos/ --out photo-scores
+      pscr-engine score --manifest 'batch-*/**/*.png' --bundle model.pscr
+    """
+    config = ScoreConfig(manifest, columns=ManifestOptions(path_column, id_column, root), device=devices, **settings)
+    # Images are checked against --max-pixels before they are decoded; Pillow's own limit is lower
+    # than what the user may ask for.
+    Image.MAX_IMAGE_PIXELS = None
+    warnings.filterwarnings("ignore", module="PIL")
+    from ..scorer import Scorer
+
+    try:
+        with progress("images") as report:
+            result = Scorer.score_manifest(config, lambda done, total: report("score", done, total))
+    except KeyboardInterrupt:
+        click.echo("interrupted; give the same command again to go on", err=True)
+        raise click.exceptions.Exit(130) from None
+    counts = ", ".join(f"{count} {status}" for status, count in result.status.items()) or "nothing to score"
+    speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""
+    click.echo(f"{result.rows} rows: {counts}{speed}")
+    click.echo(f"scores: {result.out}/part-*.parquet")
+
+

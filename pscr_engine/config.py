@@ -1,0 +1,83 @@
+"""Frozen settings of a run, resolved once and handed on whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import UsageError
+from .stages.decode import DEFAULT_MAX_PIXELS
+from .stages.source import ManifestOptions
+
+DEFAULT_CHUNK_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreConfig:
+    """What `pscr-engine score` is asked to do.
+
+    Args:
+        manifest: the list of images: a file, a directory or a glob.
+        bundle: folder of the exported model.
+        out: folder for the parts, `run.json` and `_SUCCESS`.
+        columns: which columns of the manifest to use, and where relative paths start.
+        device: "cpu" or "auto".
+        backend: "onnxruntime" or "auto".
+        precision: one of the bundle's precisions, or "auto".
+        batch_size: images per batch; None for the backend's own choice.
+        chunk_rows: manifest rows per part, the unit of commit and resume.
+        features: whether to write each image's features.
+        small_images: "upscale" images with a side below the patch size, or make them an "error".
+        max_pixels: images with more pixels are `too_large`.
+        overwrite: throw away what an earlier run left in `out`.
+        retry_failed: score again, in place, the rows of an earlier run whose status is not ok.
+        max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3.
+    """
+
+    manifest: str
+    bundle: Path = Path("model.pscr")
+    out: Path = Path("scores")
+    columns: ManifestOptions = field(default_factory=ManifestOptions)
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    chunk_rows: int = DEFAULT_CHUNK_ROWS
+    features: bool = False
+    small_images: Literal["upscale", "error"] = "upscale"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    retry_failed: bool = False
+    max_failure_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
+        if self.chunk_rows < 1:
+            raise UsageError(f"--chunk-rows {self.chunk_rows}: must be at least 1")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max-pixels {self.max_pixels}: must be at least 1")
+        if not 0 <= self.max_failure_rate <= 1:
+            raise UsageError(f"--max-failure-rate {self.max_failure_rate}: must be from 0 to 1")
+        if self.overwrite and self.retry_failed:
+            raise UsageError("--overwrite starts afresh and --retry-failed goes on with what is there: choose one")
+
+    def identity(self, *, bundle_digest: str, fingerprint: str, precision: str) -> dict[str, Any]:
+        """All that the rows depend on. Runs that differ in any of it can't share an output folder.
+
+        The batch size, the device and the number of workers are not part of it: the rows don't
+        depend on them, so a resumed run may change them.
+        """
+        return {
+            "bundle": bundle_digest,
+            "manifest": fingerprint,
+            "precision": precision,
+            "path_column": self.columns.path_column,
+            "id_column": self.columns.id_column,
+            "root": self.columns.root,
+            "chunk_rows": self.chunk_rows,
+            "features": self.features,
+            "small_images": self.small_images,
+            "max_pixels": self.max_pixels,
+        }

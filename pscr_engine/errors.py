@@ -1,0 +1,74 @@
+"""Every error that pscr-engine raises on purpose.
+
+::
+
+    PscrError                  exit code 1: the work failed; the message says why and what to do
+    ├── UsageError             exit code 2: an argument or a combination of arguments is wrong; nothing was done
+    │   ├── ManifestError      the manifest can't be read as asked
+    │   └── OutputError        the output folder holds something else, or can't be written
+    ├── BundleError            a bundle is missing, damaged, or of another format version
+    ├── BackendError           an inference backend can't run on this host
+    ├── MissingDependencyError an optional package is not installed
+    ├── CheckpointError        a file is not a usable PSCR checkpoint
+    ├── ExemplarError          the exemplar list, or an image in it, can't be used
+    ├── ParityError            an exported graph's scores differ too much from PyTorch's
+    └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows
+
+A bad *image* is none of these: it becomes a row with a status (see `pscr_engine.records.Status`).
+Messages are one line: what is wrong, then what to do.
+"""
+
+from __future__ import annotations
+
+
+class PscrError(Exception):
+    """Base of all errors; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(PscrError):
+    """An argument, or a combination of arguments, is wrong."""
+
+    exit_code = 2
+
+
+class ManifestError(UsageError):
+    """The manifest is missing, unreadable, or lacks a column."""
+
+
+class OutputError(UsageError):
+    """The output folder belongs to another run, holds foreign files, or can't be written."""
+
+
+class BundleError(PscrError):
+    """A bundle is missing, damaged, or written by another format version."""
+
+
+class BackendError(PscrError):
+    """An inference backend, device or precision is not available on this host."""
+
+
+class MissingDependencyError(PscrError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'pscr-engine[{extra}]'")
+
+
+class CheckpointError(PscrError):
+    """A file is not a PSCR checkpoint that can be exported."""
+
+
+class ExemplarError(PscrError):
+    """The exemplar list has missing files, unreadable images or labels that are not finite numbers."""
+
+
+class ParityError(PscrError):
+    """An exported graph's scores differ from the PyTorch model's by more than its tolerance."""
+
+
+class TooManyFailuresError(PscrError):
+    """More images failed than `--max-failure-rate` allows."""
+
+    exit_code = 3

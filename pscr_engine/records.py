@@ -1,0 +1,118 @@
+"""The data classes that flow between stages.
+
+One record type, `Query`, goes through every stage. A stage either fills in its own fields or calls
+`Query.fail`; later stages pass a failed query on untouched, so that each manifest row ends as
+exactly one output row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""A decoded image, uint8 [H, W, 3], RGB."""
+
+
+class Status(StrEnum):
+    """What became of one manifest row."""
+
+    OK = "ok"
+    MISSING = "missing"  # there is nothing at that path, or the row names no image
+    UNREADABLE = "unreadable"  # something is there, but its bytes can't be read
+    UNDECODABLE = "undecodable"  # the bytes are not an image, or a broken one
+    TOO_LARGE = "too_large"  # over the limit on pixels or on bytes
+    TOO_SMALL = "too_small"  # a side is below the patch size and can't, or may not, be upscaled
+
+
+@dataclass(slots=True)
+class Query:
+    """One image on its way from manifest row to score.
+
+    Args:
+        row: position in the manifest, from 0.
+        path: the image's name as the manifest gives it; None for images without one.
+        id: the manifest's identifier of the row, whatever its type.
+        location: file to read; None if `data` or `pixels` is there from the start.
+        data: encoded bytes; dropped once decoded.
+        pixels: decoded image, uint8 [H, W, 3]; dropped once sampled.
+        digest: 16 bytes that depend on the image's content alone; only `rps` needs it.
+        width, height: size of the decoded image in pixels.
+        score: mean over exemplars of label + delta, on the label scale.
+        score_std: population standard deviation over exemplars of label + delta.
+        features: float32 [C], the mean of the patches' features.
+        exemplar_scores: float32 [M], label + delta for each exemplar.
+    """
+
+    row: int
+    path: str | None = None
+    id: Any = None
+    location: str | None = None
+    data: bytes | None = None
+    pixels: Pixels | None = None
+    digest: bytes = b""
+    status: Status = Status.OK
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    score: float | None = None
+    score_std: float | None = None
+    features: NDArray[np.float32] | None = None
+    exemplar_scores: NDArray[np.float32] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has gone wrong so far."""
+        return self.status is Status.OK
+
+    def fail(self, status: Status, error: str) -> None:
+        """Record why this image has no score, and let go of its bytes."""
+        self.status = status
+        self.error = error if len(error) <= 500 else error[:497] + "..."
+        self.data = None
+        self.pixels = None
+
+
+@dataclass(slots=True)
+class StageStats:
+    """How much a stage has done: items and the seconds spent on them."""
+
+    items: int = 0
+    seconds: float = 0.0
+
+    @contextmanager
+    def measure(self, items: int) -> Iterator[None]:
+        """Count `items` and the time that the `with` body takes."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.items += items
+            self.seconds += perf_counter() - start
+
+
+@dataclass(slots=True)
+class RunStats:
+    """`StageStats` of every stage of one run."""
+
+    source: StageStats = field(default_factory=StageStats)
+    fetch: StageStats = field(default_factory=StageStats)
+    decode: StageStats = field(default_factory=StageStats)
+    sample: StageStats = field(default_factory=StageStats)
+    infer: StageStats = field(default_factory=StageStats)
+    sink: StageStats = field(default_factory=StageStats)
+
+    def as_json(self) -> dict[str, dict[str, float]]:
+        """Items and seconds per stage, for `_SUCCESS`."""
+        return {
+            name: {"items": stats.items, "seconds": round(stats.seconds, 6)}
+            for name in ("source", "fetch", "decode", "sample", "infer", "sink")
+            for stats in (getattr(self, name),)
+        }

@@ -1,0 +1,1 @@
+"""Runners: they hand chunks of the manifest to pipelines and commit the parts."""

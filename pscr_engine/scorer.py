@@ -1,0 +1,208 @@
+"""The Python API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .backends import create_backend
+from .backends.base import Backend
+from .bundle import Bundle
+from .errors import UsageError
+from .pipeline import Pipeline
+from .records import Query, Status
+from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+
+if TYPE_CHECKING:
+    from .config import ScoreConfig
+    from .runners.local import Progress, RunResult
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+"""A path, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredImage:
+    """The outcome for one image.
+
+    Args:
+        status: "ok", or why there is no score.
+        error: what went wrong, in words; None when ok.
+        score: mean over exemplars of label + delta, on the label scale; None when not ok.
+        score_std: population standard deviation over exemplars of label + delta; None when not ok.
+        width, height: size in pixels; None if it never became known.
+        features: float32 [C] if asked for.
+        exemplar_scores: float32 [M], label + delta per exemplar, if asked for.
+    """
+
+    status: Status
+    error: str | None
+    score: float | None
+    score_std: float | None
+    width: int | None
+    height: int | None
+    features: NDArray[np.float32] | None = None
+    exemplar_scores: NDArray[np.float32] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a score."""
+        return self.status is Status.OK
+
+
+class Scorer:
+    """Scores images with one bundle on one device.
+
+    Use `Scorer.open`. A scorer is not safe for use by several threads at once.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle = bundle
+        self.backend = backend
+
+    @classmethod
+    def open(
+        cls, bundle: str | Path, *, device: str = "auto", backend: str = "auto", precision: str = "auto"
+    ) -> Self:
+        """Load a bundle.
+
+        Args:
+            bundle: folder that `pscr-engine export` made.
+            device: "cpu", or "auto" for the best this host has.
+            backend: "onnxruntime", or "auto".
+            precision: "fp32", "fp16", or "auto" for the fastest that this device runs well.
+
+        Raises:
+            BundleError: no bundle there, or a damaged one.
+            UsageError, BackendError, MissingDependencyError: this host can't run it as asked.
+        """
+        opened = Bundle.open(bundle)
+        return cls(opened, create_backend(opened, backend=backend, device=device, precision=precision))
+
+    @overload
+    def score(
+        self,
+        images: ImageLike,
+        *,
+        features: bool = ...,
+        exemplar_scores: bool = ...,
+        batch_size: int | None = ...,
+        small_images: Literal["upscale", "error"] = ...,
+        max_pixels: int = ...,
+    ) -> ScoredImage: ...
+    @overload
+    def score(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        features: bool = ...,
+        exemplar_scores: bool = ...,
+        batch_size: int | None = ...,
+        small_images: Literal["upscale", "error"] = ...,
+        max_pixels: int = ...,
+    ) -> list[ScoredImage]: ...
+    def score(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        features: bool = False,
+        exemplar_scores: bool = False,
+        batch_size: int | None = None,
+        small_images: Literal["upscale", "error"] = "upscale",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> ScoredImage | list[ScoredImage]:
+        """Score one image, or several.
+
+        Args:
+            images: a path, encoded bytes, a PIL image or a uint8 [H, W, 3] RGB array; or an
+                iterable of such.
+            features: keep each image's features, float32 [C].
+            exemplar_scores: keep each image's score against each exemplar, float32 [M].
+            batch_size: images per batch; None for the backend's own choice.
+            small_images: "upscale" an image with a side below the patch size, or make it an "error".
+            max_pixels: images with more pixels get the status too_large.
+
+        Returns:
+            One `ScoredImage` for one image; a list in the given order for an iterable. An image
+            that can't be scored is in it too, with its status: it never raises.
+
+        Raises:
+            TypeError: something that is no image.
+            UsageError: a batch size below 1.
+        """
+        single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        if single:
+            images = [images]  # type: ignore[list-item]
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size {batch_size}: must be at least 1")
+        sampling = self.bundle.info.sampling
+        options = DecodeOptions(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
+        pipeline = Pipeline(
+            self.backend,
+            sampling,
+            options,
+            batch_size or self.backend.batch_size,
+            features=features,
+            exemplar_scores=exemplar_scores,
+        )
+        outcome = {query.row: _scored_image(query) for query in pipeline.run(_queries(images))}
+        results = [outcome[row] for row in range(len(outcome))]
+        return results[0] if single else results
+
+    @staticmethod
+    def score_manifest(config: ScoreConfig, progress: Progress | None = None) -> RunResult:
+        """Score a manifest into a folder of Parquet parts, as `pscr-engine score` does.
+
+        Raises:
+            PscrError: see `pscr_engine.runners.local.run`.
+        """
+        from .runners.local import run
+
+        return run(config) if progress is None else run(config, progress)
+
+
+def _queries(images: Iterable[Any]) -> Iterator[Query]:
+    for row, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            yield Query(row, path=os.fspath(image), location=os.fspath(image))
+        elif isinstance(image, bytes):
+            yield Query(row, data=image)
+        elif isinstance(image, Image.Image):
+            yield _from_pil(row, image)
+        elif isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise TypeError(f"image {row} is an array {image.dtype} {list(image.shape)}, not uint8 [H, W, 3] RGB")
+            yield Query(row, pixels=image)
+        else:
+            raise TypeError(
+                f"image {row} is a {type(image).__name__}, not a path, bytes, PIL image or uint8 [H, W, 3] array"
+            )
+
+
+def _from_pil(row: int, image: Image.Image) -> Query:
+    query = Query(row)
+    try:
+        query.pixels = np.asarray(image.convert("RGB"))
+    except Exception as error:  # noqa: BLE001 - a lazily opened file may turn out to be broken here
+        query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}")
+    return query
+
+
+def _scored_image(query: Query) -> ScoredImage:
+    return ScoredImage(
+        query.status,
+        query.error,
+        query.score,
+        query.score_std,
+        query.width,
+        query.height,
+        query.features,
+        query.exemplar_scores,
+    )

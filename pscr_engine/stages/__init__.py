@@ -1,0 +1,1 @@
+"""The stages of a run: source → fetch → decode → sample → infer → sink."""

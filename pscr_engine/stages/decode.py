@@ -1,0 +1,92 @@
+"""Decode: from encoded bytes to RGB pixels, as the PSCR authors' implementation does it.
+
+That is `PIL.Image.open(file).convert("RGB")`: no EXIF rotation, the first frame of an animation,
+alpha dropped, CMYK converted by Pillow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..records import Pixels, Query, Status
+from ..sampling import content_digest
+
+# An allow-list, because Pillow would run Ghostscript to open a PostScript file.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "ICO", "TGA")
+
+DEFAULT_MAX_PIXELS = 89_478_485
+"""A quarter of a gigabyte of RGB; also the size at which Pillow begins to warn."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """What is accepted.
+
+    Args:
+        max_pixels: images with more pixels (width × height) are `too_large`, seen from their
+            header, before memory is spent on them.
+        patch_size: P; None to accept any size.
+        small_images: what happens to an image with a side below `patch_size`.
+        digest: whether to fill in `Query.digest`.
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    patch_size: int | None = None
+    small_images: Literal["upscale", "error"] = "upscale"
+    digest: bool = False
+
+
+def decode(query: Query, options: DecodeOptions) -> None:
+    """Turn `query.data` into `query.pixels`, with `width` and `height`."""
+    if not query.ok:
+        return
+    if query.pixels is None and query.data is not None:
+        if not query.data:
+            query.fail(Status.UNDECODABLE, "the file is empty")
+            return
+        if options.digest:
+            query.digest = content_digest(query.data)
+        query.pixels = _open(query, query.data, options)
+        query.data = None
+    elif query.pixels is not None:
+        query.height, query.width = query.pixels.shape[:2]
+        _check_size(query, options)
+        if query.ok and options.digest:
+            query.digest = content_digest(query.pixels)
+
+
+def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            query.width, query.height = image.size
+            _check_size(query, options)
+            return np.asarray(image.convert("RGB")) if query.ok else None
+    except UnidentifiedImageError:
+        query.fail(Status.UNDECODABLE, "not an image in a known format")
+    except Image.DecompressionBombError as error:
+        query.fail(Status.TOO_LARGE, str(error))
+    except MemoryError:
+        query.fail(Status.TOO_LARGE, "not enough memory to decode it")
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; a bad image is a row
+        query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    return None
+
+
+def _check_size(query: Query, options: DecodeOptions) -> None:
+    assert query.width is not None
+    assert query.height is not None
+    width, height, P = query.width, query.height, options.patch_size
+    if width < 1 or height < 1:
+        query.fail(Status.UNDECODABLE, f"{width}×{height} pixels: an empty image")
+    elif width * height > options.max_pixels:
+        query.fail(
+            Status.TOO_LARGE,
+            f"{width}×{height} is {width * height:,} pixels, over the limit of {options.max_pixels:,} (--max-pixels)",
+        )
+    elif P is not None and min(width, height) < P and options.small_images == "error":
+        query.fail(Status.TOO_SMALL, f"{width}×{height}: a side is below the patch size of {P}")

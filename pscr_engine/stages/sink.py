@@ -1,0 +1,82 @@
+"""Sink: from scored queries to the table of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import PscrError
+from ..records import Query
+
+
+def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.Schema:
+    """Columns of a part.
+
+    Args:
+        id_type: Arrow type of the manifest's identifiers; None if it has none.
+        feature_size: C if features are written; None if not.
+    """
+    fields = [pa.field("row", pa.int64(), nullable=False)]
+    if id_type is not None:
+        fields.append(pa.field("id", id_type))
+    fields += [
+        pa.field("path", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("score_std", pa.float32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+    if feature_size is not None:
+        fields.append(pa.field("features", pa.list_(pa.float32(), feature_size)))
+    return pa.schema(fields)
+
+
+def to_table(queries: Iterable[Query], schema: pa.Schema) -> pa.Table:
+    """One row per query, sorted by `row`.
+
+    Raises:
+        PscrError: a row is there twice.
+    """
+    ordered = sorted(queries, key=lambda query: query.row)
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if before.row == after.row:
+            raise PscrError(f"row {after.row} came out of the pipeline twice")
+    return pa.table([_column(field, ordered) for field in schema], schema=schema)
+
+
+def merge(table: pa.Table, retried: Iterable[Query], schema: pa.Schema) -> pa.Table:
+    """`table` with the rows of `retried` in place of those with the same `row`."""
+    fresh = to_table(retried, schema)
+    keep = pa.compute.invert(pa.compute.is_in(table.column("row"), value_set=fresh.column("row").combine_chunks()))
+    return pa.concat_tables([table.filter(keep), fresh]).sort_by("row")
+
+
+def _column(field: pa.Field, queries: list[Query]) -> pa.Array:
+    match field.name:
+        case "path" | "error":
+            return pa.array([_utf8(getattr(query, field.name)) for query in queries], field.type)
+        case "status":
+            return pa.array([query.status.value for query in queries], field.type)
+        case "id" if pa.types.is_string(field.type):
+            return pa.array([_utf8(query.id) for query in queries], field.type)
+        case "features":
+            return _features(field, queries)
+    return pa.array([getattr(query, field.name) for query in queries], field.type)
+
+
+def _features(field: pa.Field, queries: list[Query]) -> pa.Array:
+    C = field.type.list_size
+    missing = np.zeros(C, np.float32)
+    stacked = np.stack([missing if query.features is None else query.features for query in queries])
+    mask = pa.array([query.features is None for query in queries])
+    return pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), C, mask=mask)
+
+
+def _utf8(text: Any) -> str | None:
+    """Text that Parquet can hold: a file name's bytes that are not UTF-8 become question marks."""
+    return None if text is None else str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,131 @@
+"""What every kind of manifest offers, and how a row's value becomes a query."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from ...errors import ManifestError
+from ...records import Query, Status
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestOptions:
+    """How to read a manifest.
+
+    Args:
+        path_column: column with each row's image; None for "path", or "image" if there is no "path".
+        id_column: column copied to the output's `id`; None for "id" if there is one.
+        root: folder that relative paths start from, and that no path may leave; None for the
+            manifest's own folder, without a limit.
+    """
+
+    path_column: str | None = None
+    id_column: str | None = None
+    root: str | None = None
+
+
+class Manifest(Protocol):
+    """The list of images of a run.
+
+    Attributes:
+        fingerprint: changes when the list changes, so that a resumed run can tell.
+        num_rows: how many rows there are; None if that is only known after reading.
+        id_type: Arrow type of the rows' identifiers; None if they have none.
+    """
+
+    fingerprint: str
+    num_rows: int | None
+    id_type: pa.DataType | None
+
+    def rows(self, start: int = 0) -> Iterator[Query]:
+        """Every row from `start` on, in order."""
+        ...
+
+
+def choose_columns(
+    path: Path, available: Sequence[str], options: ManifestOptions
+) -> tuple[str, str | None]:
+    """Names of the image column and, if any, of the identifier column.
+
+    Raises:
+        ManifestError: a column isn't there; the message names those that are.
+    """
+
+    def require(name: str, flag: str) -> str:
+        if name not in available:
+            listed = ", ".join(available) or "none"
+            raise ManifestError(f"{path}: no column {name!r} (columns: {listed}); choose one with {flag}")
+        return name
+
+    image = options.path_column
+    if image is None:
+        image = "image" if "path" not in available and "image" in available else "path"
+    image = require(image, "--path-column")
+    if options.id_column is not None:
+        return image, require(options.id_column, "--id-column")
+    return image, "id" if "id" in available and image != "id" else None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryMaker:
+    """Turns a manifest's value (path, URI, bytes or {bytes, path}) into a query.
+
+    Args:
+        base: folder that relative paths start from.
+        confine: refuse paths that leave `base`.
+    """
+
+    base: Path
+    confine: bool = False
+
+    @classmethod
+    def for_folder(cls, folder: Path, options: ManifestOptions) -> QueryMaker:
+        """Relative paths start from `--root`, else from the manifest's `folder`."""
+        if options.root is None:
+            return cls(folder)
+        root = Path(options.root)
+        if not root.is_dir():
+            raise ManifestError(f"--root {root}: no such folder")
+        return cls(root, confine=True)
+
+    def make(self, row: int, value: object, id_: object = None) -> Query:
+        """The query of one row. A value that names no image gives a query that has failed already."""
+        query = Query(row, id=id_)
+        if isinstance(value, Mapping):  # Hugging Face's image struct
+            query.path = value.get("path")
+            value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+        if isinstance(value, bytes):
+            query.data = value
+        elif isinstance(value, str) and value:
+            query.path = value
+            self._locate(query, value)
+        elif value is None or value == "":
+            query.fail(Status.MISSING, "the row names no image")
+        else:
+            query.fail(Status.UNREADABLE, f"the row's image is a {type(value).__name__}, not a path or bytes")
+        return query
+
+    def _locate(self, query: Query, path: str) -> None:
+        if "://" in path:
+            uri = urlsplit(path)
+            if uri.scheme != "file":
+                query.fail(Status.UNREADABLE, f"{uri.scheme}:// is not supported by this version; use local files")
+                return
+            path = unquote(uri.path)
+        location = os.path.normpath(self.base / path)
+        if self.confine and not Path(os.path.realpath(location)).is_relative_to(os.path.realpath(self.base)):
+            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            return
+        query.location = location
+
+
+def as_text(value: Any) -> str | None:
+    """An identifier as text; JSON and CSV have no column types to keep."""
+    return None if value is None else str(value)

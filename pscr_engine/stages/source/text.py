@@ -1,0 +1,90 @@
+"""CSV and JSON Lines manifests."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from ...atomic import sha256_of
+from ...errors import ManifestError
+from ...records import Query, Status
+from .base import ManifestOptions, QueryMaker, as_text, choose_columns
+
+# File names need not be UTF-8: such bytes survive the way to open() this way.
+_ERRORS = "surrogateescape"
+
+
+class CsvManifest:
+    """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
+
+    num_rows: int | None = None
+
+    def __init__(self, path: Path, delimiter: str, options: ManifestOptions) -> None:
+        self._path, self._delimiter = path, delimiter
+        header = next(self._records(), [])
+        if not header:
+            raise ManifestError(f"{path}: empty; its first line must name the columns")
+        image, id_ = choose_columns(path, header, options)
+        self._image, self._id = header.index(image), header.index(id_) if id_ else None
+        self._maker = QueryMaker.for_folder(path.parent, options)
+        self.id_type: pa.DataType | None = pa.string() if id_ else None
+        self.fingerprint = f"csv:{sha256_of(path)}"
+
+    def rows(self, start: int = 0) -> Iterator[Query]:
+        """See `Manifest.rows`."""
+        for row, record in enumerate(islice(self._records(), 1 + start, None), start):
+            image = record[self._image] if self._image < len(record) else None
+            id_ = record[self._id] if self._id is not None and self._id < len(record) else None
+            yield self._maker.make(row, image, id_)
+
+    def _records(self) -> Iterator[list[str]]:
+        with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="") as file:
+            reader = csv.reader(file, delimiter=self._delimiter)
+            try:
+                yield from (record for record in reader if record)  # as csv.DictReader: blank lines are no rows
+            except csv.Error as error:
+                raise ManifestError(f"{self._path}: line {reader.line_num}: {error}") from error
+
+
+class JsonLinesManifest:
+    """One JSON object per line. Identifiers become text, since lines need not agree on a type.
+
+    A line that is not a JSON object is a row with status `unreadable`: one bad line out of a
+    million is no reason to score nothing.
+    """
+
+    num_rows: int | None = None
+
+    def __init__(self, path: Path, options: ManifestOptions) -> None:
+        self._path = path
+        first = next((value for _, value in self._records() if isinstance(value, dict)), None)
+        if first is None:
+            raise ManifestError(f"{path}: no line of it is a JSON object")
+        self._image, self._id = choose_columns(path, list(first), options)
+        self._maker = QueryMaker.for_folder(path.parent, options)
+        self.id_type: pa.DataType | None = pa.string() if self._id else None
+        self.fingerprint = f"jsonl:{sha256_of(path)}"
+
+    def rows(self, start: int = 0) -> Iterator[Query]:
+        """See `Manifest.rows`."""
+        for row, (line, value) in enumerate(islice(self._records(), start, None), start):
+            if isinstance(value, dict):
+                yield self._maker.make(row, value.get(self._image), as_text(value.get(self._id)))
+            else:
+                query = Query(row)
+                query.fail(Status.UNREADABLE, f"line {line} of the manifest is not a JSON object")
+                yield query
+
+    def _records(self) -> Iterator[tuple[int, object]]:
+        with self._path.open(encoding="utf-8-sig", errors=_ERRORS) as file:
+            for line, text in enumerate(file, 1):
+                if text.strip():
+                    try:
+                        yield line, json.loads(text)
+                    except (ValueError, RecursionError):
+                        yield line, None
