@@ -122,7 +122,7 @@ class Scorer:
 
         Args:
             images: a path, encoded bytes, a PIL image or a uint8 [H, W, 3] RGB array; or an
-                iterable of such.
+                iterable of such, an array [N, H, W, 3] among them.
             features: keep each image's features, float32 [C].
             exemplar_scores: keep each image's score against each exemplar, float32 [M].
             batch_size: images per batch; None for the backend's own choice.
@@ -137,7 +137,9 @@ class Scorer:
             TypeError: something that is no image.
             UsageError: a batch size below 1.
         """
-        single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        single = isinstance(images, str | os.PathLike | bytes | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        )
         if single:
             images = [images]  # type: ignore[list-item]
         if batch_size is not None and batch_size < 1:

@@ -123,7 +123,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def _load_failure(message: str) -> str:
-    unsupported = re.search(r"Unsupported (?:global|class|type|operand)\w*:? *(?:GLOBAL )?([\w.]+)", message)
+    unsupported = re.search(r"unsupported (?:global|class|operand)\S* (?:global )?([\w.]+)", message, re.IGNORECASE)
     if unsupported:
         return (
             f"loading it would execute code ({unsupported[1]}), which is refused; "

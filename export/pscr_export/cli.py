@@ -89,9 +89,9 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 )
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 def export(**settings: Any) -> None:
-    """Turn a PSCR checkpoint into a bundle that scores images without PyTorch.
+    """Turn a PSCR checkpoint into a bundle that scores images.
 
-    Every exemplar is encoded once; each graph's scores are compared with PyTorch's, and the bundle
+    Scoring then needs no PyTorch. Every exemplar is encoded once; each graph's scores are compared with PyTorch's, and the bundle
     appears only if they agree. Nothing in the checkpoint is executed.
 
     \b

@@ -14,9 +14,10 @@ from ..bundle import Bundle, Parity
 @click.argument("bundle", default="model.pscr", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print bundle.json's content as one JSON object.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Say what is in a bundle, and verify the digest of every file in it.
+    """Say what is in a bundle, and verify it.
 
-    BUNDLE is a folder that pscr-engine export made.  [default: model.pscr]
+    BUNDLE is a folder that pscr-engine export made, model.pscr unless you say otherwise. The size
+    and SHA-256 of every file in it are compared with those of the export.
     """
     opened = Bundle.open(bundle)
     info, labels = opened.info, opened.exemplars.labels

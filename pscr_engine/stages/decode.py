@@ -16,8 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from ..records import Pixels, Query, Status
 from ..sampling import content_digest
 
-# An allow-list, because Pillow would run Ghostscript to open a PostScript file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "ICO", "TGA")
+# An allow-list: Pillow would run Ghostscript to open a PostScript file, and takes a text for a TGA,
+# a format without a signature.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "ICO")
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """A quarter of a gigabyte of RGB; also the size at which Pillow begins to warn."""

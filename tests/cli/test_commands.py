@@ -1,0 +1,91 @@
+import json
+import re
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pscr_engine.cli.group import COMMANDS, cli
+
+from ..tiny import make_bundle
+
+
+def commands():
+    context = click.Context(cli)
+    return [(name, cli.get_command(context, name)) for name in COMMANDS]
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_command_and_option_is_documented(name, command):
+    assert command.help
+    assert command.help.splitlines()[0] == COMMANDS[name].help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not isinstance(parameter.type, click.Choice):
+            assert parameter.help, f"{name} {parameter.opts}"
+    shown = CliRunner().invoke(cli, [name, "--help"])
+    assert shown.exit_code == 0
+    assert max(map(len, shown.output.splitlines())) <= 110
+
+
+def test_help_and_version(cli):
+    assert "score" in cli("--help").stdout
+    assert re.fullmatch(r"pscr-engine, version [\d.]+\n", cli("--version").stdout)
+    nothing = cli()
+    assert nothing.returncode == 2
+    assert "Commands:" in nothing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scroe"], "No such command 'scroe'"),
+        (["score"], "Missing option '--manifest'"),
+        (["score", "--manifest", "nothing.csv"], "no such bundle; make a bundle with pscr-engine export"),
+        (["score", "--manifest", "m", "--batch-size", "many"], "neither a number nor auto"),
+        (["score", "--manifest", "m", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["score", "--manifest", "m", "--max-failure-rate", "2"], "must be from 0 to 1"),
+        (["score", "--manifest", "m", "--overwrite", "--retry-failed"], "choose one"),
+        (["score", "--manifest", "m", "--devices", "cuda:0"], "'cuda:0' is not one of"),
+        (["inspect", "nothing"], "no such bundle"),
+        (["export", "--ckpt", "x.pt"], "Missing option '--exemplars'"),
+        (["export", "--ckpt", "x.pt", "--exemplars", "e.csv", "--precision", "fp8"], "choose from fp32, fp16"),
+        (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], "x.pt: no such file; name a checkpoint"),
+        (["export", "--ckpt", "x", "--exemplars", "e", "--num-exemplars", "few"], "neither a number nor all"),
+        (["export", "--ckpt", "x", "--exemplars", "e", "--label-range", "5", "1"], "the first must be smaller"),
+    ],
+)
+def test_bad_usage_is_one_line(cli, arguments, message):
+    outcome = cli(*arguments)
+    assert outcome.returncode in (1, 2)
+    assert outcome.stdout == ""
+    assert message in outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_inspect_tells_what_is_in_a_bundle(cli, tmp_path):
+    bundle = make_bundle(tmp_path / "model.pscr")
+    text = cli("inspect").stdout
+    for expected in ("all digests match", bundle.digest, "9 patches of 32×32", "5 from made up", "parity passed"):
+        assert expected in text
+    facts = json.loads(cli("inspect", "--json", "model.pscr").stdout)
+    assert facts["digest"] == bundle.digest
+    assert facts["precisions"]["fp32"]["parity"]["passed"] is True
+
+
+def test_doctor_tells_what_this_host_can_do(cli):
+    text = cli("doctor").stdout
+    assert "yes  score on the CPU" in text
+    facts = json.loads(cli("doctor", "--json").stdout)
+    assert facts["host"]["cpus"] >= 1
+    assert facts["abilities"]["score on the CPU"][0] is True
+    assert facts["versions"]["numpy"]
+
+
+def test_doctor_sees_two_runtimes_that_clash(monkeypatch):
+    from pscr_engine.cli import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
+    able, advice = doctor.examine()["abilities"]["score on the CPU"]
+    assert not able
+    assert "uninstall both" in advice

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pscr_engine.bundle import Bundle
+
+from .tiny import make_bundle
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "tiny.pscr")
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    return json.loads((REFERENCE / "golden.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Rebuild the reference checkpoint of a backbone, once per session."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(backbone: str, *flags: str) -> Path:
+        path = folder / f"{backbone}{''.join(flags)}.pt"
+        if not path.exists():
+            command = [sys.executable, REFERENCE / "make_reference_ckpt.py", backbone, "--seed", "1", "--compact"]
+            subprocess.run([*command, *flags, "--out", path], check=True, capture_output=True)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reference_bundle(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Path]
+) -> Callable[[str, str], Bundle]:
+    """Export a reference checkpoint with a sampling, once per session."""
+    folder = tmp_path_factory.mktemp("bundles")
+
+    def make(backbone: str, sampling: str = "ops") -> Bundle:
+        from pscr_export.export import ExportConfig, export_bundle
+
+        path = folder / f"{backbone}-{sampling}.pscr"
+        if path.exists():
+            return Bundle.open(path)
+        return export_bundle(
+            ExportConfig(checkpoint(backbone), REFERENCE / "images" / "exemplars.csv", path, sampling=sampling)
+        )
+
+    return make
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the real command line in a process of its own, in the test's folder."""
+
+    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pscr_engine", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    return run

@@ -1,0 +1,113 @@
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pscr_engine.records import Query, Status
+from pscr_engine.stages.decode import DecodeOptions, decode
+
+from ..conftest import REFERENCE
+from ..images import bomb, encoded, pixels
+
+
+def decoded(data, **options):
+    query = Query(0, data=data)
+    decode(query, DecodeOptions(**options))
+    return query
+
+
+def test_reference_images_decode_to_the_reference_pixels(golden):
+    for name, facts in golden["images"].items():
+        query = decoded((REFERENCE / "images" / name).read_bytes())
+        assert hashlib.sha256(query.pixels.tobytes()).hexdigest() == facts["rgb_sha256"], name
+        assert (query.width, query.height) == (facts["width"], facts["height"])
+
+
+def test_exif_rotation_is_not_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    query = decoded(encoded(pixels(40, 60), "JPEG", exif=exif))
+    assert query.pixels.shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "F"])
+def test_any_mode_becomes_rgb_as_pillow_does_it(mode):
+    source = Image.fromarray(pixels(30, 40))
+    image = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else source.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    query = decoded(buffer.getvalue())
+    assert query.ok, query.error
+    assert np.array_equal(query.pixels, np.asarray(Image.open(buffer).convert("RGB")))
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(pixels(40, 40, seed)) for seed in (1, 2)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert np.array_equal(decoded(buffer.getvalue()).pixels, np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("pillow_limit", [Image.MAX_IMAGE_PIXELS, None])
+def test_a_bomb_is_seen_in_its_header(monkeypatch, pillow_limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillow_limit)
+    query = decoded(bomb())
+    assert query.status == Status.TOO_LARGE
+    assert query.pixels is None
+    if pillow_limit is None:  # our own check then; Pillow's does not tell the size
+        assert query.width == query.height == 60_000
+
+
+def test_the_limit_on_pixels_is_exact():
+    assert decoded(encoded(pixels(10, 20)), max_pixels=200).ok
+    assert decoded(encoded(pixels(10, 20)), max_pixels=199).status == Status.TOO_LARGE
+
+
+@pytest.mark.parametrize(("side", "status"), [(32, "ok"), (31, "too_small")])
+def test_small_images_may_be_refused(side, status):
+    data = encoded(pixels(40, side))
+    assert decoded(data, patch_size=32, small_images="error").status == status
+    assert decoded(data, patch_size=32).ok
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"not a picture", encoded(pixels(50, 50), "JPEG")[:400]])
+def test_what_is_no_image_is_undecodable(data):
+    query = decoded(data)
+    assert query.status == Status.UNDECODABLE
+    assert query.error
+    assert "0x" not in query.error  # no memory addresses: the same row in every run
+
+
+def test_postscript_is_not_run():
+    query = decoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    assert query.status == Status.UNDECODABLE
+
+
+def test_arrays_are_checked_too():
+    query = Query(0, pixels=pixels(10, 20))
+    decode(query, DecodeOptions(max_pixels=100))
+    assert query.status == Status.TOO_LARGE
+    query = Query(0, pixels=np.zeros((0, 20, 3), np.uint8))
+    decode(query, DecodeOptions())
+    assert query.status == Status.UNDECODABLE
+
+
+GOOD = {kind: encoded(pixels(40, 40), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")}
+
+
+@given(
+    kind=st.sampled_from(sorted(GOOD)),
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8),
+    keep=st.floats(0, 1),
+)
+def test_mutated_files_never_raise(kind, flips, keep):
+    data = bytearray(GOOD[kind])
+    for place, value in flips:
+        data[place % len(data)] = value
+    query = decoded(bytes(data[: int(len(data) * keep)]), max_pixels=10**6)
+    assert query.ok == (query.pixels is not None)
+    assert query.ok == (query.error is None)

@@ -1,0 +1,57 @@
+import os
+
+import pytest
+
+from pscr_engine.records import Query, Status
+from pscr_engine.stages.fetch import fetch
+
+
+def fetched(location, **options):
+    query = Query(0, location=str(location))
+    fetch(query, **options)
+    return query
+
+
+def test_bytes_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert fetched(tmp_path / "a").data == b"abc"
+
+
+def test_missing(tmp_path):
+    query = fetched(tmp_path / "nothing.png")
+    assert query.status == Status.MISSING
+    assert "nothing.png" in query.error
+    (tmp_path / "file").write_bytes(b"")
+    assert fetched(tmp_path / "file" / "below").status == Status.MISSING
+
+
+def test_a_directory_a_pipe_and_a_null_byte_are_unreadable(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert fetched(tmp_path).error == "is a directory"
+    assert fetched(tmp_path / "pipe").error == "is not a regular file"
+    for location in (tmp_path, tmp_path / "pipe", "a\0b", "x" * 5000):
+        assert fetched(location).status == Status.UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    (tmp_path / "a").chmod(0)
+    assert fetched(tmp_path / "a").error == "Permission denied"
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 11)
+    query = fetched(tmp_path / "a", max_bytes=10)
+    assert query.status == Status.TOO_LARGE
+    assert query.data is None
+
+
+def test_what_has_failed_or_is_there_already_stays(tmp_path):
+    failed = Query(0, location=str(tmp_path / "a"))
+    failed.fail(Status.MISSING, "earlier")
+    fetch(failed)
+    assert failed.error == "earlier"
+    given = Query(0, data=b"abc")
+    fetch(given)
+    assert given.data == b"abc"

@@ -1,0 +1,155 @@
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pscr_engine.errors import ManifestError
+from pscr_engine.records import Status
+from pscr_engine.stages.source import ManifestOptions, open_manifest
+
+ROWS = [{"id": 7, "path": "a.png"}, {"id": 8, "path": "b c.png"}, {"id": 9, "path": "a.png"}]
+
+
+def write(folder: Path, kind: str, rows=ROWS) -> Path:
+    path = folder / f"m.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        comma = {"csv": ",", "tsv": "\t"}[kind]
+        lines = [comma.join(rows[0])] + [comma.join(str(value) for value in row.values()) for row in rows]
+        path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("start", [0, 1, 2, 3])
+def test_rows_of_every_kind(tmp_path, kind, start):
+    queries = list(open_manifest(write(tmp_path, kind)).rows(start))
+    assert [query.row for query in queries] == [0, 1, 2][start:]
+    assert [query.path for query in queries] == ["a.png", "b c.png", "a.png"][start:]
+    assert [query.location for query in queries] == [str(tmp_path / name) for name in ("a.png", "b c.png", "a.png")][start:]
+    # Only Parquet says what type an identifier has; "007" must stay "007" elsewhere.
+    assert [query.id for query in queries] == ([7, 8, 9] if kind == "parquet" else ["7", "8", "9"])[start:]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_missing_column_names_those_there_are(tmp_path, kind):
+    path = write(tmp_path, kind, [{"id": 1, "file": "x"}])
+    with pytest.raises(ManifestError, match=r"no column 'path' \(columns: id, file\); choose one with --path-column"):
+        open_manifest(path)
+    with pytest.raises(ManifestError, match="--id-column"):
+        open_manifest(path, ManifestOptions(path_column="file", id_column="key"))
+    assert next(open_manifest(path, ManifestOptions(path_column="file")).rows()).path == "x"
+
+
+def test_the_fingerprint_follows_the_content(tmp_path):
+    for kind in ("parquet", "csv", "jsonl"):
+        first = open_manifest(write(tmp_path, kind)).fingerprint
+        assert open_manifest(write(tmp_path, kind)).fingerprint == first
+        assert open_manifest(write(tmp_path, kind, ROWS[:2])).fingerprint != first
+
+
+def test_images_inside_parquet(tmp_path):
+    struct = [{"bytes": b"abc", "path": "n.png"}, {"bytes": None, "path": "n.png"}, None]
+    pq.write_table(pa.table({"image": struct}), tmp_path / "hf.parquet")
+    queries = list(open_manifest(tmp_path / "hf.parquet").rows())
+    assert (queries[0].data, queries[0].path) == (b"abc", "n.png")
+    assert queries[1].location == str(tmp_path / "n.png")
+    assert queries[2].status == Status.MISSING
+    pq.write_table(pa.table({"path": [b"abc"]}), tmp_path / "raw.parquet")
+    assert next(open_manifest(tmp_path / "raw.parquet").rows()).data == b"abc"
+    pq.write_table(pa.table({"path": [1.5]}), tmp_path / "numbers.parquet")
+    with pytest.raises(ManifestError, match="holds double, not paths or bytes"):
+        open_manifest(tmp_path / "numbers.parquet")
+
+
+def test_a_directory_of_parquet_files_is_one_manifest(tmp_path):
+    (tmp_path / "d").mkdir()
+    for index in range(3):
+        pq.write_table(pa.table({"path": [f"{index}-{k}" for k in range(2)]}), tmp_path / "d" / f"{index}.parquet")
+    manifest = open_manifest(tmp_path / "d")
+    assert manifest.num_rows == 6
+    assert [(query.row, query.path) for query in manifest.rows(3)] == [(3, "1-1"), (4, "2-0"), (5, "2-1")]
+    pq.write_table(pa.table({"file": ["x"]}), tmp_path / "d" / "9.parquet")
+    with pytest.raises(ManifestError, match=r"9\.parquet: its columns differ"):
+        open_manifest(tmp_path / "d")
+
+
+def test_directories_and_globs_are_sorted(tmp_path):
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    for name in ("b.PNG", "a.jpg", "notes.txt", "sub/c.webp"):
+        (tmp_path / "d" / name).touch()
+    rows = list(open_manifest(tmp_path / "d").rows())
+    assert [query.path for query in rows] == ["a.jpg", "b.PNG", "sub/c.webp"]
+    assert rows[2].location == str(tmp_path / "d" / "sub" / "c.webp")
+    rows = list(open_manifest(str(tmp_path / "d" / "**" / "*")).rows())
+    assert [Path(query.location).name for query in rows] == ["a.jpg", "b.PNG", "notes.txt", "c.webp"]
+
+
+@pytest.mark.parametrize("what", ["nothing.csv", "empty-folder", "*.nope", "plain.txt", "broken.parquet", "empty.csv", "x.jsonl"])
+def test_no_manifest_is_one_line(tmp_path, what):
+    (tmp_path / "empty-folder").mkdir()
+    for name in ("plain.txt", "broken.parquet", "empty.csv", "x.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ManifestError) as raised:
+        open_manifest(tmp_path / what)
+    assert "\n" not in str(raised.value)
+
+
+def test_bad_lines_are_rows(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"path": "a"}\n{"path": \n\n[1]\n{"other": 1}\n{"path": 5}\n{"path": ""}\n')
+    queries = list(open_manifest(tmp_path / "m.jsonl").rows())
+    assert [query.status.value for query in queries] == ["ok", "unreadable", "unreadable", "missing", "unreadable", "missing"]
+    assert queries[1].error == "line 2 of the manifest is not a JSON object"
+    (tmp_path / "m.csv").write_text("id,path\n1,a\n2\n\n3,c\n")
+    queries = list(open_manifest(tmp_path / "m.csv").rows())
+    assert [(query.id, query.status.value) for query in queries] == [("1", "ok"), ("2", "missing"), ("3", "ok")]
+
+
+def test_uris_and_roots(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret.png")
+    paths = ["a.png", "../secret.png", str(tmp_path / "secret.png"), "link.png", "file:///x%20y.png", "s3://bucket/a.png"]
+    path = write(tmp_path, "jsonl", [{"path": value} for value in paths])
+    free = list(open_manifest(path).rows())
+    assert [query.location for query in free[:2]] == [str(tmp_path / "a.png"), str(tmp_path.parent / "secret.png")]
+    assert free[4].location == "/x y.png"
+    assert free[5].error.startswith("s3:// is not supported")
+    confined = list(open_manifest(path, ManifestOptions(root=str(tmp_path / "root"))).rows())
+    assert [query.ok for query in confined] == [True, False, False, False, False, False]
+    assert "leaves --root" in confined[1].error
+    with pytest.raises(ManifestError, match="no such folder"):
+        open_manifest(path, ManifestOptions(root=str(tmp_path / "nowhere")))
+
+
+def test_options_for_columns_are_refused_where_there_are_none(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ManifestError, match="--id-column is for manifests with columns"):
+        open_manifest(tmp_path, ManifestOptions(id_column="id"))
+
+
+def test_file_names_that_are_not_utf8(tmp_path):
+    name = b"caf\xe9.png"
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))).write_bytes(b"")
+    (tmp_path / "m.csv").write_bytes(b"path\n" + name + b"\n")
+    for source in (tmp_path, tmp_path / "m.csv"):
+        query = next(open_manifest(source).rows())
+        assert os.path.exists(query.location)
+
+
+@settings(max_examples=40)
+@given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), max_size=20))
+def test_any_text_survives_jsonl_and_parquet(tmp_path_factory, names):
+    folder = tmp_path_factory.mktemp("m")
+    pq.write_table(pa.table({"path": pa.array(names, pa.string())}), folder / "m.parquet")
+    assert [query.path for query in open_manifest(folder / "m.parquet").rows()] == names
+    if names:
+        (folder / "m.jsonl").write_text("".join(json.dumps({"path": name}) + "\n" for name in names))
+        assert [query.path for query in open_manifest(folder / "m.jsonl").rows()] == names

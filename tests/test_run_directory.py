@@ -1,0 +1,76 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from pscr_engine.errors import OutputError, PscrError
+from pscr_engine.run_directory import RunDirectory
+
+RUN = {"identity": {"bundle": "b1", "manifest": "m1", "chunk_rows": 2}}
+
+
+def part(*statuses):
+    return pa.table({"row": range(len(statuses)), "status": list(statuses)})
+
+
+def test_parts_are_counted_before_success_is_claimed(tmp_path):
+    directory = RunDirectory.open(tmp_path / "out", RUN)
+    directory.write_part(0, part("ok", "missing"))
+    with pytest.raises(PscrError, match="2 rows in 1 parts, but the manifest has 4 rows in 2 chunks"):
+        directory.finish(4, 2, {})
+    assert directory.success() is None
+    directory.write_part(1, part("ok", "ok"))
+    content = directory.finish(4, 2, {"seconds": 1})
+    assert content == directory.success() == {"rows": 4, "parts": 2, "status": {"ok": 3, "missing": 1}, "seconds": 1}
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
+        "_SUCCESS", "part-000000.parquet", "part-000001.parquet", "run.json",
+    ]  # fmt: skip
+
+
+def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
+    RunDirectory.open(tmp_path, RUN).write_part(0, part("ok"))
+    assert list(RunDirectory.open(tmp_path, RUN).parts()) == [0]
+    for name in RUN["identity"]:
+        other = {"identity": {**RUN["identity"], name: "other"}}
+        with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*--overwrite"):
+            RunDirectory.open(tmp_path, other)
+    assert RunDirectory.open(tmp_path, other, overwrite=True).parts() == {}
+    assert json.loads((tmp_path / "run.json").read_text()) == other
+
+
+def test_foreign_files_are_never_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"not empty .*thesis\.tex"):
+            RunDirectory.open(tmp_path, RUN, overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_overwrite_keeps_files_that_are_not_ours(tmp_path):
+    RunDirectory.open(tmp_path, RUN).write_part(0, part("ok"))
+    (tmp_path / "notes.txt").write_text("mine")
+    RunDirectory.open(tmp_path, RUN, overwrite=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["notes.txt", "run.json"]
+
+
+def test_files_cut_off_by_a_crash_are_cleared(tmp_path):
+    RunDirectory.open(tmp_path, RUN)
+    (tmp_path / ".part-000000.parquet.partial-99999999").write_bytes(b"half")
+    RunDirectory.open(tmp_path, RUN)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_damaged_part_or_run_file_is_named(tmp_path):
+    directory = RunDirectory.open(tmp_path, RUN)
+    directory.part_path(0).write_bytes(b"PAR1 not really")
+    with pytest.raises(OutputError, match=r"part-000000\.parquet: damaged"):
+        list(directory.statuses())
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"run\.json is damaged"):
+        RunDirectory.open(tmp_path, RUN)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="can't write there"):
+        RunDirectory.open(tmp_path / "file" / "out", RUN)

@@ -1,0 +1,93 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pscr_engine import Scorer, Status
+from pscr_engine.errors import BackendError, BundleError, UsageError
+from pscr_engine.sampling import content_digest
+
+from .images import encoded, pixels
+from .tiny import C, expected_score, make_bundle
+
+IMAGE = pixels(70, 50, seed=4)
+
+
+@pytest.fixture
+def scorer(tiny):
+    return Scorer.open(tiny.path)
+
+
+def test_the_score_is_the_networks(scorer, tiny):
+    assert scorer.score(IMAGE).score == pytest.approx(expected_score(tiny, IMAGE), abs=1e-5)
+
+
+def test_every_kind_of_input_gives_the_same_score(scorer, tmp_path):
+    data = encoded(IMAGE)
+    (tmp_path / "a.png").write_bytes(data)
+    with (tmp_path / "a.png").open("rb") as file:
+        images = [tmp_path / "a.png", str(tmp_path / "a.png"), data, Image.fromarray(IMAGE), Image.open(file), IMAGE]
+        scores = {image.score for image in scorer.score(images)}
+    assert len(scores) == 1
+
+
+def test_one_image_gives_one_and_several_give_a_list(scorer):
+    one = scorer.score(IMAGE, features=True, exemplar_scores=True)
+    assert one.ok
+    assert (one.width, one.height) == (50, 70)
+    assert one.features.shape == (C,)
+    assert one.score == pytest.approx(one.exemplar_scores.mean(), abs=1e-6)
+    assert one.score_std == pytest.approx(one.exemplar_scores.std(), abs=1e-6)
+    assert scorer.score([IMAGE])[0].score == one.score
+    assert scorer.score(np.stack([IMAGE, IMAGE]))[1].score == one.score
+    assert scorer.score([]) == []
+    assert scorer.score(iter([IMAGE, IMAGE]))[1].exemplar_scores is None
+
+
+def test_order_is_kept_and_bad_images_have_a_status(scorer, tmp_path):
+    out = scorer.score([b"broken", IMAGE, tmp_path / "nothing.png", pixels(40, 40)], batch_size=1)
+    assert [image.status for image in out] == [Status.UNDECODABLE, Status.OK, Status.MISSING, Status.OK]
+    assert out[2].score is None
+    assert "nothing.png" in out[2].error
+
+
+def test_a_lazily_opened_broken_pil_image_is_a_status_too(scorer):
+    image = Image.open(io.BytesIO(encoded(IMAGE, "JPEG")[:800]))
+    assert scorer.score(image).status == Status.UNDECODABLE
+
+
+@pytest.mark.parametrize("wrong", [3, None, IMAGE.astype(float), IMAGE[..., 0], [IMAGE]])
+def test_what_is_no_image_is_a_type_error(scorer, wrong):
+    with pytest.raises(TypeError, match="image 0 is a"):
+        scorer.score([wrong])
+
+
+def test_limits_are_the_callers(scorer):
+    assert scorer.score(IMAGE, max_pixels=100).status == Status.TOO_LARGE
+    assert scorer.score(pixels(10, 90), small_images="error").status == Status.TOO_SMALL
+    assert scorer.score(pixels(10, 90)).ok
+    with pytest.raises(UsageError, match="batch_size 0"):
+        scorer.score(IMAGE, batch_size=0)
+
+
+def test_rps_follows_the_content_not_batch_or_order(tmp_path):
+    bundle = make_bundle(tmp_path / "rps.pscr", sampling="rps")
+    scorer = Scorer.open(bundle.path)
+    images = [encoded(pixels(90, 80, seed)) for seed in range(6)]
+    alone = [scorer.score(image).score for image in images]
+    together = [image.score for image in scorer.score(images[::-1], batch_size=4)][::-1]
+    assert alone == pytest.approx(together, abs=1e-6)
+    assert alone[0] == pytest.approx(expected_score(bundle, pixels(90, 80, 0), content_digest(images[0])), abs=1e-5)
+
+
+def test_what_this_host_cannot_run_is_refused(tiny, tmp_path):
+    with pytest.raises(UsageError, match="runs on cpu only"):
+        Scorer.open(tiny.path, device="cuda:0")
+    with pytest.raises(UsageError, match="choose from onnxruntime"):
+        Scorer.open(tiny.path, backend="tensorrt")
+    with pytest.raises(BundleError, match="no precision fp16"):
+        Scorer.open(tiny.path, precision="fp16")
+    int8 = make_bundle(tmp_path / "int8.pscr", precisions=("int8",))
+    with pytest.raises(BackendError, match="no precision that runs on a CPU, only int8"):
+        Scorer.open(int8.path)
