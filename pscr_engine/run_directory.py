@@ -7,6 +7,7 @@ fsync, rename. `_SUCCESS` is written last, after every part has been counted.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -96,7 +97,7 @@ class RunDirectory:
                 pq.write_table(table, temporary, compression="zstd")
         except OSError as error:
             raise PscrError(
-                f"{self.part_path(index)}: can't be written ({error.strerror or error}); "
+                f"{self.part_path(index)}: can't be written ({_reason(error)}); "
                 "mend that and give the same command again to go on"
             ) from error
 
@@ -175,6 +176,11 @@ def _same_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
                 f"({_short(theirs.get(name))}, now {_short(ours[name])}); choose another --out or use --overwrite"
             )
     return dict(found)
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words; pyarrow wraps them in its own."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _short(value: object) -> str:

@@ -11,9 +11,9 @@ from ..host import usable_cpus
 from ..records import Pixels
 from .base import BatchScores
 
-# Measured (benchmarks/results/batch_size-*.json): on a CPU, throughput is flat from a handful of images
-# on, while memory grows with the batch.
-_CPU_BATCH_SIZE = 8
+# Measured (benchmarks/batch_size.py): the nine patches of one image already fill the cores, and
+# larger batches fall out of the caches.
+_CPU_BATCH_SIZE = 1
 
 
 class OnnxRuntimeBackend:

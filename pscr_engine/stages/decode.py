@@ -7,6 +7,7 @@ alpha dropped, CMYK converted by Pillow.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from typing import Literal
 
@@ -18,7 +19,7 @@ from ..sampling import content_digest
 
 # An allow-list: Pillow would run Ghostscript to open a PostScript file, and takes a text for a TGA,
 # a format without a signature.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """A quarter of a gigabyte of RGB; also the size at which Pillow begins to warn."""
@@ -63,7 +64,7 @@ def decode(query: Query, options: DecodeOptions) -> None:
 
 def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        with Image.open(BytesIO(data), formats=_available_formats()) as image:
             query.width, query.height = image.size
             _check_size(query, options)
             return np.asarray(image.convert("RGB")) if query.ok else None
@@ -76,6 +77,13 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; a bad image is a row
         query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     return None
+
+
+@cache
+def _available_formats() -> tuple[str, ...]:
+    """`FORMATS` without those that this build of Pillow lacks."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _check_size(query: Query, options: DecodeOptions) -> None:

@@ -74,12 +74,28 @@ def test_small_images_may_be_refused(side, status):
     assert decoded(data, patch_size=32).ok
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"not a picture", encoded(pixels(50, 50), "JPEG")[:400]])
-def test_what_is_no_image_is_undecodable(data):
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", "the file is empty"),
+        (b"x", "not an image in a known format"),
+        (b"not a picture", "not an image in a known format"),
+        (encoded(pixels(200, 200), "JPEG")[:-300], "image file is truncated"),
+        (encoded(pixels(50, 50), "PNG")[:600], "truncated"),
+    ],
+)
+def test_what_is_no_image_is_undecodable(data, error):
     query = decoded(data)
     assert query.status == Status.UNDECODABLE
-    assert query.error
+    assert error in query.error
     assert "0x" not in query.error  # no memory addresses: the same row in every run
+
+
+def test_a_phones_two_image_file_is_a_jpeg():
+    buffer = io.BytesIO()
+    first, second = (Image.fromarray(pixels(40, 40, seed)) for seed in (1, 2))
+    first.save(buffer, "MPO", save_all=True, append_images=[second])
+    assert decoded(buffer.getvalue()).pixels.shape == (40, 40, 3)
 
 
 def test_postscript_is_not_run():

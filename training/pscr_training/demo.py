@@ -31,15 +31,17 @@ def demo(out: Path, count: int, seed: int) -> None:
     from pscr_engine.config import ScoreConfig
     from pscr_export.export import ExportConfig, export_bundle
 
+    from .untrained import write_untrained_checkpoint
+
     if count < 1:
         raise click.BadParameter("at least 1", param_hint="--images")
     _clear(out)
     click.echo(f"1. make 10 exemplars and {count} images in {out}/")
-    exemplars = _write_images(out / "exemplars", "exemplars.csv", 10, seed)
-    manifest = _write_images(out / "images", "images.csv", count, seed + 1)
+    exemplars = write_images(out / "exemplars", "exemplars.csv", 10, seed)
+    manifest = write_images(out / "images", "images.csv", count, seed + 1)
     _break_one(manifest)
     click.echo(f"2. make an untrained ResNet-18 checkpoint: {out}/checkpoint.pt")
-    _write_checkpoint(out / "checkpoint.pt", seed)
+    write_untrained_checkpoint(out / "checkpoint.pt", seed=seed)
     click.echo(f"3. pscr-engine export --ckpt {out}/checkpoint.pt --exemplars {exemplars} --out {out}/model.pscr")
     with progress("images") as report:
         bundle = export_bundle(ExportConfig(out / "checkpoint.pt", exemplars, out / "model.pscr"), report)
@@ -68,7 +70,8 @@ def _clear(out: Path) -> None:
     (out / _MARK).touch()
 
 
-def _write_images(folder: Path, name: str, count: int, seed: int) -> Path:
+def write_images(folder: Path, name: str, count: int, seed: int) -> Path:
+    """Make `count` labelled images in a new folder, listed in its file `name` (path, mos)."""
     from .synthetic import generate
 
     folder.mkdir()
@@ -87,18 +90,3 @@ def _break_one(manifest: Path) -> None:
     victim = manifest.parent / "0002.jpg"
     if victim.is_file():
         victim.write_bytes(victim.read_bytes()[:2000])
-
-
-def _write_checkpoint(path: Path, seed: int) -> None:
-    """A checkpoint of the authors' format, with random weights."""
-    import torch
-    from torch import nn
-
-    from pscr_export.backbones import BACKBONES
-
-    torch.manual_seed(seed)
-    spec = BACKBONES["resnet18"]
-    C = spec.feature_size
-    fc1, fc2 = nn.Linear(2 * C, C), nn.Linear(C, 1)
-    regressor = {f"{name}.{key}": value for name, fc in (("fc1", fc1), ("fc2", fc2)) for key, value in fc.state_dict().items()}
-    torch.save({"epoch": 0, "backbone": spec.build().state_dict(), "regressor": regressor}, path)

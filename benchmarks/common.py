@@ -1,0 +1,81 @@
+"""What the benchmarks share: the machine's description, bundles with random weights, records."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pscr_engine.bundle import Bundle
+from pscr_engine.host import usable_cpus
+
+RESULTS = Path(__file__).parent / "results"
+CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and the versions that matter."""
+    info = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    }
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": info.get("model name", platform.processor()),
+        "vnni": "avx512_vnni" in info.get("flags", ""),
+        "usable_cores": usable_cpus(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("pscr-engine", "onnxruntime", "numpy", "pillow")},
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def untrained_bundle(backbone: str) -> Bundle:
+    """A bundle of `backbone` with random weights and ten made-up exemplars, kept for the next benchmark."""
+    path = CACHE / f"{backbone}.pscr"
+    if not path.exists():
+        from pscr_export.export import ExportConfig, export_bundle
+        from pscr_training.demo import write_images
+        from pscr_training.untrained import write_untrained_checkpoint
+
+        CACHE.mkdir(exist_ok=True)
+        checkpoint = CACHE / f"{backbone}.pt"
+        write_untrained_checkpoint(checkpoint, backbone)
+        exemplars = CACHE / "exemplars"
+        listed = exemplars / "exemplars.csv" if exemplars.exists() else write_images(exemplars, "exemplars.csv", 10, 1)
+        export_bundle(ExportConfig(checkpoint, listed, path))
+        checkpoint.unlink()
+    return Bundle.open(path)
+
+
+def random_patches(bundle: Bundle, images: int) -> np.ndarray:
+    """Patches of noise for `images` images, uint8 [images·D, P, P, 3]."""
+    D, P = bundle.info.sampling.patches, bundle.info.patch_size
+    return np.random.default_rng(0).integers(0, 256, (images * D, P, P, 3), dtype=np.uint8)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Minimum, median and maximum, to four digits."""
+    return {
+        "min": float(f"{min(values):.4g}"),
+        "median": float(f"{np.median(values):.4g}"),
+        "max": float(f"{max(values):.4g}"),
+    }
+
+
+def record(name: str, method: str, figures: dict[str, Any]) -> Path:
+    """Write `results/NAME.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"benchmark": name, "method": method, "machine": machine(), **figures}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path

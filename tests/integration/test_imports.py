@@ -1,0 +1,48 @@
+"""Scoring never loads PyTorch, nor the export or training side."""
+
+import json
+import subprocess
+import sys
+
+from ..images import encoded, pixels
+
+FORBIDDEN = {"torch", "torchvision", "timm", "onnx", "pscr_export", "pscr_training"}
+
+
+def loaded(code, cwd):
+    code += "\nimport sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True)
+    return set(json.loads(outcome.stdout.splitlines()[-1]))
+
+
+def test_importing_the_engine(tmp_path):
+    modules = loaded(
+        "import pscr_engine, pkgutil, importlib\n"
+        "for module in pkgutil.walk_packages(pscr_engine.__path__, 'pscr_engine.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)",
+        tmp_path,
+    )
+    assert "pscr_engine" in modules
+    assert not FORBIDDEN & modules
+
+
+def test_running_score(tmp_path, tiny):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encoded(pixels(40, 40)))
+    modules = loaded(
+        "import sys\nfrom pscr_engine.cli import cli\n"
+        "cli.main(['score', '--manifest', 'images', '--bundle', 'tiny.pscr'], standalone_mode=False)",
+        tmp_path,
+    )
+    assert "onnxruntime" in modules
+    assert not FORBIDDEN & modules
+
+
+def test_listing_the_commands_loads_none(tmp_path):
+    modules = loaded("from pscr_engine.cli import cli\ncli.main(['--help'], standalone_mode=False)", tmp_path)
+    assert not (FORBIDDEN | {"onnxruntime"}) & modules
+
+
+def test_export_help_needs_no_pytorch(tmp_path):
+    modules = loaded("from pscr_engine.cli import cli\ncli.main(['export', '--help'], standalone_mode=False)", tmp_path)
+    assert not (FORBIDDEN - {"pscr_export"}) & modules

@@ -1,0 +1,260 @@
+"""`pscr-engine score` as a user runs it: real processes, real files, a tiny network."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pscr_engine.bundle import Bundle
+
+from ..images import encoded, pixels, write_troublesome
+from ..tiny import expected_score, make_bundle
+
+COLUMNS = ["row", "path", "score", "score_std", "status", "error", "width", "height"]
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    for index in range(40):
+        (folder / f"{index:03d}.png").write_bytes(encoded(pixels(40 + index, 70, index)))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_bundle(tmp_path / "model.pscr")
+
+
+def write_manifest(path, names, **columns):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", *columns])
+        writer.writerows(zip(names, *columns.values(), strict=True))
+    return path
+
+
+def parts(out):
+    return sorted(out.glob("part-*.parquet"))
+
+
+def rows(out):
+    return pa.concat_tables(pq.read_table(part) for part in parts(out)).to_pylist()
+
+
+def test_one_row_per_manifest_row_with_the_networks_scores(cli, tmp_path, model, collection):
+    names = [f"{index:03d}.png" for index in (3, 1, 3, 2)]  # duplicates count
+    shutil.copytree(collection, tmp_path / "images")
+    manifest = write_manifest(tmp_path / "images" / "m.csv", names, id=["a", "b", "c", "007"])
+    outcome = cli("score", "--manifest", manifest)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("4 rows: 4 ok in ")
+    assert outcome.stdout.endswith("scores: scores/part-*.parquet\n")
+    table = rows(tmp_path / "scores")
+    assert list(table[0]) == [COLUMNS[0], "id", *COLUMNS[1:]]
+    assert [row["row"] for row in table] == [0, 1, 2, 3]
+    assert [row["id"] for row in table] == ["a", "b", "c", "007"]
+    for row, index in zip(table, (3, 1, 3, 2), strict=True):
+        assert row["score"] == pytest.approx(expected_score(model, pixels(40 + index, 70, index)), abs=1e-5)
+        assert (row["width"], row["height"]) == (70, 40 + index)
+    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    assert run["identity"]["bundle"] == model.digest
+    success = json.loads((tmp_path / "scores" / "_SUCCESS").read_text())
+    assert success["status"] == {"ok": 4}
+    assert success["stages"]["infer"]["items"] == 4
+
+
+def test_troublesome_files_are_rows(cli, tmp_path, model):
+    expected = write_troublesome(tmp_path / "files")
+    manifest = write_manifest(tmp_path / "files" / "m.csv", expected)
+    outcome = cli("score", "--manifest", manifest)
+    assert outcome.returncode == 0, outcome.stderr
+    table = rows(tmp_path / "scores")
+    assert {row["path"]: row["status"] for row in table} == expected
+    for row in table:
+        assert (row["score"] is None) == (row["status"] != "ok") == (row["score_std"] is None)
+        assert (row["error"] is None) == (row["status"] == "ok")
+    strict = cli("score", "--manifest", manifest, "--small-images", "error", "--out", "strict")
+    assert strict.returncode == 0
+    assert {row["path"]: row["status"] for row in rows(tmp_path / "strict")} == {**expected, "one.png": "too_small"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl", "directory", "glob", "embedded"])
+def test_every_kind_of_manifest_gives_the_same_scores(cli, tmp_path, model, collection, kind):
+    names = sorted(file.name for file in collection.iterdir())
+    manifest = tmp_path / f"m.{kind}"
+    options = [] if kind in ("directory", "glob", "embedded") else ["--root", collection]
+    if kind == "csv":
+        write_manifest(manifest, names)
+    elif kind == "parquet":
+        pq.write_table(pa.table({"path": names}), manifest, row_group_size=7)
+    elif kind == "jsonl":
+        manifest.write_text("".join(json.dumps({"path": name}) + "\n" for name in names))
+    elif kind == "embedded":
+        manifest = tmp_path / "m.parquet"
+        images = [{"bytes": (collection / name).read_bytes(), "path": name} for name in names]
+        pq.write_table(pa.table({"image": images}), manifest)
+    else:
+        manifest = collection if kind == "directory" else f"{collection}/*.png"
+    outcome = cli("score", "--manifest", manifest, *options)
+    assert outcome.returncode == 0, outcome.stderr
+    assert [row["score"] for row in rows(tmp_path / "scores")] == pytest.approx(
+        [expected_score(model, pixels(40 + index, 70, index)) for index in range(40)], abs=1e-5
+    )
+
+
+def test_scores_do_not_depend_on_batch_size_or_order(cli, tmp_path, model, collection):
+    names = [f"{index:03d}.png" for index in range(40)]
+    order = np.random.default_rng(0).permutation(40)
+    straight = write_manifest(tmp_path / "straight.csv", names)
+    shuffled = write_manifest(tmp_path / "shuffled.csv", [names[index] for index in order])
+    scores = {}
+    for name, manifest, batch in [("1", straight, 1), ("7", straight, 7), ("32", straight, 32), ("s", shuffled, 7), ("again", straight, 7)]:
+        outcome = cli("score", "--manifest", manifest, "--root", collection, "--batch-size", batch, "--out", name)
+        assert outcome.returncode == 0, outcome.stderr
+        scores[name] = {row["path"]: row["score"] for row in rows(tmp_path / name)}
+    assert scores["again"] == scores["7"]  # to the bit
+    for name in ("1", "32", "s"):
+        assert scores[name] == pytest.approx(scores["7"], abs=1e-5)
+
+
+def test_a_killed_run_goes_on_where_it_was(cli, tmp_path, model, collection):
+    names = [f"{index % 40:03d}.png" for index in range(1500)]
+    manifest = write_manifest(tmp_path / "m.csv", names)
+    command = ["score", "--manifest", manifest, "--root", collection, "--chunk-rows", 10]
+    assert cli(*command, "--out", "whole").returncode == 0
+    process = subprocess.Popen([sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path)
+    while len(parts(tmp_path / "scores")) < 5:
+        assert process.poll() is None, "finished before it could be killed"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    done = len(parts(tmp_path / "scores"))
+    assert 5 <= done < 150
+    assert not (tmp_path / "scores" / "_SUCCESS").exists()
+    outcome = cli(*command)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"going on with scores: {done} chunks are done" in outcome.stderr
+    assert rows(tmp_path / "scores") == rows(tmp_path / "whole")
+    assert [part.read_bytes() for part in parts(tmp_path / "scores")] == [
+        part.read_bytes() for part in parts(tmp_path / "whole")
+    ]
+    finished = cli(*command)
+    assert finished.returncode == 0
+    assert "complete already" in finished.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, model, collection):
+    manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(3000)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", collection, "--chunk-rows", "10"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not parts(tmp_path / "scores"):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted; give the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    assert not list((tmp_path / "scores").glob(".*"))
+
+
+def test_another_run_on_the_same_folder_is_refused(cli, tmp_path, model, collection):
+    assert cli("score", "--manifest", collection, "--out", "o").returncode == 0
+    for change, what in [
+        (["--features"], "features"),
+        (["--chunk-rows", "7"], "chunk rows"),
+        (["--manifest", f"{collection}/00*.png"], "manifest"),
+    ]:
+        outcome = cli("score", "--manifest", collection, "--out", "o", *change)
+        assert outcome.returncode == 2
+        assert f"another {what}" in outcome.stderr
+    other = make_bundle(tmp_path / "other.pscr", exemplars=9)
+    assert "another bundle" in cli("score", "--manifest", collection, "--out", "o", "--bundle", other.path).stderr
+    outcome = cli("score", "--manifest", collection, "--out", "o", "--features", "--overwrite")
+    assert outcome.returncode == 0, outcome.stderr
+    assert len(rows(tmp_path / "o")[0]["features"]) == 8
+
+
+def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):
+    folder = tmp_path / "images"
+    shutil.copytree(collection, folder)
+    for name in ("003.png", "017.png", "018.png"):
+        (folder / name).rename(folder / f"{name}.away")
+    manifest = write_manifest(folder / "m.csv", [f"{index:03d}.png" for index in range(40)])
+    command = ["score", "--manifest", manifest, "--chunk-rows", "10"]
+    assert cli(*command, "--retry-failed").returncode == 2  # nothing to retry yet
+    assert "37 ok, 3 missing" in cli(*command).stdout
+    untouched = [parts(tmp_path / "scores")[index].stat().st_mtime_ns for index in (2, 3)]
+    for name in ("003.png", "017.png"):
+        (folder / f"{name}.away").rename(folder / name)
+    outcome = cli(*command, "--retry-failed")
+    assert "39 ok, 1 missing" in outcome.stdout, outcome.stderr
+    assert json.loads((tmp_path / "scores" / "_SUCCESS").read_text())["scored_by_last_run"] == 3
+    assert untouched == [parts(tmp_path / "scores")[index].stat().st_mtime_ns for index in (2, 3)]
+    table = rows(tmp_path / "scores")
+    assert [row["row"] for row in table] == list(range(40))
+    assert table[17]["score"] == pytest.approx(expected_score(model, pixels(57, 70, 17)), abs=1e-5)
+
+
+def test_too_many_failures_exit_with_3_and_keep_the_rows(cli, tmp_path, model, collection):
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png", "gone.png", "001.png", "gone.png"])
+    for rate, code in [("0.5", 0), ("0.49", 3)]:
+        outcome = cli("score", "--manifest", manifest, "--root", collection, "--max-failure-rate", rate)
+        assert outcome.returncode == code, outcome.stderr
+    assert "2 of 4 images failed (50.0%), more than --max-failure-rate 0.49 allows" in outcome.stderr
+    assert len(rows(tmp_path / "scores")) == 4
+
+
+def test_an_empty_manifest_is_done_at_once(cli, tmp_path, model):
+    outcome = cli("score", "--manifest", write_manifest(tmp_path / "m.csv", []))
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("0 rows: nothing to score")
+    assert (tmp_path / "scores" / "_SUCCESS").exists()
+
+
+def test_a_name_that_is_not_utf8(cli, tmp_path, model):
+    folder = os.fsencode(tmp_path / "d")
+    os.mkdir(folder)
+    with open(folder + b"/caf\xe9.png", "wb") as file:
+        file.write(encoded(pixels(40, 40)))
+    assert cli("score", "--manifest", tmp_path / "d").returncode == 0
+    assert rows(tmp_path / "scores")[0]["status"] == "ok"
+
+
+def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection):
+    """A file size limit of the process stands in for a full disk: the write fails in the same place."""
+    manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(4000)])
+    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", collection]
+    script = (
+        "import resource, signal, sys, runpy\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
+        "sys.argv = ['pscr-engine', *sys.argv[1:]]\n"
+        "runpy.run_module('pscr_engine', run_name='__main__')\n"
+    )
+    limited = subprocess.run([sys.executable, "-c", script, *map(str, command[3:])], cwd=tmp_path, capture_output=True, text=True)
+    assert limited.returncode == 1, limited.stderr
+    assert "can't be written (File too large); mend that and give the same command again" in limited.stderr
+    assert "Traceback" not in limited.stderr
+    assert sorted(os.listdir(tmp_path / "scores")) == ["run.json"]
+    assert subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True).returncode == 0
+    assert len(rows(tmp_path / "scores")) == 4000
+
+
+def test_the_bundle_on_disk_stays_as_it_was(cli, tmp_path, model, collection):
+    cli("score", "--manifest", collection)
+    assert Bundle.open(model.path).digest == model.digest
