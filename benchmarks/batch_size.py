@@ -1,6 +1,6 @@
 """Images per second of the bare ONNX Runtime session, by batch size.
 
-    python -m benchmarks.batch_size [BACKBONE ...]
+python -m benchmarks.batch_size [BACKBONE ...]
 """
 
 from __future__ import annotations

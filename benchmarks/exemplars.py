@@ -1,6 +1,6 @@
 """What more exemplars cost: time and peak memory of a batch, with M from 10 to 10,000.
 
-    python -m benchmarks.exemplars
+python -m benchmarks.exemplars
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COUNTS = (10, 1000, 10_000)
 BATCHES = (1, 8)
 ROUNDS = 15
 METHOD = (
-    "resnet18, OPS, all usable cores, patches of noise, made-up exemplar cache. Time: one session per M in one process, "
+    "resnet18, OPS, all usable cores, patches of noise, made-up exemplar cache. Time: one session per M, one process, "
     "batches in turn (M = 10, 1000, 10000, 10, ...); ratios are pair by pair within a round, against M = 10. "
     "Memory: peak resident size of a process of its own per M and batch, after five batches; "
     "'naive_product_mb' is what one float32 array [B, M, C] would take."

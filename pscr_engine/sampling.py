@@ -114,7 +114,8 @@ class Sampling:
         """Top and left of each patch in an image of at least P×P pixels.
 
         Args:
-            height, width: size of the image, after upscaling or resizing.
+            height: of the image, after upscaling or resizing.
+            width: likewise.
             digest: what the random draws of "rps" depend on, beside `seed`.
 
         Returns:
@@ -144,7 +145,7 @@ class Sampling:
         """
         pixels = self._fit(pixels, max_pixels)
         P = self.patch_size
-        for patch, (top, left) in zip(out, self.corners(*pixels.shape[:2], digest), strict=True):
+        for patch, (top, left) in zip(out, self.corners(pixels.shape[0], pixels.shape[1], digest), strict=True):
             patch[:] = pixels[top : top + P, left : left + P]
 
     def _fit(self, pixels: Pixels, max_pixels: int | None) -> Pixels:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +68,7 @@ class Scorer:
         self.backend = backend
 
     @classmethod
-    def open(
-        cls, bundle: str | Path, *, device: str = "auto", backend: str = "auto", precision: str = "auto"
-    ) -> Self:
+    def open(cls, bundle: str | Path, *, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Self:
         """Load a bundle.
 
         Args:
@@ -87,7 +85,7 @@ class Scorer:
         return cls(opened, create_backend(opened, backend=backend, device=device, precision=precision))
 
     @overload
-    def score(
+    def score(  # type: ignore[overload-overlap]  # a str is an Iterable[str], too
         self,
         images: ImageLike,
         *,
@@ -140,8 +138,6 @@ class Scorer:
         single = isinstance(images, str | os.PathLike | bytes | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         )
-        if single:
-            images = [images]  # type: ignore[list-item]
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size {batch_size}: must be at least 1")
         sampling = self.bundle.info.sampling
@@ -154,7 +150,10 @@ class Scorer:
             features=features,
             exemplar_scores=exemplar_scores,
         )
-        outcome = {query.row: _scored_image(query) for query in pipeline.run(_queries(images))}
+        outcome = {
+            query.row: _scored_image(query)
+            for query in pipeline.run(_queries([images] if single else cast("Iterable[Any]", images)))
+        }
         results = [outcome[row] for row in range(len(outcome))]
         return results[0] if single else results
 

@@ -92,7 +92,8 @@ def test_a_precision_that_is_not_there_names_those_that_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("difference", "srcc", "passed"), [(0.01, 1.0, True), (0.03, 1.0, False), (0.01, 0.9, False), (0.01, None, True)]
+    ("difference", "srcc", "passed"),
+    [(0.01, 1.0, True), (0.03, 1.0, False), (0.01, 0.9, False), (0.01, None, True)],
 )
 def test_parity_needs_both_difference_and_rank(difference, srcc, passed):
     parity = Parity(10, difference, 0.0, srcc, tolerance=0.02, min_srcc=0.999)

@@ -68,7 +68,12 @@ def test_an_image_that_cannot_be_enlarged_does_not_disturb_its_batch():
 def test_every_stage_counts():
     p = pipeline()
     list(p.run([Query(0, data=grey(5)), Query(1, data=b""), Query(2, data=grey(7))]))
-    assert (p.stats.fetch.items, p.stats.decode.items, p.stats.sample.items, p.stats.infer.items) == (3, 3, 2, 2)
+    assert (p.stats.fetch.items, p.stats.decode.items, p.stats.sample.items, p.stats.infer.items) == (
+        3,
+        3,
+        2,
+        2,
+    )
     assert p.stats.infer.seconds > 0
 
 

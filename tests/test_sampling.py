@@ -70,9 +70,7 @@ def test_patches_are_copies_of_the_fitted_image(name, patch_size, height, width,
         assert fitted is image
 
 
-@given(
-    height=st.integers(224, 4000), width=st.integers(224, 4000), name=st.sampled_from(["ops", "nops"])
-)
+@given(height=st.integers(224, 4000), width=st.integers(224, 4000), name=st.sampled_from(["ops", "nops"]))
 def test_grids_keep_their_fractions_to_half_a_pixel(height, width, name):
     sampling = Sampling.create(name, 224)
     corners = sampling.corners(height, width)

@@ -27,7 +27,14 @@ def test_every_kind_of_input_gives_the_same_score(scorer, tmp_path):
     data = encoded(IMAGE)
     (tmp_path / "a.png").write_bytes(data)
     with (tmp_path / "a.png").open("rb") as file:
-        images = [tmp_path / "a.png", str(tmp_path / "a.png"), data, Image.fromarray(IMAGE), Image.open(file), IMAGE]
+        images = [
+            tmp_path / "a.png",
+            str(tmp_path / "a.png"),
+            data,
+            Image.fromarray(IMAGE),
+            Image.open(file),
+            IMAGE,
+        ]
         scores = {image.score for image in scorer.score(images)}
     assert len(scores) == 1
 

@@ -20,7 +20,9 @@ W_QUERY = np.random.default_rng(1).normal(size=(C, C)).astype(np.float32)
 W_DELTA = np.random.default_rng(2).normal(size=(C,)).astype(np.float32)
 
 
-def make_bundle(path: Path, *, sampling: str = "ops", exemplars: int = 5, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
+def make_bundle(
+    path: Path, *, sampling: str = "ops", exemplars: int = 5, precisions: tuple[str, ...] = ("fp32",)
+) -> Bundle:
     chosen = Sampling.create(sampling, P)
     rng = np.random.default_rng(3)
     cache = Exemplars(

@@ -80,7 +80,7 @@ class _Swin(nn.Module):
         self.model = timm.create_model("swin_base_patch4_window7_224", pretrained=False, num_classes=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model.forward_features(x)
+        out: Tensor = self.model.forward_features(x)  # type: ignore[operator]
         return out.mean((1, 2))
 
 
@@ -111,7 +111,13 @@ BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
         Backbone(
-            "resnet18", 512, 224, lambda: _resnet("resnet18"), "layer1.0.conv1.weight", "layer1.0.conv3.weight", _FC
+            "resnet18",
+            512,
+            224,
+            lambda: _resnet("resnet18"),
+            "layer1.0.conv1.weight",
+            "layer1.0.conv3.weight",
+            _FC,
         ),
         Backbone("resnet50", 2048, 224, lambda: _resnet("resnet50"), "layer1.0.conv3.weight", None, _FC),
         Backbone("vgg16", 512, 224, lambda: _vgg("vgg16"), "features.28.weight", "features.34.weight", _CLASSIFIER),

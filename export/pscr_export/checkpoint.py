@@ -118,7 +118,9 @@ def _load(path: Path) -> Mapping[str, Any]:
     missing = [name for name in ("backbone", "regressor") if name not in content]
     if missing:
         found = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
-        raise CheckpointError(f"{path}: not a PSCR checkpoint: no {' and no '.join(map(repr, missing))} in it ({found})")
+        raise CheckpointError(
+            f"{path}: not a PSCR checkpoint: no {' and no '.join(map(repr, missing))} in it ({found})"
+        )
     return content
 
 
@@ -164,9 +166,7 @@ def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str) -> Back
     return BACKBONES[name]
 
 
-def _check(
-    path: Path, part: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spec: Backbone
-) -> None:
+def _check(path: Path, part: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spec: Backbone) -> None:
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         raise CheckpointError(f"{path}: {part} lacks {_listed(missing)}")
@@ -177,9 +177,7 @@ def _check(
         if key not in found:
             continue
         if found[key].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {part}: {key} has shape {list(found[key].shape)}, not {list(tensor.shape)}"
-            )
+            raise CheckpointError(f"{path}: {part}: {key} has shape {list(found[key].shape)}, not {list(tensor.shape)}")
         if found[key].is_floating_point() != tensor.is_floating_point():
             raise CheckpointError(f"{path}: {part}: {key} is {found[key].dtype}, not {tensor.dtype}")
     broken = [key for key in wanted if key in found and not bool(torch.isfinite(found[key]).all())]

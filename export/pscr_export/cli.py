@@ -43,7 +43,11 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="CSV, JSONL or Parquet list of labelled images, with columns path and mos.",
 )
 @click.option(
-    "--out", default="model.pscr", show_default=True, type=click.Path(path_type=Path), help="The bundle to make."
+    "--out",
+    default="model.pscr",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The bundle to make.",
 )
 @click.option(
     "--backbone",
@@ -77,7 +81,10 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 )
 @click.option("--label-column", default="mos", show_default=True, help="The exemplar list's column of labels.")
 @click.option(
-    "--label-range", nargs=2, type=float, help="Smallest and largest label.  [default: those of the exemplars]"
+    "--label-range",
+    nargs=2,
+    type=float,
+    help="Smallest and largest label.  [default: those of the exemplars]",
 )
 @click.option("--opset", type=int, help="ONNX opset.  [default: the exporter's]")
 @click.option("--seed", default=0, show_default=True, help="For --sampling rps.")
@@ -91,8 +98,8 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 def export(**settings: Any) -> None:
     """Turn a PSCR checkpoint into a bundle that scores images.
 
-    Scoring then needs no PyTorch. Every exemplar is encoded once; each graph's scores are compared with PyTorch's, and the bundle
-    appears only if they agree. Nothing in the checkpoint is executed.
+    Scoring then needs no PyTorch. Every exemplar is encoded once; each graph's scores are compared
+    with PyTorch's, and the bundle appears only if they agree. Nothing in the checkpoint is executed.
 
     \b
     Examples:

@@ -137,7 +137,7 @@ def encode(
     sampling: Sampling,
     progress: Progress = lambda done, total: None,
 ) -> torch.Tensor:
-    """f of each image, float32 [len(images), C], by PyTorch.
+    """F of each image, float32 [len(images), C], by PyTorch.
 
     Raises:
         PscrError: an image can't be read any more.

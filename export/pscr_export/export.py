@@ -29,7 +29,16 @@ from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageErr
 from pscr_engine.sampling import Sampling
 
 from .checkpoint import Checkpoint, read_checkpoint
-from .exemplars import LabelledImage, choose, encode, image_digests, patches_of, read_exemplars, read_images, spread
+from .exemplars import (
+    LabelledImage,
+    choose,
+    encode,
+    image_digests,
+    patches_of,
+    read_exemplars,
+    read_images,
+    spread,
+)
 from .graph import export_graph
 from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
 from .parity import compare
@@ -92,7 +101,9 @@ class ExportConfig:
         if not self.precisions:
             raise UsageError("no precision to export: name at least one")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
-            raise UsageError(f"label range {self.label_range[0]:g} to {self.label_range[1]:g}: the first must be smaller")
+            raise UsageError(
+                f"label range {self.label_range[0]:g} to {self.label_range[1]:g}: the first must be smaller"
+            )
         if self.num_exemplars is not None and self.num_exemplars < 1:
             raise UsageError(f"--num-exemplars {self.num_exemplars}: must be at least 1, or 'all'")
 
@@ -158,7 +169,9 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
             )
             write_contents(folder, info, exemplars)
     except OSError as error:
-        raise OutputError(f"{config.out}: can't be written ({error.strerror or error}); choose another --out") from error
+        raise OutputError(
+            f"{config.out}: can't be written ({error.strerror or error}); choose another --out"
+        ) from error
     return Bundle.open(config.out)
 
 
@@ -201,7 +214,12 @@ class _Probe:
         against = spread(range(len(images)), _PARITY_EXEMPLARS)
         queries = features[places]
         if calibration:
-            more = encode(network, calibration, sampling, lambda done, total: progress("encode calibration", done, total))
+            more = encode(
+                network,
+                calibration,
+                sampling,
+                lambda done, total: progress("encode calibration", done, total),
+            )
             queries = torch.cat([queries, more])
         labels = torch.tensor([images[index].mos for index in against], dtype=torch.float32)
         with torch.inference_mode():
@@ -227,7 +245,9 @@ def _make_graph(
     opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
     del network, trunk
     subset = Exemplars(
-        exemplars.hidden[probe.exemplars], exemplars.labels[probe.exemplars], exemplars.features[probe.exemplars]
+        exemplars.hidden[probe.exemplars],
+        exemplars.labels[probe.exemplars],
+        exemplars.features[probe.exemplars],
     )
     backend = OnnxRuntimeBackend(folder / file, subset, precision=precision)
     scores = []
@@ -236,7 +256,11 @@ def _make_graph(
         scores.append(backend.score(patches_of(batch, sampling)).score)
         progress(f"check {precision}", min(start + _PARITY_BATCH, len(probe.images)), len(probe.images))
     parity = compare(
-        precision, probe.reference, np.concatenate(scores), label_range, accepted=precision in config.accept_parity
+        precision,
+        probe.reference,
+        np.concatenate(scores),
+        label_range,
+        accepted=precision in config.accept_parity,
     )
     _gate(precision, parity)
     return Graph(file, opset, parity)

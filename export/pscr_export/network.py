@@ -45,7 +45,7 @@ class ScoringNetwork(nn.Module):
         self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
         self.register_buffer("query_weight", checkpoint.fc1_weight[:, :C].T.contiguous())  # Wq, transposed
         self.register_buffer("delta_bias", checkpoint.fc2_bias.clone())
-        slices = checkpoint.fc2_weight.reshape(1, 1, C).split(HEAD_SLICE, dim=2)
+        slices = torch.split(checkpoint.fc2_weight.reshape(1, 1, C), HEAD_SLICE, dim=2)
         for index, weight in enumerate(slices):
             self.register_buffer(f"delta_weight_{index}", weight.clone())
         self.slices = len(slices)
@@ -66,8 +66,8 @@ class ScoringNetwork(nn.Module):
         features = self.features(patches)
         # Queries [B, C, 1] and exemplars [C, M], so that the innermost axis is the long one, M.
         query = (features @ self.get_buffer("query_weight")).unsqueeze(2)
-        query_slices = query.split(HEAD_SLICE, dim=1)
-        exemplar_slices = exemplar_hidden.T.split(HEAD_SLICE, dim=0)
+        query_slices = torch.split(query, HEAD_SLICE, dim=1)
+        exemplar_slices = torch.split(exemplar_hidden.T, HEAD_SLICE, dim=0)
         delta: Tensor | None = None
         for index in range(self.slices):
             hidden = torch.relu(query_slices[index] + exemplar_slices[index])
@@ -78,7 +78,7 @@ class ScoringNetwork(nn.Module):
         return exemplar_scores.mean(dim=1), exemplar_scores, features
 
     def features(self, patches: Tensor) -> Tensor:
-        """f of B images, float32 [B, C]: the mean of the trunk's features over each image's D patches."""
+        """F of B images, float32 [B, C]: the mean of the trunk's features over each image's D patches."""
         x = patches.permute(0, 3, 1, 2).float()
         x = x * self.get_buffer("scale") + self.get_buffer("shift")
         out: Tensor = self.trunk(x.to(self.trunk_dtype)).float()

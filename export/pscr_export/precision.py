@@ -35,7 +35,11 @@ def _fold_batch_norms(module: nn.Module) -> None:
         if isinstance(child, nn.BatchNorm2d) and previous is not None:
             setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
             # timm's BatchNormAct2d has `drop` and `act` after the norm itself.
-            setattr(module, name, nn.Sequential(*child.children()) if len(list(child.children())) else nn.Identity())
+            setattr(
+                module,
+                name,
+                nn.Sequential(*child.children()) if len(list(child.children())) else nn.Identity(),
+            )
             previous = None
             continue
         previous = (name, child) if isinstance(child, nn.Conv2d) else None

@@ -50,9 +50,7 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = threads or usable_cpus()
         options.log_severity_level = 3
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise BackendError(f"{graph}: ONNX Runtime can't run it: {reason}") from error

@@ -21,7 +21,17 @@ _PACKAGES = {
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
     "GPU": ("tensorrt", "pycuda"),
 }
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
+_CPU_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
 
 
 @click.command()

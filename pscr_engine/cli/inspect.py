@@ -29,9 +29,15 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("bundle", f"{opened.path} (all digests match)"),
         ("digest", opened.digest),
         ("backbone", f"{info.backbone}, {info.feature_size} features"),
-        ("sampling", f"{sampling.name}: {sampling.patches} patches of {info.patch_size}×{info.patch_size} pixels"),
+        (
+            "sampling",
+            f"{sampling.name}: {sampling.patches} patches of {info.patch_size}×{info.patch_size} pixels",
+        ),
         ("exemplars", f"{opened.exemplars.count} from {info.exemplars.get('source', 'an unknown list')}"),
-        ("labels", f"{labels.min():g} to {labels.max():g}, mean {labels.mean():.4g}; range {_range(info.label_range)}"),
+        (
+            "labels",
+            f"{labels.min():g} to {labels.max():g}, mean {labels.mean():.4g}; range {_range(info.label_range)}",
+        ),
         ("checkpoint", _checkpoint(info.checkpoint)),
         ("made by", ", ".join(f"{name} {version}" for name, version in info.created_by.items())),
     ]

@@ -51,7 +51,12 @@ def _bar(unit: str) -> Iterator[Report]:
                 tasks[step] = (int(bar.add_task(step, total=total, rate="")), monotonic())
             task, start = tasks[step]
             seconds = monotonic() - start
-            bar.update(bar.task_ids[task], completed=done, total=total, rate=f"{done / seconds:.1f}/s" if seconds else "")
+            bar.update(
+                bar.task_ids[task],
+                completed=done,
+                total=total,
+                rate=f"{done / seconds:.1f}/s" if seconds else "",
+            )
 
         yield report
 

@@ -36,7 +36,11 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
     help="What pscr-engine export made.",
 )
 @click.option(
-    "--out", default="scores", show_default=True, type=click.Path(path_type=Path), help="Folder for the results."
+    "--out",
+    default="scores",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the results.",
 )
 @click.option("--path-column", help="Column with paths, bytes or {bytes, path} structs.  [default: path, or image]")
 @click.option("--id-column", help="Column copied to the results as 'id'.  [default: id, if there is one]")
@@ -97,5 +101,3 @@ def score(
     speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""
     click.echo(f"{result.rows} rows: {counts}{speed}")
     click.echo(f"scores: {result.out}/part-*.parquet")
-
-

@@ -71,8 +71,16 @@ def run(config: ScoreConfig, progress: Progress = lambda done, total: None) -> R
     bundle = Bundle.open(config.bundle)
     manifest = open_manifest(config.manifest, config.columns)
     backend = create_backend(bundle, backend=config.backend, device=config.device, precision=config.precision)
-    log.info("bundle %s: %s, %s, %d exemplars", bundle.path, bundle.info.backbone, backend.precision, bundle.exemplars.count)
-    directory = RunDirectory.open(config.out, _run_facts(config, bundle, manifest, backend.precision), overwrite=config.overwrite)
+    log.info(
+        "bundle %s: %s, %s, %d exemplars",
+        bundle.path,
+        bundle.info.backbone,
+        backend.precision,
+        bundle.exemplars.count,
+    )
+    directory = RunDirectory.open(
+        config.out, _run_facts(config, bundle, manifest, backend.precision), overwrite=config.overwrite
+    )
     schema = output_schema(manifest.id_type, bundle.info.feature_size if config.features else None)
     sampling = bundle.info.sampling
     pipeline = Pipeline(
@@ -212,9 +220,7 @@ def _run_facts(config: ScoreConfig, bundle: Bundle, manifest: Manifest, precisio
     return {
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "identity": config.identity(
-            bundle_digest=bundle.digest, fingerprint=manifest.fingerprint, precision=precision
-        ),
+        "identity": config.identity(bundle_digest=bundle.digest, fingerprint=manifest.fingerprint, precision=precision),
         "settings": settings,
         "bundle": {
             "backbone": bundle.info.backbone,
@@ -223,7 +229,12 @@ def _run_facts(config: ScoreConfig, bundle: Bundle, manifest: Manifest, precisio
             "precision": precision,
             "parity": bundle.info.graphs[precision].parity.as_json(),
         },
-        "host": {"name": platform.node(), "machine": platform.machine(), "cpus": usable_cpus(), "pid": os.getpid()},
+        "host": {
+            "name": platform.node(),
+            "machine": platform.machine(),
+            "cpus": usable_cpus(),
+            "pid": os.getpid(),
+        },
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def to_table(queries: Iterable[Query], schema: pa.Schema) -> pa.Table:
         PscrError: a row is there twice.
     """
     ordered = sorted(queries, key=lambda query: query.row)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if before.row == after.row:
             raise PscrError(f"row {after.row} came out of the pipeline twice")
     return pa.table([_column(field, ordered) for field in schema], schema=schema)

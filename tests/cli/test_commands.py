@@ -48,10 +48,16 @@ def test_help_and_version(cli):
         (["score", "--manifest", "m", "--devices", "cuda:0"], "'cuda:0' is not one of"),
         (["inspect", "nothing"], "no such bundle"),
         (["export", "--ckpt", "x.pt"], "Missing option '--exemplars'"),
-        (["export", "--ckpt", "x.pt", "--exemplars", "e.csv", "--precision", "fp8"], "choose from fp32, fp16"),
+        (
+            ["export", "--ckpt", "x.pt", "--exemplars", "e.csv", "--precision", "fp8"],
+            "choose from fp32, fp16",
+        ),
         (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], "x.pt: no such file; name a checkpoint"),
         (["export", "--ckpt", "x", "--exemplars", "e", "--num-exemplars", "few"], "neither a number nor all"),
-        (["export", "--ckpt", "x", "--exemplars", "e", "--label-range", "5", "1"], "the first must be smaller"),
+        (
+            ["export", "--ckpt", "x", "--exemplars", "e", "--label-range", "5", "1"],
+            "the first must be smaller",
+        ),
     ],
 )
 def test_bad_usage_is_one_line(cli, arguments, message):
@@ -66,7 +72,13 @@ def test_bad_usage_is_one_line(cli, arguments, message):
 def test_inspect_tells_what_is_in_a_bundle(cli, tmp_path):
     bundle = make_bundle(tmp_path / "model.pscr")
     text = cli("inspect").stdout
-    for expected in ("all digests match", bundle.digest, "9 patches of 32×32", "5 from made up", "parity passed"):
+    for expected in (
+        "all digests match",
+        bundle.digest,
+        "9 patches of 32×32",
+        "5 from made up",
+        "parity passed",
+    ):
         assert expected in text
     facts = json.loads(cli("inspect", "--json", "model.pscr").stdout)
     assert facts["digest"] == bundle.digest

@@ -3,10 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
-
 from pscr_export.backbones import Backbone
 from pscr_export.checkpoint import Checkpoint
+from torch import nn
 
 
 def small_checkpoint(C: int, trunk: nn.Module | None = None) -> Checkpoint:

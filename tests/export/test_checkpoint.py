@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from pscr_engine.errors import CheckpointError
 from pscr_export.backbones import BACKBONES
 from pscr_export.checkpoint import read_checkpoint
+
+from pscr_engine.errors import CheckpointError
 
 SPEC = BACKBONES["resnet18"]
 
@@ -65,7 +65,9 @@ def test_everything_is_read(content, save):
 def test_old_file_format_and_data_parallel(content, save):
     wrapped = {
         **content,
-        **{part: {f"module.{key}": value for key, value in content[part].items()} for part in ("backbone", "regressor")},
+        **{
+            part: {f"module.{key}": value for key, value in content[part].items()} for part in ("backbone", "regressor")
+        },
     }
     checkpoint = read_checkpoint(save(wrapped, _use_new_zipfile_serialization=False))
     assert torch.equal(checkpoint.fc2_bias, content["regressor"]["fc2.bias"])
@@ -80,7 +82,12 @@ def test_facts_about_training_are_optional(content, save):
 
 
 def test_half_precision_weights_become_float32(content, save):
-    half = {**content, "backbone": {key: value.half() if value.is_floating_point() else value for key, value in content["backbone"].items()}}
+    half = {
+        **content,
+        "backbone": {
+            key: value.half() if value.is_floating_point() else value for key, value in content["backbone"].items()
+        },
+    }
     assert read_checkpoint(save(half)).trunk.conv1.weight.dtype == torch.float32
 
 
@@ -91,15 +98,36 @@ def test_half_precision_weights_become_float32(content, save):
         (lambda c: {"model": c["backbone"]}, "no 'backbone' and no 'regressor'"),
         (lambda c: {**c, "regressor": torch.zeros(1)}, "'regressor' is not a state dict"),
         (lambda c: {**c, "backbone": {"a": 1}}, "'a' is a int"),
-        (lambda c: {**c, "backbone": {"a": torch.zeros(1)}}, r"unknown backbone \(first keys: a\); known: resnet18"),
+        (
+            lambda c: {**c, "backbone": {"a": torch.zeros(1)}},
+            r"unknown backbone \(first keys: a\); known: resnet18",
+        ),
         (lambda c: changed(c, "backbone", layer4__1__bn2__weight=None), "lacks 1 key: layer4.1.bn2.weight"),
-        (lambda c: changed(c, "backbone", layer1__2__conv1__weight=torch.zeros(1)), "another network than resnet18"),
-        (lambda c: changed(c, "backbone", conv1__weight=torch.zeros(64, 3, 3, 3)), r"\[64, 3, 3, 3\], not \[64, 3, 7, 7\]"),
-        (lambda c: changed(c, "backbone", bn1__weight=torch.zeros(64, dtype=torch.int64)), "is torch.int64, not torch.float32"),
-        (lambda c: changed(c, "backbone", bn1__bias=torch.full((64,), torch.nan)), "NaN or infinite values in 1 key: bn1.bias"),
-        (lambda c: changed(c, "regressor", fc1__bias=torch.full((512,), torch.inf)), "regressor has NaN or infinite"),
+        (
+            lambda c: changed(c, "backbone", layer1__2__conv1__weight=torch.zeros(1)),
+            "another network than resnet18",
+        ),
+        (
+            lambda c: changed(c, "backbone", conv1__weight=torch.zeros(64, 3, 3, 3)),
+            r"\[64, 3, 3, 3\], not \[64, 3, 7, 7\]",
+        ),
+        (
+            lambda c: changed(c, "backbone", bn1__weight=torch.zeros(64, dtype=torch.int64)),
+            "is torch.int64, not torch.float32",
+        ),
+        (
+            lambda c: changed(c, "backbone", bn1__bias=torch.full((64,), torch.nan)),
+            "NaN or infinite values in 1 key: bn1.bias",
+        ),
+        (
+            lambda c: changed(c, "regressor", fc1__bias=torch.full((512,), torch.inf)),
+            "regressor has NaN or infinite",
+        ),
         (lambda c: changed(c, "regressor", fc2__weight=None), "regressor lacks 1 key: fc2.weight"),
-        (lambda c: changed(c, "regressor", fc1__weight=torch.zeros(512, 512)), r"\[512, 512\], not \[512, 1024\]"),
+        (
+            lambda c: changed(c, "regressor", fc1__weight=torch.zeros(512, 512)),
+            r"\[512, 512\], not \[512, 1024\]",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(content, save, change, message):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from pscr_export.exemplars import LabelledImage, choose, read_exemplars, spread
 
 from pscr_engine.errors import ExemplarError, ManifestError
-from pscr_export.exemplars import LabelledImage, choose, read_exemplars, spread
 
 from ..images import pixels
 
@@ -24,7 +24,15 @@ def test_every_fault_is_named_in_one_error(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     path = write_list(
         tmp_path,
-        [("0.png", 1), ("gone.png", 2), ("text.png", 3), ("1.png", "nan"), ("2.png", "high"), ("3.png", ""), ("gone2.png", "x")],
+        [
+            ("0.png", 1),
+            ("gone.png", 2),
+            ("text.png", 3),
+            ("1.png", "nan"),
+            ("2.png", "high"),
+            ("3.png", ""),
+            ("gone2.png", "x"),
+        ],
     )
     with pytest.raises(ExemplarError) as raised:
         read_exemplars(path)

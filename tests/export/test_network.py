@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from pscr_export.checkpoint import Checkpoint
 from pscr_export.network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
+from torch import nn
 
 from ..export.small import small_checkpoint
 

@@ -2,9 +2,8 @@ import pytest
 import timm
 import torch
 import torchvision
-from torch import nn
-
 from pscr_export.precision import _fold_batch_norms, prepare_trunk
+from torch import nn
 
 
 def randomise_batch_norms(model: nn.Module) -> nn.Module:
@@ -23,7 +22,9 @@ def randomise_batch_norms(model: nn.Module) -> nn.Module:
     [
         lambda: torchvision.models.resnet18(weights=None),
         lambda: torchvision.models.resnet50(weights=None),
-        pytest.param(lambda: timm.create_model("inception_v4", pretrained=False, num_classes=0), marks=pytest.mark.slow),
+        pytest.param(
+            lambda: timm.create_model("inception_v4", pretrained=False, num_classes=0), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_folding_batch_norms_changes_nothing_but_rounding(build):

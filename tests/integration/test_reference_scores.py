@@ -93,7 +93,9 @@ def test_the_commands_from_checkpoint_to_scores(cli, tmp_path, checkpoint, golde
     assert scores["fp16"] != scores["fp32"]
     if backbone in golden["models"]:
         expected = golden["models"][backbone]["runs"]["ops"]["score"]
-        assert scores["fp32"] == pytest.approx({name.removeprefix("queries/"): value for name, value in expected.items()}, abs=1e-4)
+        assert scores["fp32"] == pytest.approx(
+            {name.removeprefix("queries/"): value for name, value in expected.items()}, abs=1e-4
+        )
     again = cli("export", "--ckpt", ckpt, "--exemplars", images / "exemplars.csv")
     assert again.returncode == 2
     assert "there is a bundle already" in again.stderr

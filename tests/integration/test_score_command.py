@@ -85,7 +85,10 @@ def test_troublesome_files_are_rows(cli, tmp_path, model):
         assert (row["error"] is None) == (row["status"] == "ok")
     strict = cli("score", "--manifest", manifest, "--small-images", "error", "--out", "strict")
     assert strict.returncode == 0
-    assert {row["path"]: row["status"] for row in rows(tmp_path / "strict")} == {**expected, "one.png": "too_small"}
+    assert {row["path"]: row["status"] for row in rows(tmp_path / "strict")} == {
+        **expected,
+        "one.png": "too_small",
+    }
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl", "directory", "glob", "embedded"])
@@ -118,7 +121,13 @@ def test_scores_do_not_depend_on_batch_size_or_order(cli, tmp_path, model, colle
     straight = write_manifest(tmp_path / "straight.csv", names)
     shuffled = write_manifest(tmp_path / "shuffled.csv", [names[index] for index in order])
     scores = {}
-    for name, manifest, batch in [("1", straight, 1), ("7", straight, 7), ("32", straight, 32), ("s", shuffled, 7), ("again", straight, 7)]:
+    for name, manifest, batch in [
+        ("1", straight, 1),
+        ("7", straight, 7),
+        ("32", straight, 32),
+        ("s", shuffled, 7),
+        ("again", straight, 7),
+    ]:
         outcome = cli("score", "--manifest", manifest, "--root", collection, "--batch-size", batch, "--out", name)
         assert outcome.returncode == 0, outcome.stderr
         scores[name] = {row["path"]: row["score"] for row in rows(tmp_path / name)}
@@ -156,7 +165,18 @@ def test_a_killed_run_goes_on_where_it_was(cli, tmp_path, model, collection):
 def test_ctrl_c_says_how_to_go_on(tmp_path, model, collection):
     manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(3000)])
     process = subprocess.Popen(
-        [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", collection, "--chunk-rows", "10"],
+        [
+            sys.executable,
+            "-m",
+            "pscr_engine",
+            "score",
+            "--manifest",
+            manifest,
+            "--root",
+            collection,
+            "--chunk-rows",
+            "10",
+        ],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -246,7 +266,9 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection)
         "sys.argv = ['pscr-engine', *sys.argv[1:]]\n"
         "runpy.run_module('pscr_engine', run_name='__main__')\n"
     )
-    limited = subprocess.run([sys.executable, "-c", script, *map(str, command[3:])], cwd=tmp_path, capture_output=True, text=True)
+    limited = subprocess.run(
+        [sys.executable, "-c", script, *map(str, command[3:])], cwd=tmp_path, capture_output=True, text=True
+    )
     assert limited.returncode == 1, limited.stderr
     assert "can't be written (File too large); mend that and give the same command again" in limited.stderr
     assert "Traceback" not in limited.stderr

@@ -37,7 +37,11 @@ def test_exif_rotation_is_not_applied():
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "F"])
 def test_any_mode_becomes_rgb_as_pillow_does_it(mode):
     source = Image.fromarray(pixels(30, 40))
-    image = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else source.convert(mode)
+    image = (
+        Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) * 257)
+        if mode == "I;16"
+        else source.convert(mode)
+    )
     buffer = io.BytesIO()
     image.save(buffer, "TIFF")
     query = decoded(buffer.getvalue())

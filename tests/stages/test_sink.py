@@ -19,7 +19,17 @@ def failed(row, **fields):
 
 def test_rows_are_sorted_and_typed():
     table = to_table([scored(2, id=20), failed(0, id=None), scored(1, id=10)], output_schema(pa.int32(), None))
-    assert table.schema.names == ["row", "id", "path", "score", "score_std", "status", "error", "width", "height"]
+    assert table.schema.names == [
+        "row",
+        "id",
+        "path",
+        "score",
+        "score_std",
+        "status",
+        "error",
+        "width",
+        "height",
+    ]
     assert table.column("row").to_pylist() == [0, 1, 2]
     assert table.column("id").to_pylist() == [None, 10, 20]
     assert table.column("score").to_pylist() == [None, 1.5, 1.5]

@@ -34,7 +34,9 @@ def test_rows_of_every_kind(tmp_path, kind, start):
     queries = list(open_manifest(write(tmp_path, kind)).rows(start))
     assert [query.row for query in queries] == [0, 1, 2][start:]
     assert [query.path for query in queries] == ["a.png", "b c.png", "a.png"][start:]
-    assert [query.location for query in queries] == [str(tmp_path / name) for name in ("a.png", "b c.png", "a.png")][start:]
+    assert [query.location for query in queries] == [str(tmp_path / name) for name in ("a.png", "b c.png", "a.png")][
+        start:
+    ]
     # Only Parquet says what type an identifier has; "007" must stay "007" elsewhere.
     assert [query.id for query in queries] == ([7, 8, 9] if kind == "parquet" else ["7", "8", "9"])[start:]
 
@@ -93,7 +95,9 @@ def test_directories_and_globs_are_sorted(tmp_path):
     assert [Path(query.location).name for query in rows] == ["a.jpg", "b.PNG", "notes.txt", "c.webp"]
 
 
-@pytest.mark.parametrize("what", ["nothing.csv", "empty-folder", "*.nope", "plain.txt", "broken.parquet", "empty.csv", "x.jsonl"])
+@pytest.mark.parametrize(
+    "what", ["nothing.csv", "empty-folder", "*.nope", "plain.txt", "broken.parquet", "empty.csv", "x.jsonl"]
+)
 def test_no_manifest_is_one_line(tmp_path, what):
     (tmp_path / "empty-folder").mkdir()
     for name in ("plain.txt", "broken.parquet", "empty.csv", "x.jsonl"):
@@ -106,20 +110,41 @@ def test_no_manifest_is_one_line(tmp_path, what):
 def test_bad_lines_are_rows(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"path": "a"}\n{"path": \n\n[1]\n{"other": 1}\n{"path": 5}\n{"path": ""}\n')
     queries = list(open_manifest(tmp_path / "m.jsonl").rows())
-    assert [query.status.value for query in queries] == ["ok", "unreadable", "unreadable", "missing", "unreadable", "missing"]
+    assert [query.status.value for query in queries] == [
+        "ok",
+        "unreadable",
+        "unreadable",
+        "missing",
+        "unreadable",
+        "missing",
+    ]
     assert queries[1].error == "line 2 of the manifest is not a JSON object"
     (tmp_path / "m.csv").write_text("id,path\n1,a\n2\n\n3,c\n")
     queries = list(open_manifest(tmp_path / "m.csv").rows())
-    assert [(query.id, query.status.value) for query in queries] == [("1", "ok"), ("2", "missing"), ("3", "ok")]
+    assert [(query.id, query.status.value) for query in queries] == [
+        ("1", "ok"),
+        ("2", "missing"),
+        ("3", "ok"),
+    ]
 
 
 def test_uris_and_roots(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret.png")
-    paths = ["a.png", "../secret.png", str(tmp_path / "secret.png"), "link.png", "file:///x%20y.png", "s3://bucket/a.png"]
+    paths = [
+        "a.png",
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "link.png",
+        "file:///x%20y.png",
+        "s3://bucket/a.png",
+    ]
     path = write(tmp_path, "jsonl", [{"path": value} for value in paths])
     free = list(open_manifest(path).rows())
-    assert [query.location for query in free[:2]] == [str(tmp_path / "a.png"), str(tmp_path.parent / "secret.png")]
+    assert [query.location for query in free[:2]] == [
+        str(tmp_path / "a.png"),
+        str(tmp_path.parent / "secret.png"),
+    ]
     assert free[4].location == "/x y.png"
     assert free[5].error.startswith("s3:// is not supported")
     confined = list(open_manifest(path, ManifestOptions(root=str(tmp_path / "root"))).rows())
@@ -145,7 +170,9 @@ def test_file_names_that_are_not_utf8(tmp_path):
 
 
 @settings(max_examples=40)
-@given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), max_size=20))
+@given(
+    names=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), max_size=20)
+)
 def test_any_text_survives_jsonl_and_parquet(tmp_path_factory, names):
     folder = tmp_path_factory.mktemp("m")
     pq.write_table(pa.table({"path": pa.array(names, pa.string())}), folder / "m.parquet")

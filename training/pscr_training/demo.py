@@ -26,10 +26,10 @@ def demo(out: Path, count: int, seed: int) -> None:
     The weights are untrained, so the scores say nothing about quality: it is the path that is shown.
     """
     import pyarrow.parquet as pq
+    from pscr_export.export import ExportConfig, export_bundle
 
     from pscr_engine import Scorer
     from pscr_engine.config import ScoreConfig
-    from pscr_export.export import ExportConfig, export_bundle
 
     from .untrained import write_untrained_checkpoint
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
-
 from pscr_export.backbones import BACKBONES
+from torch import nn
 
 
 def write_untrained_checkpoint(path: Path, backbone: str = "resnet18", seed: int = 0) -> None:

@@ -49,9 +49,7 @@ class Manifest(Protocol):
         ...
 
 
-def choose_columns(
-    path: Path, available: Sequence[str], options: ManifestOptions
-) -> tuple[str, str | None]:
+def choose_columns(path: Path, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
     """Names of the image column and, if any, of the identifier column.
 
     Raises:

@@ -14,7 +14,23 @@ from ...records import Query
 from .base import ManifestOptions, QueryMaker
 
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .png .pgm .pnm .ppm .tif .tiff .webp".split()
+    [
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".png",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 
 
@@ -72,4 +88,6 @@ def _refuse_columns(origin: object, options: ManifestOptions) -> None:
         ("--root", options.root),
     ):
         if value is not None:
-            raise ManifestError(f"{origin}: {flag} is for manifests with columns, this is a list of files; leave it out")
+            raise ManifestError(
+                f"{origin}: {flag} is for manifests with columns, this is a list of files; leave it out"
+            )

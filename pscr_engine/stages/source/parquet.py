@@ -56,7 +56,8 @@ class ParquetManifest:
     def _rows_of(self, file: Path, first: int, start: int) -> Iterator[Query]:
         opened = _open(file)
         try:
-            groups, row = [], first
+            groups: list[int] = []
+            row = first
             for index in range(opened.metadata.num_row_groups):
                 size = opened.metadata.row_group(index).num_rows
                 if row + size <= start and not groups:

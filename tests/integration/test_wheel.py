@@ -1,0 +1,62 @@
+"""The wheel, installed with the extra `cpu` alone, scores a bundle; PyTorch and ONNX are not there."""
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ..images import encoded, pixels
+from ..tiny import expected_score, make_bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+def pip(python, *arguments):
+    command = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", *map(str, arguments)]
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "pscr_engine",
+        "pscr_export",
+        "pscr_training",
+        wheel.name.split("-py3")[0] + ".dist-info",
+    }
+    assert {f"{package}/py.typed" for package in ("pscr_engine", "pscr_export", "pscr_training")} <= set(names)
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip(python, "install", "--constraint", ROOT / "constraints.txt", f"{wheel}[cpu]")
+    installed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
+    assert not {line.split()[0].lower() for line in installed.splitlines()} & {"torch", "onnx", "timm", "torchvision"}
+
+    bundle = make_bundle(tmp_path / "model.pscr")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encoded(pixels(50, 60)))
+
+    def command(*arguments):
+        executable = tmp_path / "venv" / "bin" / "pscr-engine"
+        return subprocess.run([executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    scored = command("score", "--manifest", "images")
+    assert scored.returncode == 0, scored.stderr
+    (row,) = pq.read_table(tmp_path / "scores" / "part-000000.parquet").to_pylist()
+    assert row["score"] == pytest.approx(expected_score(bundle, pixels(50, 60)), abs=1e-5)
+
+    assert "all digests match" in command("inspect").stdout
+    assert "no   export checkpoints: pip install 'pscr-engine[cpu,export]'" in command("doctor").stdout
+    for arguments in (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], ["demo"]):
+        refused = command(*arguments)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: ")
+        assert "pip install 'pscr-engine[cpu,export]'" in refused.stderr
+        assert refused.stderr.count("\n") == 1
