@@ -1,22 +1,34 @@
-"""Wires the stages: queries in, the same queries out with a score or a status."""
+"""Wires the stages: queries in, the same queries out, in the same order, with a score or a status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+
+from spdl.pipeline import PipelineBuilder, PipelineFailure
 
 from .backends.base import Backend
-from .records import Query, RunStats
+from .host import usable_cpus
+from .records import MicroBatch, Query, RunStats
 from .sampling import Sampling
 from .stages.decode import DecodeOptions, decode
 from .stages.fetch import fetch
 from .stages.infer import infer
-from .stages.sample import PatchBatch
+from .stages.sample import Sampler
+
+# Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
+_MICRO_BATCH_ROWS = 16
+# Reading ahead stops at this many bytes per micro-batch; the rest is read when it is decoded.
+_READ_AHEAD_BYTES = 64 * 2**20
+_FETCH_THREADS = 4
+_QUEUED_RESULTS = 2
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """fetch → decode → sample → infer for one backend.
+    """fetch → decode → sample → infer for one backend, all at once, in threads.
 
     Args:
         backend: what scores the patches.
@@ -25,6 +37,7 @@ class Pipeline:
         batch_size: B, images per batch.
         features: whether to keep each image's features.
         exemplar_scores: whether to keep each image's score against each exemplar.
+        decode_threads: how many images are decoded at once.
         stats: counters of every stage, added to as the pipeline runs.
     """
 
@@ -34,29 +47,101 @@ class Pipeline:
     batch_size: int
     features: bool = False
     exemplar_scores: bool = False
+    decode_threads: int = field(default_factory=usable_cpus)
     stats: RunStats = field(default_factory=RunStats)
 
     def run(self, queries: Iterable[Query]) -> Iterator[Query]:
-        """Every query comes out once, in any order; batches are full of images that could be decoded."""
-        patches = PatchBatch(self.sampling, self.batch_size, self.decoding.max_pixels)
-        ready: list[Query] = []
-        for query in queries:
-            with self.stats.fetch.measure(1):
-                fetch(query)
-            with self.stats.decode.measure(1):
-                decode(query, self.decoding)
-            if not query.ok:
-                yield query
-                continue
-            ready.append(query)
-            if len(ready) == self.batch_size:
-                yield from self._score(ready, patches)
-                ready = []
-        yield from self._score(ready, patches)
+        """Every query comes out once, in order.
 
-    def _score(self, queries: list[Query], patches: PatchBatch) -> list[Query]:
-        with self.stats.sample.measure(len(queries)):
-            sampled, array = patches.fill(queries)
-        with self.stats.infer.measure(len(sampled)):
-            infer(self.backend, sampled, array, features=self.features, exemplar_scores=self.exemplar_scores)
-        return queries
+        Raises:
+            Exception: whatever a stage or `queries` raised; the threads have stopped by then.
+        """
+        rows = self.batch_size * math.ceil(_MICRO_BATCH_ROWS / self.batch_size)
+        stages = _Stages(self, Sampler(self.sampling, rows, self.decoding.max_pixels))
+        builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
+        threads = (
+            builder.add_source(_micro_batches(queries, rows))
+            .pipe(stages.guarded(stages.fetch), name="fetch", concurrency=_FETCH_THREADS, output_order="input")
+            .pipe(
+                stages.guarded(stages.decode_and_sample),
+                name="decode",
+                concurrency=self.decode_threads,
+                output_order="input",
+            )
+            .pipe(stages.guarded(stages.infer), name="infer")
+            .add_sink(_QUEUED_RESULTS)
+            .build(
+                num_threads=_FETCH_THREADS + self.decode_threads + 2,
+                max_failures=0,  # a stage that raises ends the run: nothing is ever dropped
+                use_thread_output_queue=True,
+            )
+        )
+        try:
+            with threads.auto_stop():
+                for batch in threads:
+                    yield from batch.queries
+        except PipelineFailure as failure:
+            # The library wraps what a stage raised; callers want the error itself.
+            raise (stages.errors or failure.exceptions)[0] from None
+
+
+def _micro_batches(queries: Iterable[Query], rows: int) -> Iterator[MicroBatch]:
+    queries = iter(queries)
+    while group := list(islice(queries, rows)):
+        yield MicroBatch(group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """What the threads call, one micro-batch at a time."""
+
+    pipeline: Pipeline
+    sampler: Sampler
+    errors: list[BaseException] = field(default_factory=list)
+
+    def guarded(self, stage: Callable[[MicroBatch], MicroBatch]) -> Callable[[MicroBatch], MicroBatch]:
+        """`stage`, with what it raises kept in `errors`."""
+
+        def call(batch: MicroBatch) -> MicroBatch:
+            try:
+                return stage(batch)
+            except BaseException as error:
+                self.errors.append(error)
+                raise
+
+        return call
+
+    def fetch(self, batch: MicroBatch) -> MicroBatch:
+        with self.pipeline.stats.fetch.measure(len(batch.queries)):
+            held = 0
+            for query in batch.queries:
+                if held < _READ_AHEAD_BYTES:
+                    fetch(query)
+                    held += len(query.data or b"")
+        return batch
+
+    def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:
+        """Both in one thread, image by image: so few decoded images are in memory, however large."""
+        stats, buffer = self.pipeline.stats, self.sampler.begin()
+        for query in batch.queries:
+            if query.data is None and query.pixels is None:
+                with stats.fetch.measure(0):
+                    fetch(query)
+            with stats.decode.measure(1):
+                decode(query, self.pipeline.decoding)
+            if query.ok:
+                with stats.sample.measure(1):
+                    self.sampler.sample(query, batch, buffer)
+        self.sampler.finish(batch, buffer)
+        return batch
+
+    def infer(self, batch: MicroBatch) -> MicroBatch:
+        p, D = self.pipeline, self.pipeline.sampling.patches
+        assert batch.patches is not None
+        with p.stats.infer.measure(len(batch.sampled)):
+            for start in range(0, len(batch.sampled), p.batch_size):
+                queries = batch.sampled[start : start + p.batch_size]
+                patches = batch.patches[start * D : (start + len(queries)) * D]
+                infer(p.backend, queries, patches, features=p.features, exemplar_scores=p.exemplar_scores)
+        self.sampler.release(batch)
+        return batch

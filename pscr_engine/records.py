@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -81,21 +82,39 @@ class Query:
 
 
 @dataclass(slots=True)
+class MicroBatch:
+    """A few consecutive queries, what the stages hand on to one another.
+
+    Args:
+        queries: in the order of their rows.
+        sampled: those of them that have patches, in the same order.
+        patches: uint8 [len(sampled)·D, P, P, 3]; None before sampling and after inference.
+    """
+
+    queries: list[Query]
+    sampled: list[Query] = field(default_factory=list)
+    patches: Pixels | None = None
+
+
+@dataclass(slots=True)
 class StageStats:
     """How much a stage has done: items and the seconds spent on them."""
 
     items: int = 0
     seconds: float = 0.0
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @contextmanager
     def measure(self, items: int) -> Iterator[None]:
-        """Count `items` and the time that the `with` body takes."""
+        """Count `items` and the time that the `with` body takes. Several threads may measure at once."""
         start = perf_counter()
         try:
             yield
         finally:
-            self.items += items
-            self.seconds += perf_counter() - start
+            seconds = perf_counter() - start
+            with self._lock:
+                self.items += items
+                self.seconds += seconds
 
 
 @dataclass(slots=True)

@@ -150,11 +150,8 @@ class Scorer:
             features=features,
             exemplar_scores=exemplar_scores,
         )
-        outcome = {
-            query.row: _scored_image(query)
-            for query in pipeline.run(_queries([images] if single else cast("Iterable[Any]", images)))
-        }
-        results = [outcome[row] for row in range(len(outcome))]
+        queries = _queries([images] if single else cast("Iterable[Any]", images))
+        results = [_scored_image(query) for query in pipeline.run(queries)]
         return results[0] if single else results
 
     @staticmethod

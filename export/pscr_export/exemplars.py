@@ -12,11 +12,11 @@ import torch
 
 from pscr_engine.atomic import sha256_of
 from pscr_engine.errors import ExemplarError, PscrError
-from pscr_engine.records import Query
+from pscr_engine.records import MicroBatch, Query
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, decode
 from pscr_engine.stages.fetch import fetch
-from pscr_engine.stages.sample import PatchBatch
+from pscr_engine.stages.sample import Sampler
 from pscr_engine.stages.source import ManifestOptions, open_manifest
 
 from .network import ScoringNetwork
@@ -123,12 +123,15 @@ def patches_of(images: Sequence[LabelledImage], sampling: Sampling) -> np.ndarra
         fetch(query)
         decode(query, DecodeOptions(digest=sampling.name == "rps"))
         queries.append(query)
-    sampled, patches = PatchBatch(sampling, len(images), DEFAULT_MAX_PIXELS).fill(queries)
+    sampler, batch = Sampler(sampling, len(images), DEFAULT_MAX_PIXELS), MicroBatch(queries)
+    buffer = sampler.begin()
     for query in queries:
+        sampler.sample(query, batch, buffer)
         if not query.ok:
             raise PscrError(f"{query.path}: {query.error}")
-    assert len(sampled) == len(images)
-    return patches
+    sampler.finish(batch, buffer)
+    assert batch.patches is not None
+    return batch.patches
 
 
 def encode(

@@ -62,6 +62,8 @@ _EXTRAS = {
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    # The pipeline's library would print every error that we report ourselves.
+    logging.getLogger("spdl").addHandler(logging.NullHandler())
     for name in ("pscr_engine", "pscr_export", "pscr_training"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

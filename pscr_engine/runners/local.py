@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from .._version import __version__
 from ..backends import create_backend
@@ -103,115 +106,92 @@ def run(config: ScoreConfig, progress: Progress = lambda done, total: None) -> R
             raise UsageError(
                 f"{config.out}: no complete run there to retry; give the command without --retry-failed first"
             )
-        done = work.retry_failed()
+        work.retry_failed()
     elif already is not None:
         log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
         return _check_failures(config, RunResult(config.out, already["rows"], already["status"], 0, 0.0))
     else:
-        done = work.score_missing()
+        work.score_missing()
     seconds = monotonic() - start
     facts = {
-        "scored_by_last_run": done.scored,
+        "scored_by_last_run": work.scored,
         "seconds": round(seconds, 3),
-        "images_per_second": round(done.scored / seconds, 3) if seconds else None,
+        "images_per_second": round(work.scored / seconds, 3) if seconds else None,
         "stages": pipeline.stats.as_json(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    content = directory.finish(done.rows, done.chunks, facts)
-    return _check_failures(config, RunResult(config.out, content["rows"], content["status"], done.scored, seconds))
-
-
-@dataclass(slots=True)
-class _Done:
-    """Rows and chunks of the manifest, and how many rows were worked on."""
-
-    rows: int = 0
-    chunks: int = 0
-    scored: int = 0
+    content = directory.finish(work.rows, math.ceil(work.rows / config.chunk_rows), facts)
+    return _check_failures(config, RunResult(config.out, content["rows"], content["status"], work.scored, seconds))
 
 
 @dataclass(slots=True)
 class _Work:
+    """Drives the rows that are wanted through the pipeline, without a pause between chunks.
+
+    `rows` counts the manifest's rows, `scored` those that went through the pipeline.
+    """
+
     config: ScoreConfig
     manifest: Manifest
     directory: RunDirectory
     pipeline: Pipeline
     schema: pa.Schema
     progress: Progress
+    rows: int = 0
+    scored: int = 0
 
-    def score_missing(self) -> _Done:
+    def score_missing(self) -> None:
         """Score the chunks that have no part yet."""
-        parts, done = self.directory.parts(), _Done()
+        parts = self.directory.parts()
         if parts:
             log.info("going on with %s: %d chunks are done", self.directory.path, len(parts))
-        for index, rows in self._chunks():
-            if index in parts:
-                count = sum(1 for _ in rows)
-            else:
-                scored = self._run(rows, done)
-                count = len(scored)
-                self._commit(index, to_table(scored, self.schema))
-            done.rows += count
-            done.chunks += 1
-            self.progress(done.rows, self.manifest.num_rows)
-        return done
+        first = next(index for index in range(len(parts) + 1) if index not in parts)
+        wanted = self._wanted(lambda chunk, offset: chunk not in parts, start=first * self.config.chunk_rows)
+        for chunk, queries in self._scored(wanted):
+            self._commit(chunk, to_table(queries, self.schema))
 
-    def retry_failed(self) -> _Done:
+    def retry_failed(self) -> None:
         """Score again the rows whose status is not ok, and put the outcome in their places."""
-        failed = {
-            index: {offset for offset, status in enumerate(statuses) if status != Status.OK}
-            for index, (_, statuses) in enumerate(self.directory.statuses())
-        }
+        failed: dict[int, NDArray[np.bool_]] = {}
+        for chunk, (_, statuses) in enumerate(self.directory.statuses()):
+            mask = np.array([status != Status.OK for status in statuses])
+            if mask.any():
+                failed[chunk] = mask
         self.directory.reopen()
-        done = _Done()
-        for index, rows in self._chunks():
-            again, count = [], 0
-            for count, query in enumerate(rows, 1):  # noqa: B007 - used after the loop
-                if query.row - done.rows in failed.get(index, ()):
-                    again.append(query)
-            if again:
-                retried = self._run(again, done)
-                self._commit(index, merge(pq.read_table(self.directory.part_path(index)), retried, self.schema))
-            done.rows += count
-            done.chunks += 1
-            self.progress(done.rows, self.manifest.num_rows)
-        return done
+        wanted = self._wanted(lambda chunk, offset: chunk in failed and bool(failed[chunk][offset]))
+        for chunk, queries in self._scored(wanted):
+            before = pq.read_table(self.directory.part_path(chunk))
+            self._commit(chunk, merge(before, queries, self.schema))
 
-    def _chunks(self) -> Iterator[tuple[int, Iterator[Query]]]:
-        """Index and rows of each chunk; a chunk's rows must be used up before the next is asked for."""
-        rows = self._timed_rows()
-        index = 0
-        while (first := next(rows, None)) is not None:
-            yield index, _prepend(first, islice(rows, self.config.chunk_rows - 1))
-            index += 1
-
-    def _timed_rows(self) -> Iterator[Query]:
-        source, rows = self.pipeline.stats.source, self.manifest.rows()
+    def _wanted(self, wanted: Callable[[int, int], bool], start: int = 0) -> Iterator[Query]:
+        """The manifest's rows from `start` on for which `wanted(chunk, offset in the chunk)` holds."""
+        source, rows = self.pipeline.stats.source, self.manifest.rows(start)
+        self.rows = start
         while True:
             with source.measure(1):
                 query = next(rows, None)
             if query is None:
                 source.items -= 1  # the end is no row
                 return
-            yield query
+            self.rows += 1
+            if wanted(*divmod(query.row, self.config.chunk_rows)):
+                yield query
+            else:
+                query.data = None
 
-    def _run(self, rows: Iterable[Query], done: _Done) -> list[Query]:
-        """The rows of a chunk, scored, in any order."""
-        scored = []
-        for query in self.pipeline.run(rows):
-            scored.append(query)
-            self.progress(done.rows + len(scored), self.manifest.num_rows)
-        done.scored += len(scored)
-        return scored
+    def _scored(self, wanted: Iterator[Query]) -> Iterator[tuple[int, list[Query]]]:
+        """Chunk index and its queries, scored; the pipeline reads on meanwhile."""
+        for chunk, group in groupby(self.pipeline.run(wanted), lambda query: query.row // self.config.chunk_rows):
+            queries = []
+            for query in group:
+                queries.append(query)
+                self.scored += 1
+                self.progress(query.row + 1, self.manifest.num_rows)
+            yield chunk, queries
 
     def _commit(self, index: int, table: pa.Table) -> None:
         with self.pipeline.stats.sink.measure(table.num_rows):
             self.directory.write_part(index, table)
-
-
-def _prepend(first: Query, rest: Iterator[Query]) -> Iterator[Query]:
-    yield first
-    yield from rest
 
 
 def _run_facts(config: ScoreConfig, bundle: Bundle, manifest: Manifest, precision: str) -> dict[str, Any]:

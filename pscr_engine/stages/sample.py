@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
 
 import numpy as np
 
-from ..records import Pixels, Query, Status
+from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import Sampling, TooSmallError
 
 
-class PatchBatch:
-    """A reusable buffer for the patches of up to `batch_size` images.
+class Sampler:
+    """Takes the patches of micro-batches, into buffers that are used again.
+
+    Several threads may sample at once, each its own micro-batch.
 
     Args:
         sampling: how patches are taken.
-        batch_size: B, the images that fit.
+        rows: queries of a micro-batch at most.
         max_pixels: limit on the size of an upscaled image.
     """
 
-    def __init__(self, sampling: Sampling, batch_size: int, max_pixels: int) -> None:
-        D, P = sampling.patches, sampling.patch_size
+    def __init__(self, sampling: Sampling, rows: int, max_pixels: int) -> None:
         self._sampling = sampling
+        self._shape = (rows, sampling.patches, sampling.patch_size, sampling.patch_size, 3)
         self._max_pixels = max_pixels
-        self._buffer: Pixels = np.empty((batch_size, D, P, P, 3), np.uint8)
+        # As many buffers as the queues let be under way at once; memory that has been touched
+        # already is several times faster to write to than fresh memory.
+        self._free: deque[Pixels] = deque()
 
-    def fill(self, queries: Sequence[Query]) -> tuple[list[Query], Pixels]:
-        """Take the patches of `queries` (at most `batch_size`).
+    def begin(self) -> Pixels:
+        """A buffer for one micro-batch, uint8 [rows, D, P, P, 3]."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return np.empty(self._shape, np.uint8)
 
-        Returns:
-            The queries that have patches, and those, uint8 [len(queries)·D, P, P, 3]: a view of
-            the buffer, valid until the next call.
-        """
-        sampled: list[Query] = []
-        for query in queries:
-            if not query.ok or query.pixels is None:
-                continue
-            try:
-                self._sampling.sample(
-                    query.pixels, self._buffer[len(sampled)], digest=query.digest, max_pixels=self._max_pixels
-                )
-            except TooSmallError as error:
-                query.fail(Status.TOO_SMALL, str(error))
-                continue
-            query.pixels = None
-            sampled.append(query)
-        _, D, P, _, channels = self._buffer.shape
-        return sampled, self._buffer[: len(sampled)].reshape(len(sampled) * D, P, P, channels)
+    def sample(self, query: Query, batch: MicroBatch, buffer: Pixels) -> None:
+        """Add the patches of one decoded query to `batch`, whose buffer is `buffer`."""
+        if not query.ok or query.pixels is None:
+            return
+        place = buffer[len(batch.sampled)]
+        try:
+            self._sampling.sample(query.pixels, place, digest=query.digest, max_pixels=self._max_pixels)
+        except TooSmallError as error:
+            query.fail(Status.TOO_SMALL, str(error))
+            return
+        query.pixels = None
+        batch.sampled.append(query)
+
+    def finish(self, batch: MicroBatch, buffer: Pixels) -> None:
+        """Give `batch` its patches: a view of `buffer`."""
+        batch.patches = buffer[: len(batch.sampled)].reshape(-1, *self._shape[2:])
+
+    def release(self, batch: MicroBatch) -> None:
+        """Take back the buffer of a micro-batch whose patches have been used."""
+        if batch.patches is not None and isinstance(batch.patches.base, np.ndarray):
+            self._free.append(batch.patches.base)
+        batch.patches = None
