@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,9 @@ from .errors import UsageError
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stages.source import ManifestOptions
 
-DEFAULT_CHUNK_ROWS = 4096
+# Without a wish of the user, a run has about this many chunks, so that little work is lost with one,
+# within limits, so that a small run has no tiny parts and a huge one no long-lasting chunks.
+_CHUNKS, _MIN_CHUNK_ROWS, _MAX_CHUNK_ROWS = 200, 64, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class ScoreConfig:
         backend: "onnxruntime" or "auto".
         precision: one of the bundle's precisions, or "auto".
         batch_size: images per batch; None for the backend's own choice.
-        chunk_rows: manifest rows per part, the unit of commit and resume.
+        chunk_rows: manifest rows per part, the unit of commit and resume; None to follow the manifest's size.
         features: whether to write each image's features.
         small_images: "upscale" images with a side below the patch size, or make them an "error".
         max_pixels: images with more pixels are `too_large`.
@@ -43,7 +46,7 @@ class ScoreConfig:
     backend: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
-    chunk_rows: int = DEFAULT_CHUNK_ROWS
+    chunk_rows: int | None = None
     features: bool = False
     small_images: Literal["upscale", "error"] = "upscale"
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -54,7 +57,7 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
-        if self.chunk_rows < 1:
+        if self.chunk_rows is not None and self.chunk_rows < 1:
             raise UsageError(f"--chunk-rows {self.chunk_rows}: must be at least 1")
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels}: must be at least 1")
@@ -63,7 +66,14 @@ class ScoreConfig:
         if self.overwrite and self.retry_failed:
             raise UsageError("--overwrite starts afresh and --retry-failed goes on with what is there: choose one")
 
-    def identity(self, *, bundle_digest: str, fingerprint: str, precision: str) -> dict[str, Any]:
+    def rows_per_chunk(self, manifest_rows: int | None) -> int:
+        """`chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""
+        if self.chunk_rows is not None:
+            return self.chunk_rows
+        wanted = 1024 if manifest_rows is None else math.ceil(manifest_rows / _CHUNKS)
+        return min(max(wanted, _MIN_CHUNK_ROWS), _MAX_CHUNK_ROWS)
+
+    def identity(self, *, bundle_digest: str, fingerprint: str, precision: str, chunk_rows: int) -> dict[str, Any]:
         """All that the rows depend on. Runs that differ in any of it can't share an output folder.
 
         The batch size, the device and the number of workers are not part of it: the rows don't
@@ -76,7 +86,7 @@ class ScoreConfig:
             "path_column": self.columns.path_column,
             "id_column": self.columns.id_column,
             "root": self.columns.root,
-            "chunk_rows": self.chunk_rows,
+            "chunk_rows": chunk_rows,
             "features": self.features,
             "small_images": self.small_images,
             "max_pixels": self.max_pixels,

@@ -6,13 +6,15 @@ fsync, rename. `_SUCCESS` is written last, after every part has been counted.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from .records import Status
 
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS"
+_LOCK_FILE = ".lock"
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 _PARTIAL = re.compile(r"\.(part-\d{6,}\.parquet|run\.json|_SUCCESS)\.partial-\d+")
 
@@ -33,11 +36,13 @@ class RunDirectory:
     Args:
         path: the folder.
         run: the content of `run.json`.
+        lock: the open lock file; the lock is held until it is closed, or the process is gone.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], lock: IO[str]) -> None:
         self.path = path
         self.run = run
+        self._lock = lock
 
     @classmethod
     def open(cls, path: Path, run: Mapping[str, Any], *, overwrite: bool = False) -> RunDirectory:
@@ -53,7 +58,7 @@ class RunDirectory:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            existing = sorted(entry.name for entry in path.iterdir())
+            existing = sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK_FILE)
             for name in filter(_PARTIAL.fullmatch, existing):  # cut off by a crash
                 (path / name).unlink(missing_ok=True)
             ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or _PART.fullmatch(name)]
@@ -62,18 +67,23 @@ class RunDirectory:
                 raise OutputError(
                     f"{path}: not empty and not the output of a run (it has {(ours + others)[0]}); choose another --out"
                 )
+            lock = _lock(path)
             if overwrite:
                 # run.json goes last: a crash in between leaves a folder that is still recognised.
                 for name in sorted(ours, key=lambda name: name == RUN_FILE):
                     (path / name).unlink()
                 fsync_directory(path)
             elif RUN_FILE in existing:
-                return cls(path, _same_run(path, run))
+                return cls(path, _same_run(path, run), lock)
             with atomic_file(path / RUN_FILE) as temporary:
                 temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path}: can't write there ({error.strerror}); choose another --out") from error
-        return cls(path, run)
+        return cls(path, run, lock)
+
+    def close(self) -> None:
+        """Let another run write here."""
+        self._lock.close()
 
     def part_path(self, index: int) -> Path:
         """Where the part of chunk `index` is, or will be."""
@@ -160,6 +170,24 @@ class RunDirectory:
         with atomic_file(self.path / SUCCESS_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return content
+
+
+def _lock(path: Path) -> IO[str]:
+    """Claim the folder for this process. The system drops the claim of a process that dies."""
+    file = (path / _LOCK_FILE).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise OutputError(
+            f"{path}: another run is writing there ({holder}); wait for it, or choose another --out"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
 
 
 def _same_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,12 @@ def part(*statuses):
     return pa.table({"row": range(len(statuses)), "status": list(statuses)})
 
 
+def write_one_part(path):
+    directory = RunDirectory.open(path, RUN)
+    directory.write_part(0, part("ok"))
+    directory.close()
+
+
 def test_parts_are_counted_before_success_is_claimed(tmp_path):
     directory = RunDirectory.open(tmp_path / "out", RUN)
     directory.write_part(0, part("ok", "missing"))
@@ -23,13 +29,15 @@ def test_parts_are_counted_before_success_is_claimed(tmp_path):
     content = directory.finish(4, 2, {"seconds": 1})
     assert content == directory.success() == {"rows": 4, "parts": 2, "status": {"ok": 3, "missing": 1}, "seconds": 1}
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
-        "_SUCCESS", "part-000000.parquet", "part-000001.parquet", "run.json",
+        ".lock", "_SUCCESS", "part-000000.parquet", "part-000001.parquet", "run.json",
     ]  # fmt: skip
 
 
 def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
-    RunDirectory.open(tmp_path, RUN).write_part(0, part("ok"))
-    assert list(RunDirectory.open(tmp_path, RUN).parts()) == [0]
+    write_one_part(tmp_path)
+    again = RunDirectory.open(tmp_path, RUN)
+    assert list(again.parts()) == [0]
+    again.close()
     for name in RUN["identity"]:
         other = {"identity": {**RUN["identity"], name: "other"}}
         with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*--overwrite"):
@@ -47,17 +55,17 @@ def test_foreign_files_are_never_touched(tmp_path):
 
 
 def test_overwrite_keeps_files_that_are_not_ours(tmp_path):
-    RunDirectory.open(tmp_path, RUN).write_part(0, part("ok"))
+    write_one_part(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     RunDirectory.open(tmp_path, RUN, overwrite=True)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["notes.txt", "run.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "notes.txt", "run.json"]
 
 
 def test_files_cut_off_by_a_crash_are_cleared(tmp_path):
-    RunDirectory.open(tmp_path, RUN)
+    RunDirectory.open(tmp_path, RUN).close()
     (tmp_path / ".part-000000.parquet.partial-99999999").write_bytes(b"half")
     RunDirectory.open(tmp_path, RUN)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "run.json"]
 
 
 def test_a_damaged_part_or_run_file_is_named(tmp_path):
@@ -65,6 +73,7 @@ def test_a_damaged_part_or_run_file_is_named(tmp_path):
     directory.part_path(0).write_bytes(b"PAR1 not really")
     with pytest.raises(OutputError, match=r"part-000000\.parquet: damaged"):
         list(directory.statuses())
+    directory.close()
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(OutputError, match=r"run\.json is damaged"):
         RunDirectory.open(tmp_path, RUN)
@@ -74,3 +83,11 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't write there"):
         RunDirectory.open(tmp_path / "file" / "out", RUN)
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    first = RunDirectory.open(tmp_path, RUN)
+    with pytest.raises(OutputError, match=r"another run is writing there \(process \d+ on"):
+        RunDirectory.open(tmp_path, RUN)
+    first.close()
+    RunDirectory.open(tmp_path, RUN).close()

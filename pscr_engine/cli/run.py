@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 import click
@@ -20,6 +21,7 @@ def run(command: click.Command) -> int:
         An exception that is no `PscrError` is a defect, and passes through with its traceback.
     """
     _log_to_stderr()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         outcome = command.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -48,6 +50,11 @@ def run(command: click.Command) -> int:
         )
         return 1
     return outcome if isinstance(outcome, int) else 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    """A polite request to stop ends a run as Ctrl-C does: threads stopped, half files removed."""
+    raise KeyboardInterrupt
 
 
 _EXTRAS = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..backends.registry import BACKENDS, DEVICES
 from ..bundle import PRECISIONS
-from ..config import DEFAULT_CHUNK_ROWS, ScoreConfig
+from ..config import ScoreConfig
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
 from .progress import progress
@@ -49,7 +49,13 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
 @click.option("--batch-size", default="auto", show_default=True, callback=_auto_or_number, help="Images per batch.")
-@click.option("--chunk-rows", default=DEFAULT_CHUNK_ROWS, show_default=True, help="Manifest rows per part file.")
+@click.option(
+    "--chunk-rows",
+    default="auto",
+    show_default=True,
+    callback=_auto_or_number,
+    help="Manifest rows per part file: what a crash can cost.",
+)
 @click.option("--runner", default="local", show_default=True, type=click.Choice(["local"]))
 @click.option("--features", is_flag=True, help="Write each image's features, too.")
 @click.option(

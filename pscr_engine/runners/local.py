@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .._version import __version__
-from ..backends import create_backend
+from ..backends import Backend, create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import TooManyFailuresError, UsageError
@@ -74,54 +75,42 @@ def run(config: ScoreConfig, progress: Progress = lambda done, total: None) -> R
     bundle = Bundle.open(config.bundle)
     manifest = open_manifest(config.manifest, config.columns)
     backend = create_backend(bundle, backend=config.backend, device=config.device, precision=config.precision)
-    log.info(
-        "bundle %s: %s, %s, %d exemplars",
-        bundle.path,
-        bundle.info.backbone,
-        backend.precision,
-        bundle.exemplars.count,
-    )
-    directory = RunDirectory.open(
-        config.out, _run_facts(config, bundle, manifest, backend.precision), overwrite=config.overwrite
-    )
-    schema = output_schema(manifest.id_type, bundle.info.feature_size if config.features else None)
-    sampling = bundle.info.sampling
-    pipeline = Pipeline(
-        backend,
-        sampling,
-        DecodeOptions(
-            max_pixels=config.max_pixels,
-            patch_size=sampling.patch_size,
-            small_images=config.small_images,
-            digest=sampling.name == "rps",
-        ),
-        batch_size=config.batch_size or backend.batch_size,
-        features=config.features,
-    )
-    work = _Work(config, manifest, directory, pipeline, schema, progress)
-    start = monotonic()
-    already = directory.success()
-    if config.retry_failed:
-        if already is None:
+    info = bundle.info
+    log.info("bundle %s: %s, %s, %d exemplars", bundle.path, info.backbone, backend.precision, bundle.exemplars.count)
+    chunk_rows = config.rows_per_chunk(manifest.num_rows)
+    facts = _run_facts(config, bundle, manifest, backend.precision, chunk_rows)
+    with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite)) as directory:
+        already = directory.success()
+        if already is not None and not config.retry_failed:
+            log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
+            return _check_failures(config, RunResult(config.out, already["rows"], already["status"], 0, 0.0))
+        if already is None and config.retry_failed:
             raise UsageError(
                 f"{config.out}: no complete run there to retry; give the command without --retry-failed first"
             )
-        work.retry_failed()
-    elif already is not None:
-        log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
-        return _check_failures(config, RunResult(config.out, already["rows"], already["status"], 0, 0.0))
-    else:
-        work.score_missing()
-    seconds = monotonic() - start
-    facts = {
-        "scored_by_last_run": work.scored,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(work.scored / seconds, 3) if seconds else None,
-        "stages": pipeline.stats.as_json(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    content = directory.finish(work.rows, math.ceil(work.rows / config.chunk_rows), facts)
+        schema = output_schema(manifest.id_type, info.feature_size if config.features else None)
+        work = _Work(chunk_rows, manifest, directory, _pipeline(config, bundle, backend), schema, progress)
+        start = monotonic()
+        if config.retry_failed:
+            work.retry_failed()
+        else:
+            work.score_missing()
+        seconds = monotonic() - start
+        content = directory.finish(work.rows, math.ceil(work.rows / chunk_rows), _throughput(work, seconds))
     return _check_failures(config, RunResult(config.out, content["rows"], content["status"], work.scored, seconds))
+
+
+def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend) -> Pipeline:
+    sampling = bundle.info.sampling
+    decoding = DecodeOptions(
+        max_pixels=config.max_pixels,
+        patch_size=sampling.patch_size,
+        small_images=config.small_images,
+        digest=sampling.name == "rps",
+    )
+    return Pipeline(
+        backend, sampling, decoding, batch_size=config.batch_size or backend.batch_size, features=config.features
+    )
 
 
 @dataclass(slots=True)
@@ -131,7 +120,7 @@ class _Work:
     `rows` counts the manifest's rows, `scored` those that went through the pipeline.
     """
 
-    config: ScoreConfig
+    chunk_rows: int
     manifest: Manifest
     directory: RunDirectory
     pipeline: Pipeline
@@ -146,7 +135,7 @@ class _Work:
         if parts:
             log.info("going on with %s: %d chunks are done", self.directory.path, len(parts))
         first = next(index for index in range(len(parts) + 1) if index not in parts)
-        wanted = self._wanted(lambda chunk, offset: chunk not in parts, start=first * self.config.chunk_rows)
+        wanted = self._wanted(lambda chunk, offset: chunk not in parts, start=first * self.chunk_rows)
         for chunk, queries in self._scored(wanted):
             self._commit(chunk, to_table(queries, self.schema))
 
@@ -174,14 +163,14 @@ class _Work:
                 source.items -= 1  # the end is no row
                 return
             self.rows += 1
-            if wanted(*divmod(query.row, self.config.chunk_rows)):
+            if wanted(*divmod(query.row, self.chunk_rows)):
                 yield query
             else:
                 query.data = None
 
     def _scored(self, wanted: Iterator[Query]) -> Iterator[tuple[int, list[Query]]]:
         """Chunk index and its queries, scored; the pipeline reads on meanwhile."""
-        for chunk, group in groupby(self.pipeline.run(wanted), lambda query: query.row // self.config.chunk_rows):
+        for chunk, group in groupby(self.pipeline.run(wanted), lambda query: query.row // self.chunk_rows):
             queries = []
             for query in group:
                 queries.append(query)
@@ -194,13 +183,27 @@ class _Work:
             self.directory.write_part(index, table)
 
 
-def _run_facts(config: ScoreConfig, bundle: Bundle, manifest: Manifest, precision: str) -> dict[str, Any]:
+def _throughput(work: _Work, seconds: float) -> dict[str, Any]:
+    return {
+        "scored_by_last_run": work.scored,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(work.scored / seconds, 3) if seconds else None,
+        "stages": work.pipeline.stats.as_json(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _run_facts(
+    config: ScoreConfig, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
+) -> dict[str, Any]:
     settings = asdict(config)
     settings.update(manifest=str(config.manifest), bundle=str(config.bundle), out=str(config.out))
     return {
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "identity": config.identity(bundle_digest=bundle.digest, fingerprint=manifest.fingerprint, precision=precision),
+        "identity": config.identity(
+            bundle_digest=bundle.digest, fingerprint=manifest.fingerprint, precision=precision, chunk_rows=chunk_rows
+        ),
         "settings": settings,
         "bundle": {
             "backbone": bundle.info.backbone,

@@ -56,13 +56,13 @@ def test_the_graph_is_as_documented(inputs, out):
 
 @pytest.mark.slow
 def test_a_failed_parity_check_leaves_no_bundle_unless_it_is_accepted(inputs, out):
-    # A label range this narrow makes the tolerance smaller than rounding.
-    config = ExportConfig(*inputs, out, num_exemplars=2, label_range=(0.0, 1e-9))
-    with pytest.raises(ParityError, match="--accept-parity fp32"):
-        export_bundle(config)
+    # A label range this narrow makes the tolerance far smaller than FP16's rounding.
+    settings = {"precisions": ("fp16",), "label_range": (0.0, 1e-6)}
+    with pytest.raises(ParityError, match="--accept-parity fp16"):
+        export_bundle(ExportConfig(*inputs, out, **settings))
     assert os.listdir(out.parent) == []
-    accepted = ExportConfig(*inputs, out, num_exemplars=2, label_range=(0.0, 1e-9), accept_parity=frozenset(["fp32"]))
-    parity = export_bundle(accepted).info.graphs["fp32"].parity
+    accepted = ExportConfig(*inputs, out, **settings, accept_parity=frozenset(["fp16"]))
+    parity = export_bundle(accepted).info.graphs["fp16"].parity
     assert (parity.passed, parity.accepted) == (False, True)
 
 

@@ -162,7 +162,8 @@ def test_a_killed_run_goes_on_where_it_was(cli, tmp_path, model, collection):
     assert "complete already" in finished.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, model, collection):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_says_how_to_go_on(tmp_path, model, collection, number):
     manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(3000)])
     process = subprocess.Popen(
         [
@@ -184,12 +185,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, model, collection):
     while not parts(tmp_path / "scores"):
         assert process.poll() is None
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "interrupted; give the same command again to go on" in stderr
     assert "Traceback" not in stderr
-    assert not list((tmp_path / "scores").glob(".*"))
+    assert [file.name for file in (tmp_path / "scores").glob(".*")] == [".lock"]
 
 
 def test_another_run_on_the_same_folder_is_refused(cli, tmp_path, model, collection):
@@ -207,6 +208,26 @@ def test_another_run_on_the_same_folder_is_refused(cli, tmp_path, model, collect
     outcome = cli("score", "--manifest", collection, "--out", "o", "--features", "--overwrite")
     assert outcome.returncode == 0, outcome.stderr
     assert len(rows(tmp_path / "o")[0]["features"]) == 8
+
+
+def test_a_second_run_on_the_same_folder_is_refused_while_the_first_lives(cli, tmp_path, model, collection):
+    manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(3000)])
+    command = ["score", "--manifest", manifest, "--root", collection, "--chunk-rows", "10"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    while not parts(tmp_path / "scores"):
+        assert first.poll() is None
+        time.sleep(0.005)
+    for options in ([], ["--overwrite"]):
+        second = cli(*command, *options)
+        assert second.returncode == 2
+        assert f"another run is writing there (process {first.pid} on " in second.stderr
+    first.kill()
+    first.communicate()
+    third = cli(*command)
+    assert third.returncode == 0, third.stderr
+    assert len(rows(tmp_path / "scores")) == 3000
 
 
 def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):
@@ -259,6 +280,7 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection)
     """A file size limit of the process stands in for a full disk: the write fails in the same place."""
     manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(4000)])
     command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", collection]
+    command += ["--chunk-rows", "4000"]
     script = (
         "import resource, signal, sys, runpy\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -272,7 +294,7 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection)
     assert limited.returncode == 1, limited.stderr
     assert "can't be written (File too large); mend that and give the same command again" in limited.stderr
     assert "Traceback" not in limited.stderr
-    assert sorted(os.listdir(tmp_path / "scores")) == ["run.json"]
+    assert sorted(os.listdir(tmp_path / "scores")) == [".lock", "run.json"]
     assert subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True).returncode == 0
     assert len(rows(tmp_path / "scores")) == 4000
 

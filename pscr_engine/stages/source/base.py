@@ -36,7 +36,8 @@ class Manifest(Protocol):
 
     Attributes:
         fingerprint: changes when the list changes, so that a resumed run can tell.
-        num_rows: how many rows there are; None if that is only known after reading.
+        num_rows: how many rows there are; None if only reading can tell. For CSV and JSONL it is the
+            number of lines, which blank lines and line breaks in quotes make an overestimate.
         id_type: Arrow type of the rows' identifiers; None if they have none.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ...atomic import sha256_of
 from ...errors import ManifestError
 from ...records import Query, Status
 from .base import ManifestOptions, QueryMaker, as_text, choose_columns
@@ -22,8 +22,6 @@ _ERRORS = "surrogateescape"
 class CsvManifest:
     """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
 
-    num_rows: int | None = None
-
     def __init__(self, path: Path, delimiter: str, options: ManifestOptions) -> None:
         self._path, self._delimiter = path, delimiter
         header = next(self._records(), [])
@@ -33,7 +31,9 @@ class CsvManifest:
         self._image, self._id = header.index(image), header.index(id_) if id_ else None
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.id_type: pa.DataType | None = pa.string() if id_ else None
-        self.fingerprint = f"csv:{sha256_of(path)}"
+        digest, lines = _digest_and_lines(path)
+        self.fingerprint = f"csv:{digest}"
+        self.num_rows: int | None = lines - 1
 
     def rows(self, start: int = 0) -> Iterator[Query]:
         """See `Manifest.rows`."""
@@ -58,8 +58,6 @@ class JsonLinesManifest:
     million is no reason to score nothing.
     """
 
-    num_rows: int | None = None
-
     def __init__(self, path: Path, options: ManifestOptions) -> None:
         self._path = path
         first = next((value for _, value in self._records() if isinstance(value, dict)), None)
@@ -68,7 +66,9 @@ class JsonLinesManifest:
         self._image, self._id = choose_columns(path, list(first), options)
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.id_type: pa.DataType | None = pa.string() if self._id else None
-        self.fingerprint = f"jsonl:{sha256_of(path)}"
+        digest, lines = _digest_and_lines(path)
+        self.num_rows: int | None = lines
+        self.fingerprint = f"jsonl:{digest}"
 
     def rows(self, start: int = 0) -> Iterator[Query]:
         """See `Manifest.rows`."""
@@ -88,3 +88,14 @@ class JsonLinesManifest:
                         yield line, json.loads(text)
                     except (ValueError, RecursionError):
                         yield line, None
+
+
+def _digest_and_lines(path: Path) -> tuple[str, int]:
+    """SHA-256 and number of lines of a file, in one pass."""
+    digest, lines, last = hashlib.sha256(), 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return digest.hexdigest(), lines + (last != b"\n")

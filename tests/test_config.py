@@ -1,0 +1,36 @@
+import pytest
+
+from pscr_engine.config import ScoreConfig
+from pscr_engine.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(0, 64), (24, 64), (20_000, 100), (20_001, 101), (10**8, 8192), (None, 1024)]
+)
+def test_chunks_follow_the_manifests_size(rows, expected):
+    assert ScoreConfig("m").rows_per_chunk(rows) == expected
+    assert ScoreConfig("m", chunk_rows=7).rows_per_chunk(rows) == 7
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 0},
+        {"chunk_rows": 0},
+        {"max_pixels": 0},
+        {"max_failure_rate": 1.1},
+        {"overwrite": True, "retry_failed": True},
+    ],
+)
+def test_settings_out_of_range(settings):
+    with pytest.raises(UsageError):
+        ScoreConfig("m", **settings)
+
+
+def test_what_the_rows_do_not_depend_on_may_change():
+    def identity(**settings):
+        return ScoreConfig("m", **settings).identity(bundle_digest="b", fingerprint="f", precision="fp32", chunk_rows=5)
+
+    assert identity() == identity(batch_size=3, device="cpu", overwrite=True, max_failure_rate=0.5)
+    for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}):
+        assert identity() != identity(**settings)
