@@ -27,7 +27,9 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
 
 
 @click.command()
-@click.option("--manifest", required=True, help="Parquet, CSV, TSV or JSONL file; directory; or quoted glob.")
+@click.option(
+    "--manifest", required=True, help="Parquet, CSV, TSV, JSONL or WebDataset tar file; directory; or quoted glob."
+)
 @click.option(
     "--bundle",
     default="model.pscr",

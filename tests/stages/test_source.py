@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -180,3 +182,44 @@ def test_any_text_survives_jsonl_and_parquet(tmp_path_factory, names):
     if names:
         (folder / "m.jsonl").write_text("".join(json.dumps({"path": name}) + "\n" for name in names))
         assert [query.path for query in open_manifest(folder / "m.jsonl").rows()] == names
+
+
+def write_shard(path, names, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name) * 1000
+            tar.addfile(member, io.BytesIO(name.encode() * 1000))
+    return path
+
+
+def test_webdataset_shards(tmp_path):
+    (tmp_path / "d").mkdir()
+    write_shard(tmp_path / "d" / "00.tar", ["a/1.jpg", "a/1.json", "a/1.txt", "a/2.PNG"])
+    write_shard(tmp_path / "d" / "01.tar.gz", ["3.webp", "__readme__"], "w:gz")
+    for source in (tmp_path / "d", str(tmp_path / "d" / "*.tar*")):
+        manifest = open_manifest(source)
+        queries = list(manifest.rows())
+        assert [(query.row, query.id) for query in queries] == [(0, "a/1"), (1, "a/2"), (2, "3")]
+        assert queries[1].path == str(tmp_path / "d" / "00.tar" / "a" / "2.PNG")
+        assert queries[1].data == b"a/2.PNG" * 1000
+        for start in range(4):
+            assert [query.row for query in manifest.rows(start)] == [0, 1, 2][start:]
+    assert [query.id for query in open_manifest(tmp_path / "d" / "00.tar").rows()] == ["a/1", "a/2"]
+    before = open_manifest(tmp_path / "d").fingerprint
+    assert open_manifest(tmp_path / "d").fingerprint == before
+    write_shard(tmp_path / "d" / "00.tar", ["a/1.jpg", "a/1.json", "a/1.txt", "b/2.PNG"])
+    assert open_manifest(tmp_path / "d").fingerprint != before
+
+
+def test_a_shard_that_ends_early_is_a_row(tmp_path):
+    write_shard(tmp_path / "a.tar", ["1.jpg", "2.jpg", "3.jpg"])
+    cut = (tmp_path / "a.tar").read_bytes()[:8000]
+    (tmp_path / "a.tar").write_bytes(cut)
+    (tmp_path / "b.tar").write_bytes(b"no tar at all")
+    write_shard(tmp_path / "c.tar", ["4.jpg"])
+    queries = list(open_manifest(tmp_path).rows())
+    assert [query.status.value for query in queries] == ["ok", "unreadable", "unreadable", "ok"]
+    assert queries[1].path == str(tmp_path / "a.tar")
+    assert "can't be read on" in queries[1].error
+    assert [query.row for query in queries] == [0, 1, 2, 3]

@@ -49,27 +49,21 @@ class FileListManifest:
         self.fingerprint = f"files:{digest.hexdigest()}"
 
     @classmethod
-    def from_directory(cls, directory: Path, options: ManifestOptions) -> FileListManifest:
-        """All files with an image's extension, in all folders below, named relative to `directory`."""
-        _refuse_columns(directory, options)
-        names = [
-            os.path.relpath(os.path.join(folder, file), directory)  # noqa: PTH118 - Path would be slow here
-            for folder, _, files in os.walk(directory, onerror=_raise)
-            for file in files
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-        ]
-        if not names:
-            raise ManifestError(f"{directory}: no image files in it ({' '.join(sorted(IMAGE_SUFFIXES))})")
-        return cls(sorted(names), directory)
-
-    @classmethod
-    def from_names(cls, names: Sequence[str], origin: str, options: ManifestOptions) -> FileListManifest:
-        """The named files, whatever their extension; folders among them are left out."""
-        _refuse_columns(origin, options)
+    def from_glob(cls, pattern: str, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+        """The files that a pattern matches, whatever their extension; folders among them are left out."""
+        refuse_columns(f"glob {pattern}", options)
         files = [name for name in names if not Path(name).is_dir()]
         if not files:
-            raise ManifestError(f"{origin}: matches no files")
+            raise ManifestError(f"glob {pattern}: matches no files")
         return cls(files, Path())
+
+    @classmethod
+    def from_directory(cls, directory: Path, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+        """The image files `names`, relative to `directory`."""
+        refuse_columns(directory, options)
+        if not names:
+            raise ManifestError(f"{directory}: no image files in it ({' '.join(sorted(IMAGE_SUFFIXES))})")
+        return cls(names, directory)
 
     def rows(self, start: int = 0) -> Iterator[Query]:
         """See `Manifest.rows`."""
@@ -77,11 +71,24 @@ class FileListManifest:
             yield self._maker.make(row, self._names[row])
 
 
+def files_below(directory: Path) -> Iterator[str]:
+    """Names of all files in all folders below, relative to `directory`, in no particular order."""
+    for folder, _, files in os.walk(directory, onerror=_raise):
+        relative = os.path.relpath(folder, directory)
+        yield from files if relative == "." else (f"{relative}/{file}" for file in files)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's extension is an image's."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - Path would be slow here
+
+
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _refuse_columns(origin: object, options: ManifestOptions) -> None:
+def refuse_columns(origin: object, options: ManifestOptions) -> None:
+    """Raise ManifestError if options are given that only a table can follow."""
     for flag, value in (
         ("--path-column", options.path_column),
         ("--id-column", options.id_column),

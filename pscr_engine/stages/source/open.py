@@ -7,15 +7,16 @@ from pathlib import Path
 
 from ...errors import ManifestError
 from .base import Manifest, ManifestOptions
-from .files import FileListManifest
+from .files import FileListManifest, files_below, is_image
 from .parquet import ParquetManifest
 from .text import CsvManifest, JsonLinesManifest
+from .webdataset import WebDatasetManifest, is_shard
 
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
 def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) -> Manifest:
-    """Open a Parquet, CSV or JSONL file, a directory of images or of Parquet files, or a glob of images.
+    """Open a Parquet, CSV or JSONL file, WebDataset shards, or a directory or glob of images.
 
     Raises:
         ManifestError: there is nothing there, it can't be read, or it lacks a column.
@@ -24,10 +25,9 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
     text, path = str(manifest), Path(manifest)
     try:
         if path.is_dir():
-            parquet = sorted(path.rglob("*.parquet"))
-            if parquet:
-                return ParquetManifest(path, parquet, options)
-            return FileListManifest.from_directory(path, options)
+            return _open_directory(path, options)
+        if path.is_file() and is_shard(path.name):
+            return WebDatasetManifest([path], options)
         if path.is_file():
             match path.suffix.lower():
                 case ".parquet" | ".pq":
@@ -40,10 +40,30 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
                     return JsonLinesManifest(path, options)
             raise ManifestError(
                 f"{path}: unknown kind of manifest {path.suffix or '(no extension)'!r}; "
-                "use .parquet, .csv, .tsv, .jsonl, a directory or a quoted glob"
+                "use .parquet, .csv, .tsv, .jsonl, .tar, a directory or a quoted glob"
             )
         if _GLOB_CHARACTERS & set(text):
-            return FileListManifest.from_names(sorted(glob.glob(text, recursive=True)), f"glob {text}", options)
+            names = sorted(glob.glob(text, recursive=True))
+            if names and all(is_shard(name) for name in names):
+                return WebDatasetManifest([Path(name) for name in names], options)
+            return FileListManifest.from_glob(text, names, options)
     except OSError as error:
         raise ManifestError(f"{error.filename or path}: {error.strerror or error}") from error
     raise ManifestError(f"{path}: no such file or directory")
+
+
+def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
+    """A dataset of Parquet files if there are any below, else of shards, else of image files."""
+    parquet, shards, images = [], [], []
+    for name in files_below(directory):
+        if name.endswith(".parquet"):
+            parquet.append(directory / name)
+        elif is_shard(name):
+            shards.append(directory / name)
+        elif is_image(name):
+            images.append(name)
+    if parquet:
+        return ParquetManifest(directory, sorted(parquet), options)
+    if shards:
+        return WebDatasetManifest(sorted(shards), options)
+    return FileListManifest.from_directory(directory, sorted(images), options)

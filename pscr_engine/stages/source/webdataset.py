@@ -1,0 +1,89 @@
+"""WebDataset shards: tar files whose members are images, and other files that are passed over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from ...errors import ManifestError
+from ...records import Query, Status
+from ..fetch import MAX_FILE_BYTES
+from .base import ManifestOptions
+from .files import is_image, refuse_columns
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file's name says that it is a shard."""
+    return name.lower().endswith(SHARD_SUFFIXES)
+
+
+class WebDatasetManifest:
+    """The images in tar shards, shard by shard, in the order of their members.
+
+    A row's path is SHARD/MEMBER, its identifier the WebDataset key: the member's name without its
+    extension. A shard that ends early or can't be read gives one more row, `unreadable`, named
+    after the shard: what it should have held is not known, but it isn't passed over in silence.
+    """
+
+    num_rows: int | None = None
+
+    def __init__(self, shards: Sequence[Path], options: ManifestOptions) -> None:
+        refuse_columns("WebDataset shards", options)
+        self._shards = list(shards)
+        self.id_type: pa.DataType | None = pa.string()
+        digest = hashlib.sha256()
+        for shard in self._shards:
+            digest.update(os.fsencode(shard.name) + b"\0" + _sample(shard))
+        self.fingerprint = f"webdataset:{digest.hexdigest()}"
+
+    def rows(self, start: int = 0) -> Iterator[Query]:
+        """See `Manifest.rows`. Members before `start` are passed over without a read of their content."""
+        row = 0
+        for shard in self._shards:
+            for member, query in self._members(shard, row, start):
+                if query is not None:
+                    yield query
+                row += member
+
+    def _members(self, shard: Path, row: int, start: int) -> Iterator[tuple[int, Query | None]]:
+        """Pairs (rows passed, query or None if before `start`)."""
+        try:
+            with tarfile.open(shard) as tar:
+                for member in tar:
+                    if not member.isfile() or not is_image(member.name):
+                        continue
+                    yield 1, self._query(tar, shard, member, row) if row >= start else None
+                    row += 1
+        except (tarfile.TarError, OSError, EOFError) as error:
+            query = Query(row, path=str(shard))
+            query.fail(Status.UNREADABLE, f"the shard can't be read on from here: {error}")
+            yield 1, query if row >= start else None
+
+    @staticmethod
+    def _query(tar: tarfile.TarFile, shard: Path, member: tarfile.TarInfo, row: int) -> Query:
+        query = Query(row, path=f"{shard}/{member.name}", id=os.path.splitext(member.name)[0])  # noqa: PTH122
+        if member.size > MAX_FILE_BYTES:
+            query.fail(Status.TOO_LARGE, f"{member.size:,} bytes, over the limit of {MAX_FILE_BYTES:,}")
+            return query
+        file = tar.extractfile(member)
+        query.data = file.read() if file is not None else b""
+        return query
+
+
+def _sample(shard: Path) -> bytes:
+    """A shard's size, and its first and last 64 KiB: shards are too large to be read twice."""
+    try:
+        size = shard.stat().st_size
+        with shard.open("rb") as file:
+            head = file.read(2**16)
+            file.seek(max(0, size - 2**16))
+            return str(size).encode() + hashlib.sha256(head + file.read()).digest()
+    except OSError as error:
+        raise ManifestError(f"{shard}: can't be read ({error.strerror or error})") from error
