@@ -51,6 +51,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     A folder that is at `path` already is kept until the new one is complete. Leftovers of exports
     that were killed are cleared away.
     """
+    path = path.resolve()  # of a symbolic link, the target is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")

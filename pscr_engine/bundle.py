@@ -219,6 +219,10 @@ class BundleInfo:
         )
         if not info.graphs:
             raise ValueError("no precisions")
+        if not 1 <= info.feature_size <= 2**16:
+            raise ValueError(f"feature_size {info.feature_size}")
+        if value["tensors"] != info.tensors():
+            raise ValueError("'tensors' disagrees with the sizes and the sampling")
         return info
 
 
@@ -257,7 +261,7 @@ class Bundle:
                     raise ValueError(f"{name} is used but not listed under 'files'")
             exemplars = _read_exemplars(path)
             exemplars.check(info.feature_size)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise BundleError(f"{path}: malformed bundle ({what}); export it again") from error
         return cls(path, info, exemplars, hashlib.sha256(raw).hexdigest())
@@ -315,7 +319,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         value = json.loads(raw)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ValueError(f"'format' is not {FORMAT!r}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: bundle.json is not a PSCR bundle's ({error}); export it again") from error
     version = value.get("format_version")
     if version != FORMAT_VERSION:
@@ -334,8 +338,12 @@ def _verify_files(path: Path, files: object) -> None:
         if pure.is_absolute() or ".." in pure.parts:
             raise BundleError(f"{path}: bundle.json names a file outside the bundle: {name}")
         try:
-            same = (path / name).stat().st_size == facts["bytes"] and sha256_of(path / name) == facts["sha256"]
-        except (OSError, KeyError, TypeError) as error:
+            same = (
+                (path / name).is_file()  # no named pipe, which would be waited for
+                and (path / name).stat().st_size == facts["bytes"]
+                and sha256_of(path / name) == facts["sha256"]
+            )
+        except (OSError, LookupError, TypeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "bundle.json has no size and digest for it"
             raise BundleError(f"{path}: {name}: {reason}; copy the bundle again, or export it again") from error
         if not same:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from .errors import UsageError
 from .stages.decode import DEFAULT_MAX_PIXELS
-from .stages.source import ManifestOptions
+from .stages.source import Manifest, ManifestOptions
 
 # Without a wish of the user, a run has about this many chunks, so that little work is lost with one,
 # within limits, so that a small run has no tiny parts and a huge one no long-lasting chunks.
+_MAX_BATCH_SIZE = 4096
 _CHUNKS, _MIN_CHUNK_ROWS, _MAX_CHUNK_ROWS = 200, 64, 8192
 
 
@@ -55,8 +56,8 @@ class ScoreConfig:
     max_failure_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
+        if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:
+            raise UsageError(f"--batch-size {self.batch_size}: must be from 1 to {_MAX_BATCH_SIZE}")
         if self.chunk_rows is not None and self.chunk_rows < 1:
             raise UsageError(f"--chunk-rows {self.chunk_rows}: must be at least 1")
         if self.max_pixels < 1:
@@ -73,7 +74,7 @@ class ScoreConfig:
         wanted = 1024 if manifest_rows is None else math.ceil(manifest_rows / _CHUNKS)
         return min(max(wanted, _MIN_CHUNK_ROWS), _MAX_CHUNK_ROWS)
 
-    def identity(self, *, bundle_digest: str, fingerprint: str, precision: str, chunk_rows: int) -> dict[str, Any]:
+    def identity(self, *, bundle_digest: str, manifest: Manifest, precision: str, chunk_rows: int) -> dict[str, Any]:
         """All that the rows depend on. Runs that differ in any of it can't share an output folder.
 
         The batch size, the device and the number of workers are not part of it: the rows don't
@@ -81,7 +82,8 @@ class ScoreConfig:
         """
         return {
             "bundle": bundle_digest,
-            "manifest": fingerprint,
+            "manifest": manifest.fingerprint,
+            "image_folder": manifest.folder,
             "precision": precision,
             "path_column": self.columns.path_column,
             "id_column": self.columns.id_column,

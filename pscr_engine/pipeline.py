@@ -60,7 +60,7 @@ class Pipeline:
         stages = _Stages(self, Sampler(self.sampling, rows, self.decoding.max_pixels))
         builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
         threads = (
-            builder.add_source(_micro_batches(queries, rows))
+            builder.add_source(stages.micro_batches(queries, rows))
             .pipe(stages.guarded(stages.fetch), name="fetch", concurrency=_FETCH_THREADS, output_order="input")
             .pipe(
                 stages.guarded(stages.decode_and_sample),
@@ -85,12 +85,6 @@ class Pipeline:
             raise (stages.errors or failure.exceptions)[0] from None
 
 
-def _micro_batches(queries: Iterable[Query], rows: int) -> Iterator[MicroBatch]:
-    queries = iter(queries)
-    while group := list(islice(queries, rows)):
-        yield MicroBatch(group)
-
-
 @dataclass(frozen=True, slots=True)
 class _Stages:
     """What the threads call, one micro-batch at a time."""
@@ -107,9 +101,22 @@ class _Stages:
                 return stage(batch)
             except BaseException as error:
                 self.errors.append(error)
-                raise
+                # The library waits for ever on what is no Exception.
+                raise RuntimeError("a stage has failed") from error
 
         return call
+
+    def micro_batches(self, queries: Iterable[Query], rows: int) -> Iterator[MicroBatch]:
+        """Groups of `rows` queries; the last may be smaller."""
+        try:
+            queries = iter(queries)
+            while group := list(islice(queries, rows)):
+                yield MicroBatch(group)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.errors.append(error)
+            raise RuntimeError("the source has failed") from error
 
     def fetch(self, batch: MicroBatch) -> MicroBatch:
         with self.pipeline.stats.fetch.measure(len(batch.queries)):

@@ -58,17 +58,14 @@ class RunDirectory:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if RUN_FILE not in os.listdir(path):
+                _refuse_foreign(path)
+            lock = _lock(path)
             existing = sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK_FILE)
             for name in filter(_PARTIAL.fullmatch, existing):  # cut off by a crash
                 (path / name).unlink(missing_ok=True)
-            ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or _PART.fullmatch(name)]
-            others = [name for name in existing if name not in ours and not _PARTIAL.fullmatch(name)]
-            if RUN_FILE not in existing and (ours or others):
-                raise OutputError(
-                    f"{path}: not empty and not the output of a run (it has {(ours + others)[0]}); choose another --out"
-                )
-            lock = _lock(path)
             if overwrite:
+                ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or _PART.fullmatch(name)]
                 # run.json goes last: a crash in between leaves a folder that is still recognised.
                 for name in sorted(ours, key=lambda name: name == RUN_FILE):
                     (path / name).unlink()
@@ -111,15 +108,15 @@ class RunDirectory:
                 "mend that and give the same command again to go on"
             ) from error
 
-    def statuses(self) -> Iterator[tuple[Path, list[str]]]:
-        """Each part's path and the statuses of its rows.
+    def statuses(self) -> Iterator[tuple[int, list[str]]]:
+        """Chunk index and the statuses of its rows, of each part.
 
         Raises:
             OutputError: a part can't be read.
         """
-        for path in self.parts().values():
+        for index, path in self.parts().items():
             try:
-                yield path, pq.read_table(path, columns=["status"]).column("status").to_pylist()
+                yield index, pq.read_table(path, columns=["status"]).column("status").to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise OutputError(
                     f"{path}: damaged ({' '.join(str(error).split())[:120]}); "
@@ -127,12 +124,13 @@ class RunDirectory:
                 ) from error
 
     def success(self) -> dict[str, Any] | None:
-        """The content of `_SUCCESS`; None while the run isn't complete."""
+        """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
         try:
             value = json.loads((self.path / SUCCESS_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return value if isinstance(value, dict) else None
+        complete = isinstance(value, dict) and list(self.parts()) == list(range(value.get("parts", -1)))
+        return value if complete else None
 
     def reopen(self) -> None:
         """Take back the completion mark, before parts are rewritten."""
@@ -170,6 +168,13 @@ class RunDirectory:
         with atomic_file(self.path / SUCCESS_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return content
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise OutputError if a folder without `run.json` holds anything, bar what a crash can leave."""
+    for name in sorted(os.listdir(path)):
+        if name != _LOCK_FILE and not _PARTIAL.fullmatch(name):
+            raise OutputError(f"{path}: not empty and not the output of a run (it has {name}); choose another --out")
 
 
 def _lock(path: Path) -> IO[str]:

@@ -74,6 +74,10 @@ class Sampling:
                 )
             return cls(name, patch_size, 4, (Fraction(0), Fraction(patch_size, 512 - patch_size)))
         if name == "rps":
+            try:
+                _check_seed(seed)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
             return cls(name, patch_size, 9, seed=seed)
         if name == "none":
             return cls(name, patch_size, 1, resize=320 if patch_size == 299 else round(patch_size * 256 / 224))
@@ -100,6 +104,8 @@ class Sampling:
         name, patches = str(value["name"]), int(value["patches"])
         if name not in SAMPLINGS:
             raise ValueError(f"unknown sampling {name!r}")
+        if not 1 <= patch_size <= 4096 or not 1 <= patches <= 1024:
+            raise ValueError(f"sampling with {patches} patches of {patch_size} pixels")
         fractions = tuple(Fraction(int(n), int(d)) for n, d in value.get("fractions", ()))
         if any(not 0 <= f <= 1 for f in fractions):
             raise ValueError(f"sampling fractions {value['fractions']} are not within 0 and 1")
@@ -108,7 +114,9 @@ class Sampling:
         resize = int(value["resize"]) if name == "none" else None
         if resize is not None and (resize < patch_size or patches != 1):
             raise ValueError(f"sampling none with {patches} patches resized to {resize}")
-        return cls(name, patch_size, patches, fractions, resize, int(value.get("seed", 0)))
+        seed = int(value.get("seed", 0))
+        _check_seed(seed)
+        return cls(name, patch_size, patches, fractions, resize, seed)
 
     def corners(self, height: int, width: int, digest: bytes = b"") -> list[tuple[int, int]]:
         """Top and left of each patch in an image of at least P×P pixels.
@@ -173,6 +181,11 @@ def content_digest(content: bytes | Pixels) -> bytes:
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(content if isinstance(content, bytes) else np.ascontiguousarray(content).data)
     return hasher.digest()
+
+
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed {seed}: must fit in 64 bits")
 
 
 def _scale(fraction: Fraction, free: int) -> int:

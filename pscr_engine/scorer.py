@@ -177,7 +177,8 @@ def _queries(images: Iterable[Any]) -> Iterator[Query]:
         elif isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise TypeError(f"image {row} is an array {image.dtype} {list(image.shape)}, not uint8 [H, W, 3] RGB")
-            yield Query(row, pixels=image)
+            # A copy: images are read ahead, and the caller may use the array again.
+            yield Query(row, pixels=image.copy())
         else:
             raise TypeError(
                 f"image {row} is a {type(image).__name__}, not a path, bytes, PIL image or uint8 [H, W, 3] array"

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import stat
 
 import numpy as np
@@ -57,7 +59,14 @@ def test_a_damaged_file_is_named(tiny, name, damage):
         (lambda value: value.pop("files"), "no 'files'"),
         (lambda value: value.update(precisions={}), "no precisions"),
         (lambda value: value["files"].pop("scorer.fp32.onnx"), "not listed"),
-        (lambda value: value.update(feature_size=9), r"hidden is float32 \[5, 8\], not float32 \[5, 9\]"),
+        (lambda value: value.update(feature_size=9), "'tensors' disagrees"),
+        (lambda value: value.update(patch_size=64), "'tensors' disagrees"),
+        (lambda value: value.update(patch_size=0), "patches of 0 pixels"),
+        (lambda value: value.update(patch_size=float("inf")), "malformed"),
+        (lambda value: value["sampling"].update(fractions=[[0, 0], [1, 2], [1, 1]]), "malformed"),
+        (lambda value: value["sampling"].update(name="rps", patches=18), "'tensors' disagrees"),
+        (lambda value: value["sampling"].update(name="rps", seed=2**70), "must fit in 64 bits"),
+        (lambda value: value["files"].update({"a\0b": {"bytes": 0, "sha256": ""}}), "is not the file"),
         (lambda value: value["files"].update({"../x": {}}), "outside the bundle"),
         (lambda value: value["sampling"].update(name="grid"), "unknown sampling"),
         (lambda value: value.update(label_range=[1]), "malformed"),
@@ -77,6 +86,28 @@ def test_no_bundle_says_how_to_make_one(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="not a bundle, which is a folder"):
         Bundle.open(tmp_path / "file")
+
+
+def test_exemplars_of_another_size_are_refused(tiny):
+    from safetensors.numpy import save
+
+    content = save({"hidden": np.zeros((5, 9), "f4"), "labels": np.zeros(5, "f4"), "features": np.zeros((5, 8), "f4")})
+    (tiny.path / "exemplars.safetensors").write_bytes(content)
+
+    def same_digest(value):
+        digest = hashlib.sha256(content).hexdigest()
+        value["files"]["exemplars.safetensors"] = {"bytes": len(content), "sha256": digest}
+
+    edit(tiny, same_digest)
+    with pytest.raises(BundleError, match=r"hidden is float32 \[5, 9\], not float32 \[5, 8\]"):
+        Bundle.open(tiny.path)
+
+
+def test_a_pipe_in_a_bundle_is_not_waited_for(tiny):
+    (tiny.path / "exemplars.parquet").unlink()
+    os.mkfifo(tiny.path / "exemplars.parquet")
+    with pytest.raises(BundleError, match=r"exemplars\.parquet is not the file"):
+        Bundle.open(tiny.path)
 
 
 def test_bundle_json_that_is_no_json(tiny):

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import UsageError
+from pscr_engine.stages.source.files import FileListManifest
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,9 @@ def test_settings_out_of_range(settings):
 
 def test_what_the_rows_do_not_depend_on_may_change():
     def identity(**settings):
-        return ScoreConfig("m", **settings).identity(bundle_digest="b", fingerprint="f", precision="fp32", chunk_rows=5)
+        return ScoreConfig("m", **settings).identity(
+            bundle_digest="b", manifest=FileListManifest(["a"], Path("x")), precision="fp32", chunk_rows=5
+        )
 
     assert identity() == identity(batch_size=3, device="cpu", overwrite=True, max_failure_rate=0.5)
     for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}):

@@ -1,11 +1,18 @@
+import itertools
+import threading
+import time
+
 import numpy as np
 import pytest
 
+from pscr_engine import pipeline as pipeline_module
+from pscr_engine.backends import BatchScores
 from pscr_engine.errors import BackendError
 from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages.decode import DecodeOptions
+from pscr_engine.stages.sample import Sampler
 
 from .fakes import FakeBackend
 from .images import encoded, pixels
@@ -77,12 +84,67 @@ def test_every_stage_counts():
     assert p.stats.infer.seconds > 0
 
 
-def test_scores_that_are_no_numbers_end_the_run():
-    class Broken(FakeBackend):
+def test_a_score_that_is_no_number_is_a_row():
+    class Overflows(FakeBackend):
         def score(self, patches, *, features=False):
             answer = super().score(patches)
-            answer.score[:] = np.nan
+            answer.score[answer.score == 7] = np.nan
             return answer
 
-    with pytest.raises(BackendError, match="not finite"):
-        list(pipeline(Broken(OPS.patches)).run([Query(0, data=grey(5))]))
+    out = list(pipeline(Overflows(OPS.patches)).run(Query(row, data=grey(5 + row)) for row in range(4)))
+    assert [(query.status.value, query.score) for query in out] == [
+        ("ok", 5), ("ok", 6), ("undecodable", None), ("ok", 8),
+    ]  # fmt: skip
+    assert out[2].error == "its score is not a finite number in fp32"
+
+
+def test_a_backend_that_loses_images_ends_the_run():
+    class Loses(FakeBackend):
+        def score(self, patches, *, features=False):
+            answer = super().score(patches)
+            return BatchScores(answer.score[:-1], answer.exemplar_scores[:-1], None)
+
+    with pytest.raises(BackendError, match=r"gave scores \[0\] for 1 images"):
+        list(pipeline(Loses(OPS.patches)).run([Query(0, data=grey(5))]))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("stage", ["fetch", "decode", "infer", "sample", "source"])
+def test_a_fault_in_any_stage_ends_the_run_with_the_fault_itself(monkeypatch, stage, error):
+    calls = itertools.count()
+
+    def fault(*args, **options):
+        if next(calls) == 20:
+            raise error("injected")
+        return original(*args, **options)
+
+    def rows():
+        for row in range(200):
+            if stage == "source" and row == 50:
+                raise error("injected")
+            yield Query(row, data=grey(5))
+
+    if stage == "sample":
+        original = Sampler.sample
+        monkeypatch.setattr(Sampler, "sample", fault)
+    elif stage != "source":
+        original = getattr(pipeline_module, stage)
+        monkeypatch.setattr(pipeline_module, stage, fault)
+    start = time.monotonic()
+    with pytest.raises(error, match="injected"):
+        list(pipeline().run(rows()))
+    assert time.monotonic() - start < 10
+    assert not [thread for thread in threading.enumerate() if "spdl" in thread.name.lower()]
+
+
+def test_a_consumer_that_stops_early_stops_the_threads():
+    taken = []
+    rows = (taken.append(row) or Query(row, data=grey(5)) for row in range(100_000))
+    for query in pipeline().run(rows):
+        if query.row == 10:
+            break
+    del query
+    time.sleep(0.3)
+    before = len(taken)
+    time.sleep(0.3)
+    assert len(taken) == before < 2000

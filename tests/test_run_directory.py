@@ -91,3 +91,23 @@ def test_two_runs_at_once_are_refused(tmp_path):
         RunDirectory.open(tmp_path, RUN)
     first.close()
     RunDirectory.open(tmp_path, RUN).close()
+
+
+def test_a_refused_run_touches_nothing_of_the_one_that_lives(tmp_path):
+    first = RunDirectory.open(tmp_path, RUN)
+    (tmp_path / ".part-000000.parquet.partial-1").write_bytes(b"being written")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="another run is writing there"):
+            RunDirectory.open(tmp_path, RUN, overwrite=overwrite)
+    assert (tmp_path / ".part-000000.parquet.partial-1").exists()
+    first.close()
+
+
+def test_success_is_not_believed_when_a_part_has_gone(tmp_path):
+    directory = RunDirectory.open(tmp_path, RUN)
+    directory.write_part(0, part("ok", "ok"))
+    directory.write_part(1, part("ok"))
+    directory.finish(3, 2, {})
+    assert directory.success() is not None
+    directory.part_path(0).unlink()
+    assert directory.success() is None

@@ -70,6 +70,18 @@ def test_what_is_no_image_is_a_type_error(scorer, wrong):
         scorer.score([wrong])
 
 
+def test_an_array_may_be_used_again(scorer):
+    frame = np.zeros((40, 40, 3), np.uint8)
+
+    def frames():
+        for value in (10, 100, 200):
+            frame[:] = value
+            yield frame
+
+    scores = [image.score for image in scorer.score(frames())]
+    assert scores == [scorer.score(np.full((40, 40, 3), value, np.uint8)).score for value in (10, 100, 200)]
+
+
 def test_limits_are_the_callers(scorer):
     assert scorer.score(IMAGE, max_pixels=100).status == Status.TOO_LARGE
     assert scorer.score(pixels(10, 90), small_images="error").status == Status.TOO_SMALL

@@ -146,6 +146,8 @@ def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, 
     for key, tensor in value.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name!r} is not a state dict: {key!r} is a {type(tensor).__name__}")
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise CheckpointError(f"{path}: {name}: {key} is not a plain tensor of numbers")
     if all(key.startswith("module.") for key in value):
         return {key.removeprefix("module."): tensor for key, tensor in value.items()}
     return dict(value)
@@ -180,7 +182,7 @@ def _check(path: Path, part: str, found: Mapping[str, Tensor], wanted: Mapping[s
             raise CheckpointError(f"{path}: {part}: {key} has shape {list(found[key].shape)}, not {list(tensor.shape)}")
         if found[key].is_floating_point() != tensor.is_floating_point():
             raise CheckpointError(f"{path}: {part}: {key} is {found[key].dtype}, not {tensor.dtype}")
-    broken = [key for key in wanted if key in found and not bool(torch.isfinite(found[key]).all())]
+    broken = [key for key in wanted if key in found and not bool(torch.isfinite(found[key].float()).all())]
     if broken:
         raise CheckpointError(f"{path}: {part} has NaN or infinite values in {_listed(broken)}; training diverged?")
 
@@ -193,6 +195,9 @@ def _listed(keys: list[str]) -> str:
 def _number(value: object) -> float | None:
     """A plain number, or None: facts about training are welcome, not required."""
     if isinstance(value, int | float | np.generic):
-        number = float(value)
+        try:
+            number = float(value)
+        except (OverflowError, TypeError, ValueError):
+            return None
         return number if math.isfinite(number) else None
     return None

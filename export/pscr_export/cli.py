@@ -87,7 +87,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="Smallest and largest label.  [default: those of the exemplars]",
 )
 @click.option("--opset", type=int, help="ONNX opset.  [default: the exporter's]")
-@click.option("--seed", default=0, show_default=True, help="For --sampling rps.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="For --sampling rps.")
 @click.option(
     "--accept-parity",
     default="",

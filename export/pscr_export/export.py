@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -50,6 +52,8 @@ Progress = Callable[[str, int, int], None]
 """Called with the step, what of it is done, and what there is to do."""
 
 EXPORT_PRECISIONS = tuple(TRUNK_DTYPES)
+
+_BUNDLE_FILES = re.compile(r"bundle\.json|scorer\.\w+\.onnx|exemplars\.(safetensors|parquet)|plans")
 
 # Parity runs on this many exemplar images and against this many exemplars at most: enough to see a
 # difference, cheap next to encoding thousands of exemplars.
@@ -100,9 +104,10 @@ class ExportConfig:
                 raise UsageError(f"precision {precision!r}: choose from {', '.join(EXPORT_PRECISIONS)}")
         if not self.precisions:
             raise UsageError("no precision to export: name at least one")
-        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+        if self.label_range is not None and not -math.inf < self.label_range[0] < self.label_range[1] < math.inf:
             raise UsageError(
-                f"label range {self.label_range[0]:g} to {self.label_range[1]:g}: the first must be smaller"
+                f"label range {self.label_range[0]:g} to {self.label_range[1]:g}: "
+                "the first must be smaller, and both finite"
             )
         if self.num_exemplars is not None and self.num_exemplars < 1:
             raise UsageError(f"--num-exemplars {self.num_exemplars}: must be at least 1, or 'all'")
@@ -180,6 +185,9 @@ def _check_out(config: ExportConfig) -> None:
         return
     if not (config.out / MANIFEST_NAME).is_file():
         raise OutputError(f"{config.out}: there is something that is not a bundle; choose another --out")
+    foreign = [entry.name for entry in config.out.iterdir() if not _BUNDLE_FILES.fullmatch(entry.name)]
+    if foreign:
+        raise OutputError(f"{config.out}: holds {foreign[0]}, which is no part of a bundle; choose another --out")
     if not config.overwrite:
         raise OutputError(f"{config.out}: there is a bundle already; choose another --out or use --overwrite")
 

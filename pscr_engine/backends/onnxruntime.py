@@ -52,8 +52,7 @@ class OnnxRuntimeBackend:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BackendError(f"{graph}: ONNX Runtime can't run it: {reason}") from error
+            raise BackendError(f"{graph}: ONNX Runtime can't run it: {_line(error)}") from error
         self.device = device
         self.precision = precision
         self.batch_size = _CPU_BATCH_SIZE
@@ -65,5 +64,12 @@ class OnnxRuntimeBackend:
     def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
         """See `pscr_engine.backends.base.Backend.score`."""
         outputs = ["score", "exemplar_scores"] + (["features"] if features else [])
-        score, exemplar_scores, *rest = self._session.run(outputs, {"patches": patches, **self._exemplars})
+        try:
+            score, exemplar_scores, *rest = self._session.run(outputs, {"patches": patches, **self._exemplars})
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed on {len(patches)} patches: {_line(error)}") from error
         return BatchScores(score, exemplar_scores, rest[0] if rest else None)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

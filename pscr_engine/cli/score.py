@@ -93,9 +93,9 @@ def score(
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle model.pscr
     """
     config = ScoreConfig(manifest, columns=ManifestOptions(path_column, id_column, root), device=devices, **settings)
-    # Images are checked against --max-pixels before they are decoded; Pillow's own limit is lower
-    # than what the user may ask for.
-    Image.MAX_IMAGE_PIXELS = None
+    # Images are checked against --max-pixels when their header is read. Pillow's own limit follows
+    # it, for what a decoder might do before that.
+    Image.MAX_IMAGE_PIXELS = config.max_pixels
     warnings.filterwarnings("ignore", module="PIL")
     from ..scorer import Scorer
 
@@ -103,7 +103,8 @@ def score(
         with progress("images") as report:
             result = Scorer.score_manifest(config, lambda done, total: report("score", done, total))
     except KeyboardInterrupt:
-        click.echo("interrupted; give the same command again to go on", err=True)
+        hint = " without --overwrite" if config.overwrite else ""
+        click.echo(f"interrupted; give the same command again{hint} to go on", err=True)
         raise click.exceptions.Exit(130) from None
     counts = ", ".join(f"{count} {status}" for status, count in result.status.items()) or "nothing to score"
     speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""

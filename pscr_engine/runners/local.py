@@ -24,7 +24,7 @@ from .._version import __version__
 from ..backends import Backend, create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import TooManyFailuresError, UsageError
+from ..errors import TooManyFailuresError
 from ..host import usable_cpus
 from ..pipeline import Pipeline
 from ..records import Query, Status
@@ -84,17 +84,10 @@ def run(config: ScoreConfig, progress: Progress = lambda done, total: None) -> R
         if already is not None and not config.retry_failed:
             log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
             return _check_failures(config, RunResult(config.out, already["rows"], already["status"], 0, 0.0))
-        if already is None and config.retry_failed:
-            raise UsageError(
-                f"{config.out}: no complete run there to retry; give the command without --retry-failed first"
-            )
         schema = output_schema(manifest.id_type, info.feature_size if config.features else None)
         work = _Work(chunk_rows, manifest, directory, _pipeline(config, bundle, backend), schema, progress)
         start = monotonic()
-        if config.retry_failed:
-            work.retry_failed()
-        else:
-            work.score_missing()
+        work.run(retry_failed=config.retry_failed)
         seconds = monotonic() - start
         content = directory.finish(work.rows, math.ceil(work.rows / chunk_rows), _throughput(work, seconds))
     return _check_failures(config, RunResult(config.out, content["rows"], content["status"], work.scored, seconds))
@@ -129,30 +122,41 @@ class _Work:
     rows: int = 0
     scored: int = 0
 
-    def score_missing(self) -> None:
-        """Score the chunks that have no part yet."""
+    def run(self, *, retry_failed: bool) -> None:
+        """Score the chunks that have no part yet, and, if asked to, again the failed rows of those that have."""
         parts = self.directory.parts()
         if parts:
             log.info("going on with %s: %d chunks are done", self.directory.path, len(parts))
-        first = next(index for index in range(len(parts) + 1) if index not in parts)
-        wanted = self._wanted(lambda chunk, offset: chunk not in parts, start=first * self.chunk_rows)
-        for chunk, queries in self._scored(wanted):
-            self._commit(chunk, to_table(queries, self.schema))
-
-    def retry_failed(self) -> None:
-        """Score again the rows whose status is not ok, and put the outcome in their places."""
         failed: dict[int, NDArray[np.bool_]] = {}
-        for chunk, (_, statuses) in enumerate(self.directory.statuses()):
-            mask = np.array([status != Status.OK for status in statuses])
-            if mask.any():
-                failed[chunk] = mask
+        if retry_failed:
+            failed = self._failed()
+            start = 0
+        else:
+            # From the last chunk before a gap, not from the gap: that tells how many rows there are
+            # if all parts are there and only the completion mark is not.
+            gap = next(index for index in range(len(parts) + 1) if index not in parts)
+            start = max(0, gap - 1) * self.chunk_rows
         self.directory.reopen()
-        wanted = self._wanted(lambda chunk, offset: chunk in failed and bool(failed[chunk][offset]))
-        for chunk, queries in self._scored(wanted):
-            before = pq.read_table(self.directory.part_path(chunk))
-            self._commit(chunk, merge(before, queries, self.schema))
 
-    def _wanted(self, wanted: Callable[[int, int], bool], start: int = 0) -> Iterator[Query]:
+        def wanted(chunk: int, offset: int) -> bool:
+            return chunk not in parts or (chunk in failed and bool(failed[chunk][offset]))
+
+        for chunk, queries in self._scored(self._wanted(wanted, start)):
+            if chunk in parts:
+                before = pq.read_table(self.directory.part_path(chunk))
+                self._commit(chunk, merge(before, queries, self.schema))
+            else:
+                self._commit(chunk, to_table(queries, self.schema))
+
+    def _failed(self) -> dict[int, NDArray[np.bool_]]:
+        """Chunk index → which of its rows have failed, for the chunks that have such rows."""
+        masks = (
+            (chunk, np.array([status != Status.OK for status in statuses]))
+            for chunk, statuses in self.directory.statuses()
+        )
+        return {chunk: mask for chunk, mask in masks if mask.any()}
+
+    def _wanted(self, wanted: Callable[[int, int], bool], start: int) -> Iterator[Query]:
         """The manifest's rows from `start` on for which `wanted(chunk, offset in the chunk)` holds."""
         source, rows = self.pipeline.stats.source, self.manifest.rows(start)
         self.rows = start
@@ -202,7 +206,7 @@ def _run_facts(
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "identity": config.identity(
-            bundle_digest=bundle.digest, fingerprint=manifest.fingerprint, precision=precision, chunk_rows=chunk_rows
+            bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows
         ),
         "settings": settings,
         "bundle": {

@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from ..records import Pixels, Query, Status
 from ..sampling import content_digest
 
-# An allow-list: Pillow would run Ghostscript to open a PostScript file, and takes a text for a TGA,
-# a format without a signature.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+# An allow-list: Pillow would run Ghostscript to open a PostScript file, takes a text for a TGA (which
+# has no signature), and decodes an ICO before its size is known.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """A quarter of a gigabyte of RGB; also the size at which Pillow begins to warn."""

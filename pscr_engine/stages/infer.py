@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..errors import BackendError
-from ..records import Pixels, Query
+from ..records import Pixels, Query, Status
 
 
 def infer(
@@ -21,20 +21,24 @@ def infer(
 ) -> None:
     """Score `queries`, whose patches are uint8 [len(queries)·D, P, P, 3].
 
+    An image whose score is not a finite number has failed, like one that can't be decoded: in FP16 a
+    network may overflow on one image in millions.
+
     Raises:
-        BackendError: the backend's scores are not finite numbers.
+        BackendError: the backend gave another number of scores than there are images.
     """
     if not queries:
         return
     answer = backend.score(patches, features=features)
     # The spread over exemplars, in float64: for thousands of them, float32 sums would show.
+    if answer.score.shape != (len(queries),):
+        raise BackendError(f"{backend.name} gave scores {list(answer.score.shape)} for {len(queries)} images")
     deviations = answer.exemplar_scores.std(axis=1, dtype=np.float64)
-    if not np.isfinite(answer.score).all():
-        raise BackendError(
-            f"{backend.name} {backend.precision} on {backend.device} gave scores that are not finite numbers; "
-            "try another --precision"
-        )
+    finite = np.isfinite(answer.score) & np.isfinite(deviations)
     for index, query in enumerate(queries):
+        if not finite[index]:
+            query.fail(Status.UNDECODABLE, f"its score is not a finite number in {backend.precision}")
+            continue
         query.score = float(answer.score[index])
         query.score_std = float(deviations[index])
         if features and answer.features is not None:

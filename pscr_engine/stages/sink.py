@@ -63,7 +63,7 @@ def _column(field: pa.Field, queries: list[Query]) -> pa.Array:
             return pa.array([_utf8(getattr(query, field.name)) for query in queries], field.type)
         case "status":
             return pa.array([query.status.value for query in queries], field.type)
-        case "id" if pa.types.is_string(field.type):
+        case "id" if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             return pa.array([_utf8(query.id) for query in queries], field.type)
         case "features":
             return _features(field, queries)
@@ -79,5 +79,10 @@ def _features(field: pa.Field, queries: list[Query]) -> pa.Array:
 
 
 def _utf8(text: Any) -> str | None:
-    """Text that Parquet can hold: a file name's bytes that are not UTF-8 become question marks."""
-    return None if text is None else str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Text that Parquet can hold: what is not Unicode becomes question marks."""
+    if text is None:
+        return None
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can express
+        return str(text).encode("utf-8", "replace").decode()

@@ -42,7 +42,7 @@ def test_help_and_version(cli):
         (["score"], "Missing option '--manifest'"),
         (["score", "--manifest", "nothing.csv"], "no such bundle; make a bundle with pscr-engine export"),
         (["score", "--manifest", "m", "--batch-size", "many"], "neither a number nor auto"),
-        (["score", "--manifest", "m", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["score", "--manifest", "m", "--batch-size", "0"], "--batch-size 0: must be from 1 to 4096"),
         (["score", "--manifest", "m", "--max-failure-rate", "2"], "must be from 0 to 1"),
         (["score", "--manifest", "m", "--overwrite", "--retry-failed"], "choose one"),
         (["score", "--manifest", "m", "--devices", "cuda:0"], "'cuda:0' is not one of"),
@@ -54,10 +54,8 @@ def test_help_and_version(cli):
         ),
         (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], "x.pt: no such file; name a checkpoint"),
         (["export", "--ckpt", "x", "--exemplars", "e", "--num-exemplars", "few"], "neither a number nor all"),
-        (
-            ["export", "--ckpt", "x", "--exemplars", "e", "--label-range", "5", "1"],
-            "the first must be smaller",
-        ),
+        (["export", "--ckpt", "x", "--exemplars", "e", "--label-range", "5", "1"], "the first must be smaller"),
+        (["export", "--ckpt", "x", "--exemplars", "e", "--label-range", "0", "inf"], "both finite"),
     ],
 )
 def test_bad_usage_is_one_line(cli, arguments, message):

@@ -237,7 +237,6 @@ def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):
         (folder / name).rename(folder / f"{name}.away")
     manifest = write_manifest(folder / "m.csv", [f"{index:03d}.png" for index in range(40)])
     command = ["score", "--manifest", manifest, "--chunk-rows", "10"]
-    assert cli(*command, "--retry-failed").returncode == 2  # nothing to retry yet
     assert "37 ok, 3 missing" in cli(*command).stdout
     untouched = [parts(tmp_path / "scores")[index].stat().st_mtime_ns for index in (2, 3)]
     for name in ("003.png", "017.png"):
@@ -249,6 +248,30 @@ def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):
     table = rows(tmp_path / "scores")
     assert [row["row"] for row in table] == list(range(40))
     assert table[17]["score"] == pytest.approx(expected_score(model, pixels(57, 70, 17)), abs=1e-5)
+
+
+@pytest.mark.parametrize("lost", ["_SUCCESS", "part-000001.parquet", "part-000003.parquet"])
+@pytest.mark.parametrize("options", [[], ["--retry-failed"]])
+def test_a_run_that_lost_a_file_is_completed(cli, tmp_path, model, collection, lost, options):
+    manifest = write_manifest(tmp_path / "m.csv", [f"{index:03d}.png" for index in range(35)] + ["gone.png"] * 3)
+    command = ["score", "--manifest", manifest, "--root", collection, "--chunk-rows", "10"]
+    assert cli(*command).returncode == 0
+    before = rows(tmp_path / "scores")
+    (tmp_path / "scores" / lost).unlink()
+    outcome = cli(*command, *options)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("38 rows: 35 ok, 3 missing")
+    assert rows(tmp_path / "scores") == before
+
+
+def test_the_same_list_beside_other_images_is_another_run(cli, tmp_path, model, collection):
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(encoded(pixels(40, 40, seed)))
+    assert cli("score", "--manifest", "a").returncode == 0
+    outcome = cli("score", "--manifest", "b")
+    assert outcome.returncode == 2
+    assert "another image folder" in outcome.stderr
 
 
 def test_too_many_failures_exit_with_3_and_keep_the_rows(cli, tmp_path, model, collection):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from pscr_engine.errors import ManifestError
 from pscr_engine.records import Status
+from pscr_engine.stages.fetch import fetch
+from pscr_engine.stages.sink import output_schema, to_table
 from pscr_engine.stages.source import ManifestOptions, open_manifest
 
 ROWS = [{"id": 7, "path": "a.png"}, {"id": 8, "path": "b c.png"}, {"id": 9, "path": "a.png"}]
@@ -145,7 +147,7 @@ def test_uris_and_roots(tmp_path):
     free = list(open_manifest(path).rows())
     assert [query.location for query in free[:2]] == [
         str(tmp_path / "a.png"),
-        str(tmp_path.parent / "secret.png"),
+        str(tmp_path / ".." / "secret.png"),
     ]
     assert free[4].location == "/x y.png"
     assert free[5].error.startswith("s3:// is not supported")
@@ -223,3 +225,67 @@ def test_a_shard_that_ends_early_is_a_row(tmp_path):
     assert queries[1].path == str(tmp_path / "a.tar")
     assert "can't be read on" in queries[1].error
     assert [query.row for query in queries] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut at a border", "cut in a header"])
+def test_a_shard_with_a_damaged_header_is_noticed(tmp_path, damage):
+    data = bytearray(write_shard(tmp_path / "a.tar", [f"{index}.jpg" for index in range(9)]).read_bytes())
+    border = data.index(b"4.jpg\0")
+    if damage == "flip":
+        data[border] ^= 1
+    else:
+        data = data[: border + (100 if damage == "cut in a header" else 0)]
+    (tmp_path / "a.tar").write_bytes(data)
+    queries = list(open_manifest(tmp_path).rows())
+    assert [query.status.value for query in queries] == ["ok"] * 4 + ["unreadable"]
+
+
+def test_a_damaged_compressed_shard_is_noticed(tmp_path):
+    data = bytearray(write_shard(tmp_path / "a.tar.gz", [f"{index}.jpg" for index in range(9)], "w:gz").read_bytes())
+    data[-6] ^= 1  # in the checksum at its end
+    (tmp_path / "a.tar.gz").write_bytes(data)
+    assert list(open_manifest(tmp_path).rows())[-1].status == Status.UNREADABLE
+
+
+def test_other_content_is_another_manifest(tmp_path):
+    def fingerprint(names, **options):
+        pq.write_table(pa.table({"path": names}), tmp_path / "m.parquet", **options)
+        return open_manifest(tmp_path / "m.parquet").fingerprint
+
+    first = fingerprint(["0.png", "1.png", "2.png", "3.png"])
+    assert fingerprint(["0.png", "2.png", "1.png", "3.png"]) != first
+    assert fingerprint(["0.png", "1.png2.png", "", "3.png"]) != first
+    assert fingerprint(["0.png", "1.png", "2.png", "3.png"], row_group_size=2) == first
+    images = [
+        open_manifest(folder).folder for folder in (tmp_path / "a", tmp_path / "b")
+        if not folder.mkdir() and not (folder / "0.png").write_bytes(b"")
+    ]  # fmt: skip
+    assert images[0] != images[1]
+
+
+def test_a_folder_of_several_kinds_is_not_guessed_at(tmp_path):
+    (tmp_path / "0.png").touch()
+    pq.write_table(pa.table({"path": ["x"]}), tmp_path / "t.parquet")
+    with pytest.raises(ManifestError, match="holds Parquet files and images; say which with a quoted glob"):
+        open_manifest(tmp_path)
+    assert open_manifest(str(tmp_path / "*.parquet")).num_rows == 1
+    (tmp_path / "t.parquet").unlink()
+    for name, mark in (("model.pscr", "bundle.json"), ("scores", "run.json"), (".cache", "x")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / mark).touch()
+        pq.write_table(pa.table({"path": ["x"]}), tmp_path / name / "part-000000.parquet")
+    assert [query.path for query in open_manifest(tmp_path).rows()] == ["0.png"]
+
+
+def test_text_that_is_no_path_is_a_row(tmp_path):
+    values = ["http://[oops/a.png", "file:///a%00b.png", "a\0b.png", "\ud800.png"]
+    path = write(tmp_path, "jsonl", [{"path": value, "id": value} for value in values])
+    queries = list(open_manifest(path, ManifestOptions(root=str(tmp_path))).rows())
+    for query in queries:
+        fetch(query)
+    assert {query.status.value for query in queries} <= {"unreadable", "missing"}
+    table = to_table(queries, output_schema(pa.string(), None))
+    assert table.column("row").to_pylist() == [0, 1, 2, 3]
+    column = pa.array([b"caf\xe9.png"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"path": column}), tmp_path / "m.parquet")
+    assert next(open_manifest(tmp_path / "m.parquet").rows()).path == "caf\udce9.png"

@@ -17,7 +17,9 @@ _MARK = ".pscr-engine-demo"
 @click.command()
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder to work in.")
 @click.option("--images", "count", default=24, show_default=True, help="How many images to score.")
-@click.option("--seed", default=1, show_default=True, help="Other seeds, other images and weights.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32), default=1, show_default=True, help="Other seeds, other images and weights."
+)
 def demo(out: Path, count: int, seed: int) -> None:
     """Run the whole path on made-up images.
 

@@ -39,9 +39,12 @@ class Manifest(Protocol):
         num_rows: how many rows there are; None if only reading can tell. For CSV and JSONL it is the
             number of lines, which blank lines and line breaks in quotes make an overestimate.
         id_type: Arrow type of the rows' identifiers; None if they have none.
+        folder: what relative paths start from, without symbolic links: the same list beside other
+            images is another manifest.
     """
 
     fingerprint: str
+    folder: str
     num_rows: int | None
     id_type: pa.DataType | None
 
@@ -97,6 +100,18 @@ class QueryMaker:
     def make(self, row: int, value: object, id_: object = None) -> Query:
         """The query of one row. A value that names no image gives a query that has failed already."""
         query = Query(row, id=id_)
+        try:
+            self._fill(query, value)
+        except ValueError as error:  # a malformed URI, a null byte
+            query.fail(Status.UNREADABLE, f"not a path or URI: {error}")
+        return query
+
+    @property
+    def folder(self) -> str:
+        """`base` without symbolic links."""
+        return os.path.realpath(self.base)
+
+    def _fill(self, query: Query, value: object) -> None:
         if isinstance(value, Mapping):  # Hugging Face's image struct
             query.path = value.get("path")
             value = value["bytes"] if value.get("bytes") is not None else value.get("path")
@@ -109,7 +124,6 @@ class QueryMaker:
             query.fail(Status.MISSING, "the row names no image")
         else:
             query.fail(Status.UNREADABLE, f"the row's image is a {type(value).__name__}, not a path or bytes")
-        return query
 
     def _locate(self, query: Query, path: str) -> None:
         if "://" in path:
@@ -118,8 +132,9 @@ class QueryMaker:
                 query.fail(Status.UNREADABLE, f"{uri.scheme}:// is not supported by this version; use local files")
                 return
             path = unquote(uri.path)
-        location = os.path.normpath(self.base / path)
-        if self.confine and not Path(os.path.realpath(location)).is_relative_to(os.path.realpath(self.base)):
+        # Not normalised: with symbolic links, "a/../b" need not be "b".
+        location = os.path.join(self.base, path)  # noqa: PTH118 - Path would be slow here
+        if self.confine and not Path(os.path.realpath(location)).is_relative_to(self.folder):
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
             return
         query.location = location

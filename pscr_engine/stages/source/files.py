@@ -42,6 +42,7 @@ class FileListManifest:
     def __init__(self, names: Sequence[str], base: Path) -> None:
         self._names = names
         self._maker = QueryMaker(base)
+        self.folder = self._maker.folder
         self.num_rows: int | None = len(names)
         digest = hashlib.sha256()
         for name in names:
@@ -72,8 +73,15 @@ class FileListManifest:
 
 
 def files_below(directory: Path) -> Iterator[str]:
-    """Names of all files in all folders below, relative to `directory`, in no particular order."""
-    for folder, _, files in os.walk(directory, onerror=_raise):
+    """Names of all files in all folders below, relative to `directory`, in no particular order.
+
+    Hidden folders, bundles and the output folders of runs are passed over: they are this program's own.
+    """
+    for folder, folders, files in os.walk(directory, onerror=_raise):
+        if folder != str(directory) and ("bundle.json" in files or "run.json" in files):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
         relative = os.path.relpath(folder, directory)
         yield from files if relative == "." else (f"{relative}/{file}" for file in files)
 

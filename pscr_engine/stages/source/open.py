@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from ...errors import ManifestError
@@ -46,6 +47,8 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
             names = sorted(glob.glob(text, recursive=True))
             if names and all(is_shard(name) for name in names):
                 return WebDatasetManifest([Path(name) for name in names], options)
+            if names and all(name.endswith(".parquet") for name in names):
+                return ParquetManifest(Path(os.path.commonpath(names)), [Path(name) for name in names], options)
             return FileListManifest.from_glob(text, names, options)
     except OSError as error:
         raise ManifestError(f"{error.filename or path}: {error.strerror or error}") from error
@@ -53,7 +56,7 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
 
 
 def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
-    """A dataset of Parquet files if there are any below, else of shards, else of image files."""
+    """A directory of Parquet files, of shards, or of image files; a mixture would be a guess."""
     parquet, shards, images = [], [], []
     for name in files_below(directory):
         if name.endswith(".parquet"):
@@ -62,6 +65,12 @@ def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
             shards.append(directory / name)
         elif is_image(name):
             images.append(name)
+    kinds = [name for name, found in (("Parquet files", parquet), ("tar shards", shards), ("images", images)) if found]
+    if len(kinds) > 1:
+        raise ManifestError(
+            f"{directory}: holds {' and '.join(kinds)}; "
+            f"say which with a quoted glob, '{directory}/**/*.png' for example"
+        )
     if parquet:
         return ParquetManifest(directory, sorted(parquet), options)
     if shards:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import ManifestError
@@ -24,13 +26,9 @@ class ParquetManifest:
 
     def __init__(self, path: Path, files: Sequence[Path], options: ManifestOptions) -> None:
         self._files = list(files)
-        schema, self._counts, digest = None, [], hashlib.sha256()
+        schema, self._counts = None, []
         for file in self._files:
             opened = _open(file)
-            # The footer holds the schema and the place, size and statistics of every column chunk:
-            # it names the content without a read of it, which may be terabytes of images.
-            digest.update(f"{file.relative_to(path.parent)}\0{file.stat().st_size}\0".encode())
-            digest.update(_footer(file))
             self._counts.append(opened.metadata.num_rows)
             if schema is None:
                 schema = opened.schema_arrow
@@ -39,11 +37,12 @@ class ParquetManifest:
             opened.close()
         assert schema is not None  # callers give at least one file
         self._image, self._id = choose_columns(path, schema.names, options)
-        self._check_image_type(path, schema.field(self._image).type)
+        embedded = self._check_image_type(path, schema.field(self._image).type)
         self._maker = QueryMaker.for_folder(path if path.is_dir() else path.parent, options)
+        self.folder = self._maker.folder
         self.id_type: pa.DataType | None = schema.field(self._id).type if self._id else None
         self.num_rows: int | None = sum(self._counts)
-        self.fingerprint = f"parquet:{digest.hexdigest()}"
+        self.fingerprint = f"parquet:{self._digest(path, embedded=embedded)}"
 
     def rows(self, start: int = 0) -> Iterator[Query]:
         """See `Manifest.rows`. Row groups before `start` are not read."""
@@ -67,8 +66,8 @@ class ParquetManifest:
             columns = [self._image] + ([self._id] if self._id else [])
             # Small batches: the image column may hold the encoded images themselves.
             for batch in opened.iter_batches(batch_size=256, row_groups=groups, columns=columns):
-                images = batch.column(self._image).to_pylist()
-                ids = batch.column(self._id).to_pylist() if self._id else [None] * len(images)
+                images = _values(batch.column(self._image))
+                ids = _values(batch.column(self._id)) if self._id else [None] * len(images)
                 for image, id_ in zip(images, ids, strict=True):
                     if row >= start:
                         yield self._maker.make(row, image, id_)
@@ -79,27 +78,91 @@ class ParquetManifest:
             opened.close()
 
     @staticmethod
-    def _check_image_type(path: Path, type_: Any) -> None:
+    def _check_image_type(path: Path, type_: Any) -> bool:
+        """Whether the column holds encoded images, not paths.
+
+        Raises:
+            ManifestError: it holds neither.
+        """
         value = type_.value_type if pa.types.is_dictionary(type_) else type_
         if pa.types.is_struct(value):
             names = {field.name for field in value}
             if not names & {"bytes", "path"}:
                 raise ManifestError(f"{path}: the image column is a struct without 'bytes' or 'path'")
-        elif not any(
-            check(value)
-            for check in (
-                pa.types.is_string,
-                pa.types.is_large_string,
-                pa.types.is_binary,
-                pa.types.is_large_binary,
-                pa.types.is_string_view,
-                pa.types.is_binary_view,
-                pa.types.is_null,
-            )
-        ):
+            return True
+        if _is_bytes(value):
+            return True
+        if not (_is_text(value) or pa.types.is_null(value)):
             raise ManifestError(
                 f"{path}: the image column holds {value}, not paths or bytes; choose another with --path-column"
             )
+        return False
+
+    def _digest(self, path: Path, *, embedded: bool) -> str:
+        """SHA-256 of the columns' content; of the footers, where the column holds the images themselves.
+
+        A footer has the place, compressed size and statistics of every column chunk: it tells other
+        images apart without a read of what may be terabytes.
+        """
+        digest = hashlib.sha256()
+        columns = [self._image] + ([self._id] if self._id else [])
+        for file in self._files:
+            digest.update(f"{file.relative_to(path.parent)}\0".encode(errors="surrogateescape"))
+            if embedded:
+                digest.update(_footer(file))
+                continue
+            opened = _open(file)
+            try:
+                for batch in opened.iter_batches(batch_size=65536, columns=columns):
+                    for column in batch.columns:
+                        digest.update(_content(column))
+            except (pa.ArrowException, OSError) as error:
+                raise ManifestError(f"{file}: can't be read ({_line(error)})") from error
+            finally:
+                opened.close()
+        return digest.hexdigest()
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The column's values. Text that is not UTF-8 keeps its bytes, as file names do."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        return [
+            None if value is None else value.decode("utf-8", "surrogateescape")
+            for value in column.cast(pa.large_binary(), safe=False).to_pylist()
+        ]
+    if pa.types.is_struct(column.type):
+        names = [field.name for field in column.type if field.name in ("bytes", "path")]
+        fields = [_values(column.field(name)) for name in names]
+        present = column.is_valid().to_pylist()
+        return [
+            dict(zip(names, values, strict=True)) if there else None
+            for there, *values in zip(present, *fields, strict=True)
+        ]
+    return list(column.to_pylist())
+
+
+def _content(column: pa.Array) -> bytes:
+    """Bytes that differ when the column's values do."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not _is_text(column.type):
+        return repr(column.to_pylist()).encode()
+    column = column.cast(pa.large_binary(), safe=False)
+    lengths = pc.fill_null(pc.binary_length(column), -1).to_numpy(zero_copy_only=False)
+    joined = pc.binary_join(
+        pa.LargeListArray.from_arrays([0, len(column)], pc.fill_null(column, b"")), pa.scalar(b"", pa.large_binary())
+    )
+    return bytes(np.ascontiguousarray(lengths, np.int64).tobytes()) + bytes(joined[0].as_py() or b"")
 
 
 def _open(file: Path) -> pq.ParquetFile:

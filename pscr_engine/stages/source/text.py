@@ -17,6 +17,8 @@ from .base import ManifestOptions, QueryMaker, as_text, choose_columns
 
 # File names need not be UTF-8: such bytes survive the way to open() this way.
 _ERRORS = "surrogateescape"
+# A longer field is an unclosed quote, not a prompt.
+_MAX_FIELD = 16 * 2**20
 
 
 class CsvManifest:
@@ -30,6 +32,7 @@ class CsvManifest:
         image, id_ = choose_columns(path, header, options)
         self._image, self._id = header.index(image), header.index(id_) if id_ else None
         self._maker = QueryMaker.for_folder(path.parent, options)
+        self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if id_ else None
         digest, lines = _digest_and_lines(path)
         self.fingerprint = f"csv:{digest}"
@@ -44,6 +47,7 @@ class CsvManifest:
 
     def _records(self) -> Iterator[list[str]]:
         with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="") as file:
+            csv.field_size_limit(_MAX_FIELD)
             reader = csv.reader(file, delimiter=self._delimiter)
             try:
                 yield from (record for record in reader if record)  # as csv.DictReader: blank lines are no rows
@@ -65,6 +69,7 @@ class JsonLinesManifest:
             raise ManifestError(f"{path}: no line of it is a JSON object")
         self._image, self._id = choose_columns(path, list(first), options)
         self._maker = QueryMaker.for_folder(path.parent, options)
+        self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if self._id else None
         digest, lines = _digest_and_lines(path)
         self.num_rows: int | None = lines

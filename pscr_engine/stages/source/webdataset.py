@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +39,7 @@ class WebDatasetManifest:
     def __init__(self, shards: Sequence[Path], options: ManifestOptions) -> None:
         refuse_columns("WebDataset shards", options)
         self._shards = list(shards)
+        self.folder = ""  # the shards hold the images
         self.id_type: pa.DataType | None = pa.string()
         digest = hashlib.sha256()
         for shard in self._shards:
@@ -61,7 +64,8 @@ class WebDatasetManifest:
                         continue
                     yield 1, self._query(tar, shard, member, row) if row >= start else None
                     row += 1
-        except (tarfile.TarError, OSError, EOFError) as error:
+                _check_end(tar)
+        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             query = Query(row, path=str(shard))
             query.fail(Status.UNREADABLE, f"the shard can't be read on from here: {error}")
             yield 1, query if row >= start else None
@@ -75,6 +79,17 @@ class WebDatasetManifest:
         file = tar.extractfile(member)
         query.data = file.read() if file is not None else b""
         return query
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise TarError unless the archive goes on to its end mark: Python stops without a word at a bad header."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if block != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.TarError("a damaged header" if block else "it ends without its end mark")
+    while tar.fileobj.read(2**20):  # a compressed shard's checksum comes last
+        pass
 
 
 def _sample(shard: Path) -> bytes:
