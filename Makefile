@@ -24,6 +24,7 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.batch_size
 	$(BIN)/python -m benchmarks.exemplars
+	$(BIN)/python -m benchmarks.pipeline
 
 clean:
 	rm -rf $(VENV) demo
