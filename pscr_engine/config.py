@@ -11,9 +11,9 @@ from .errors import UsageError
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stages.source import Manifest, ManifestOptions
 
+_MAX_BATCH_SIZE = 4096
 # Without a wish of the user, a run has about this many chunks, so that little work is lost with one,
 # within limits, so that a small run has no tiny parts and a huge one no long-lasting chunks.
-_MAX_BATCH_SIZE = 4096
 _CHUNKS, _MIN_CHUNK_ROWS, _MAX_CHUNK_ROWS = 200, 64, 8192
 
 

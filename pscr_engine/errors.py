@@ -27,6 +27,11 @@ class PscrError(Exception):
     exit_code = 1
 
 
+def one_line(error: BaseException, limit: int) -> str:
+    """An error's text without line breaks, at most `limit` characters: other libraries' texts have many lines."""
+    return " ".join(str(error).split())[:limit]
+
+
 class UsageError(PscrError):
     """An argument, or a combination of arguments, is wrong."""
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .atomic import atomic_file, fsync_directory
-from .errors import OutputError, PscrError
+from .errors import OutputError, PscrError, one_line
 from .records import Status
 
 RUN_FILE = "run.json"
@@ -119,8 +119,7 @@ class RunDirectory:
                 yield index, pq.read_table(path, columns=["status"]).column("status").to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise OutputError(
-                    f"{path}: damaged ({' '.join(str(error).split())[:120]}); "
-                    "remove this file and give the same command again"
+                    f"{path}: damaged ({one_line(error, 120)}); remove this file and give the same command again"
                 ) from error
 
     def success(self) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch.export import Dim
 
-from pscr_engine.errors import PscrError
+from pscr_engine.errors import PscrError, one_line
 
 from .network import ScoringNetwork
 
@@ -63,8 +63,7 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PscrError(f"ONNX export failed: {type(error).__name__}: {reason}") from error
+        raise PscrError(f"ONNX export failed: {type(error).__name__}: {one_line(error, 300)}") from error
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 

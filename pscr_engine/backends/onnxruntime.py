@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Exemplars
-from ..errors import BackendError, MissingDependencyError
+from ..errors import BackendError, MissingDependencyError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
 from .base import BatchScores
 
-# Measured (benchmarks/batch_size.py): the nine patches of one image already fill the cores, and
-# larger batches fall out of the caches.
+# Measured (benchmarks/batch_size.py): the nine patches of one image already fill the cores; larger
+# batches are no faster and take more memory.
 _CPU_BATCH_SIZE = 1
 
 
@@ -52,7 +52,7 @@ class OnnxRuntimeBackend:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BackendError(f"{graph}: ONNX Runtime can't run it: {_line(error)}") from error
+            raise BackendError(f"{graph}: ONNX Runtime can't run it: {one_line(error, 300)}") from error
         self.device = device
         self.precision = precision
         self.batch_size = _CPU_BATCH_SIZE
@@ -67,9 +67,5 @@ class OnnxRuntimeBackend:
         try:
             score, exemplar_scores, *rest = self._session.run(outputs, {"patches": patches, **self._exemplars})
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed on {len(patches)} patches: {_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed on {len(patches)} patches: {one_line(error, 300)}") from error
         return BatchScores(score, exemplar_scores, rest[0] if rest else None)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...errors import ManifestError
+from ...errors import ManifestError, one_line
 from ...records import Query
 from .base import ManifestOptions, QueryMaker, choose_columns
 
@@ -73,7 +73,7 @@ class ParquetManifest:
                         yield self._maker.make(row, image, id_)
                     row += 1
         except (pa.ArrowException, OSError) as error:
-            raise ManifestError(f"{file}: can't be read ({_line(error)})") from error
+            raise ManifestError(f"{file}: can't be read ({one_line(error, 200)})") from error
         finally:
             opened.close()
 
@@ -117,7 +117,7 @@ class ParquetManifest:
                     for column in batch.columns:
                         digest.update(_content(column))
             except (pa.ArrowException, OSError) as error:
-                raise ManifestError(f"{file}: can't be read ({_line(error)})") from error
+                raise ManifestError(f"{file}: can't be read ({one_line(error, 200)})") from error
             finally:
                 opened.close()
         return digest.hexdigest()
@@ -169,7 +169,7 @@ def _open(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{file}: not a Parquet file that can be read ({_line(error)})") from error
+        raise ManifestError(f"{file}: not a Parquet file that can be read ({one_line(error, 200)})") from error
 
 
 def _footer(file: Path) -> bytes:
@@ -178,7 +178,3 @@ def _footer(file: Path) -> bytes:
         length = int.from_bytes(stream.read(4), "little")
         stream.seek(-8 - length, 2)
         return stream.read(length)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
