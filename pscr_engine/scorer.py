@@ -141,7 +141,7 @@ class Scorer:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size {batch_size}: must be at least 1")
         sampling = self.bundle.info.sampling
-        options = DecodeOptions(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
+        options = DecodeOptions.for_sampling(sampling, max_pixels, small_images)
         pipeline = Pipeline(
             self.backend,
             sampling,

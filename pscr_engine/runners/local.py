@@ -95,12 +95,7 @@ def run(config: ScoreConfig, progress: Progress = lambda done, total: None) -> R
 
 def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend) -> Pipeline:
     sampling = bundle.info.sampling
-    decoding = DecodeOptions(
-        max_pixels=config.max_pixels,
-        patch_size=sampling.patch_size,
-        small_images=config.small_images,
-        digest=sampling.name == "rps",
-    )
+    decoding = DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images)
     return Pipeline(
         backend, sampling, decoding, batch_size=config.batch_size or backend.batch_size, features=config.features
     )

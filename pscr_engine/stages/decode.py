@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..records import Pixels, Query, Status
-from ..sampling import content_digest
+from ..sampling import Sampling, content_digest
 
 # An allow-list: Pillow would run Ghostscript to open a PostScript file, takes a text for a TGA (which
 # has no signature), and decodes an ICO before its size is known.
@@ -41,6 +41,13 @@ class DecodeOptions:
     patch_size: int | None = None
     small_images: Literal["upscale", "error"] = "upscale"
     digest: bool = False
+
+    @classmethod
+    def for_sampling(
+        cls, sampling: Sampling, max_pixels: int, small_images: Literal["upscale", "error"]
+    ) -> DecodeOptions:
+        """What images a sampling can take, within the user's limits."""
+        return cls(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
 
 
 def decode(query: Query, options: DecodeOptions) -> None:
