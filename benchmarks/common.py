@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
-from pscr_engine.bundle import Bundle
+from pscr_engine.atomic import atomic_directory
+from pscr_engine.bundle import Bundle, write_contents
 from pscr_engine.host import usable_cpus
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,6 +60,53 @@ def untrained_bundle(backbone: str) -> Bundle:
         export_bundle(ExportConfig(checkpoint, listed, path))
         checkpoint.unlink()
     return Bundle.open(path)
+
+
+def answering_bundle(like: Bundle) -> Bundle:
+    """A bundle whose graph looks at one byte per patch: what is left is everything but inference."""
+    path = CACHE / "answers.pscr"
+    if not path.exists():
+        with atomic_directory(path) as folder:
+            onnx.save(_answering_graph(like), folder / "scorer.fp32.onnx")
+            shutil.copy(like.path / "exemplars.parquet", folder)
+            graph = replace(like.info.graphs["fp32"], file="scorer.fp32.onnx")
+            write_contents(folder, replace(like.info, graphs={"fp32": graph}), like.exemplars)
+    return Bundle.open(path)
+
+
+def _answering_graph(like: Bundle) -> onnx.ModelProto:
+    P, D, C = like.info.patch_size, like.info.sampling.patches, like.info.feature_size
+    constants = {
+        "starts": np.zeros(4, np.int64),
+        "ends": np.array([2**31, 1, 1, 1]),
+        "by_image": np.array([-1, D]),
+        "one": np.array([1]),
+        "zeros": np.zeros((1, C), np.float32),
+    }
+    nodes = [
+        helper.make_node("Slice", ["patches", "starts", "ends"], ["byte"]),
+        helper.make_node("Cast", ["byte"], ["value"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["value", "by_image"], ["values"]),
+        helper.make_node("ReduceMean", ["values"], ["score"], axes=[1], keepdims=0),
+        helper.make_node("Unsqueeze", ["score", "one"], ["column"]),
+        helper.make_node("Add", ["column", "exemplar_labels"], ["exemplar_scores"]),
+        helper.make_node("Add", ["column", "zeros"], ["features"]),
+    ]
+    floats, kind = TensorProto.FLOAT, helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "answers",
+        [
+            kind("patches", TensorProto.UINT8, [None, P, P, 3]),
+            kind("exemplar_hidden", floats, ["M", C]),
+            kind("exemplar_labels", floats, ["M"]),
+        ],
+        [kind("score", floats, ["B"]), kind("exemplar_scores", floats, ["B", "M"]), kind("features", floats, ["B", C])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    return model
 
 
 def random_patches(bundle: Bundle, images: int) -> np.ndarray:

@@ -5,48 +5,42 @@ python -m benchmarks.pipeline
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
-from unittest import mock
 
 import numpy as np
+from PIL import Image
 
-from pscr_engine.backends import Backend, BatchScores, create_backend
+from pscr_engine.backends import Backend, create_backend
 from pscr_engine.bundle import Bundle
-from pscr_engine.config import ScoreConfig
-from pscr_engine.host import usable_cpus
-from pscr_engine.records import MicroBatch, Pixels, Query
-from pscr_engine.runners.local import run
+from pscr_engine.host import keep_freed_memory, usable_cpus
+from pscr_engine.records import MicroBatch, Query
 from pscr_engine.stages.decode import DecodeOptions, decode
 from pscr_engine.stages.fetch import fetch
 from pscr_engine.stages.infer import infer
 from pscr_engine.stages.sample import Sampler
 
-from .common import CACHE, random_patches, record, spread, untrained_bundle
+from .common import CACHE, answering_bundle, random_patches, record, spread, untrained_bundle
 
 ROUNDS = 4
-INFER_IMAGES = 48
-DECODE_IMAGES = 2000
+INFER_IMAGES = 256
+DECODE_IMAGES = 16_000
+FAST = ("--batch-size", "64", "--chunk-rows", "1024")
 METHOD = (
     "512×512 JPEG (quality 92, made-up scenes) on disk, in the page cache. Within a round each way runs once over all "
     "images, in turn; images/s, and ratios pair by pair within a round. resnet18, FP32, OPS, ten exemplars, batch 1. "
     "'session': ONNX Runtime fed ready patches. 'loop': fetch, decode, sample, infer, one image after another. "
-    "'score': the whole run, manifest to Parquet with fsync. With a stand-in backend that answers at once: 'decoder', "
-    "decoding of bytes in memory in as many threads as the run uses; 'score', the whole run."
+    "'score': `pscr-engine score`, in its own processes, manifest to Parquet with fsync; its own figure, from before "
+    "workers start to the last part. 'no inference': a graph that looks at one byte per patch, at batch 64, as a GPU "
+    "would take them, chunks of 1024; 'decoder': the decode stage alone, of bytes in memory; 'pillow': open from file, convert to RGB, make an "
+    "array, as the reference does; both in as many threads as there are cores."
 )
-
-
-class NoBackend:
-    """Answers at once: what is left is everything but inference."""
-
-    name, device, precision, batch_size = "none", "cpu", "fp32", 1
-
-    def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
-        zeros = np.zeros(1, np.float32)
-        return BatchScores(zeros, zeros[:, None], None)
 
 
 def images() -> list[Path]:
@@ -60,14 +54,16 @@ def images() -> list[Path]:
     return sorted(folder.glob("*.jpg"))
 
 
-def whole_run(bundle: Bundle, backend: Backend, count: int) -> None:
+def whole_run(bundle: Bundle, count: int, devices: str = "cpu", *options: str) -> float:
     paths = images()
     manifest, out = CACHE / f"manifest-{count}.csv", CACHE / "scores"
     manifest.write_text("path\n" + "".join(f"{paths[row % len(paths)]}\n" for row in range(count)))
     shutil.rmtree(out, ignore_errors=True)
-    with mock.patch("pscr_engine.runners.local.create_backend", return_value=backend):
-        result = run(ScoreConfig(str(manifest), bundle=bundle.path, out=out))
-    assert result.status == {"ok": count}
+    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--bundle", bundle.path]
+    subprocess.run([*command, "--out", out, "--devices", devices, *options], check=True, capture_output=True)
+    success = json.loads((out / "_SUCCESS").read_text())
+    assert success["status"] == {"ok": count}
+    return float(success["images_per_second"])
 
 
 def bare_session(bundle: Bundle, backend: Backend, count: int) -> None:
@@ -91,6 +87,7 @@ def plain_loop(bundle: Bundle, backend: Backend, count: int) -> None:
 
 
 def decoder(count: int) -> None:
+    """The decode stage, of bytes in memory, in as many threads as there are cores."""
     data = [path.read_bytes() for path in images()]
 
     def one(row: int) -> None:
@@ -102,48 +99,76 @@ def decoder(count: int) -> None:
         list(pool.map(one, range(count)))
 
 
-def rates(ways: dict[str, Callable[[], None]], count: int, rounds: int) -> dict[str, list[float]]:
+def pillow(count: int) -> None:
+    """The decoder as the reference uses it: opened from its file, converted, made an array."""
+    paths = images()
+
+    def one(row: int) -> None:
+        with Image.open(paths[row % len(paths)]) as image:
+            assert np.asarray(image.convert("RGB")).ndim == 3
+
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        list(pool.map(one, range(count)))
+
+
+def seconds_to_rate(way: Callable[[], object], count: int) -> float:
+    start = perf_counter()
+    answer = way()
+    return answer if isinstance(answer, float) else count / (perf_counter() - start)
+
+
+def rates(ways: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
     out: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
+    for number in range(ROUNDS + 1):
         for name, way in ways.items():
-            start = perf_counter()
-            way()
+            rate = seconds_to_rate(way, count)
             if number:  # the first round warms up
-                out[name].append(count / (perf_counter() - start))
+                out[name].append(rate)
     return out
 
 
-def compared(measured: dict[str, list[float]], base: str) -> dict[str, dict[str, dict[str, float]]]:
+def compared(measured: dict[str, list[float]], *bases: str) -> dict[str, dict[str, dict[str, float]]]:
     return {
         name: {
             "images_per_second": spread(values),
-            f"share_of_{base}": spread([mine / other for mine, other in zip(values, measured[base], strict=True)]),
+            **{
+                f"share_of_{base}": spread([mine / other for mine, other in zip(values, measured[base], strict=True)])
+                for base in bases
+            },
         }
         for name, values in measured.items()
     }
 
 
 def main() -> None:
+    keep_freed_memory()  # as the runs do
     bundle = untrained_bundle("resnet18")
-    real, none = create_backend(bundle), NoBackend()
+    answers, backend = answering_bundle(bundle), create_backend(bundle)
     inference = rates(
         {
-            "session": lambda: bare_session(bundle, real, INFER_IMAGES),
-            "loop": lambda: plain_loop(bundle, real, INFER_IMAGES),
-            "score": lambda: whole_run(bundle, real, INFER_IMAGES),
+            "session": lambda: bare_session(bundle, backend, INFER_IMAGES),
+            "loop": lambda: plain_loop(bundle, backend, INFER_IMAGES),
+            "score": lambda: whole_run(bundle, INFER_IMAGES),
+            "score, 2 workers": lambda: whole_run(bundle, INFER_IMAGES, "cpu,cpu"),
         },
         INFER_IMAGES,
-        ROUNDS,
     )
     decoding = rates(
-        {"decoder": lambda: decoder(DECODE_IMAGES), "score": lambda: whole_run(bundle, none, DECODE_IMAGES)},
+        {
+            "decoder": lambda: decoder(DECODE_IMAGES),
+            "pillow": lambda: pillow(DECODE_IMAGES),
+            "score": lambda: whole_run(answers, DECODE_IMAGES, "cpu", *FAST),
+            "score, 2 workers": lambda: whole_run(answers, DECODE_IMAGES, "cpu,cpu", *FAST),
+        },
         DECODE_IMAGES,
-        ROUNDS,
     )
-    figures = {"resnet18": compared(inference, "session"), "no backend": compared(decoding, "decoder")}
+    figures = {
+        "resnet18": compared(inference, "session"),
+        "no inference": compared(decoding, "decoder", "pillow"),
+    }
     for name, ways in figures.items():
         for way, values in ways.items():
-            print(f"{name:<12} {way:<8} {values}")
+            print(f"{name:<12} {way:<16} {values}")
     print(record("pipeline-cpu", METHOD, figures))
 
 

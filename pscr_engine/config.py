@@ -26,7 +26,7 @@ class ScoreConfig:
         bundle: folder of the exported model.
         out: folder for the parts, `run.json` and `_SUCCESS`.
         columns: which columns of the manifest to use, and where relative paths start.
-        device: "cpu" or "auto".
+        devices: "auto", "all", or a list of devices, "cpu,cpu" for example: one worker each.
         backend: "onnxruntime" or "auto".
         precision: one of the bundle's precisions, or "auto".
         batch_size: images per batch; None for the backend's own choice.
@@ -43,7 +43,7 @@ class ScoreConfig:
     bundle: Path = Path("model.pscr")
     out: Path = Path("scores")
     columns: ManifestOptions = field(default_factory=ManifestOptions)
-    device: str = "auto"
+    devices: str = "auto"
     backend: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None

@@ -11,6 +11,7 @@
     ├── MissingDependencyError an optional package is not installed
     ├── CheckpointError        a file is not a usable PSCR checkpoint
     ├── ExemplarError          the exemplar list, or an image in it, can't be used
+    ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
     └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows
 
@@ -59,6 +60,10 @@ class MissingDependencyError(PscrError):
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'pscr-engine[{extra}]'")
+        self._arguments = (package, purpose, extra)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), self._arguments
 
 
 class CheckpointError(PscrError):
@@ -71,6 +76,10 @@ class ExemplarError(PscrError):
 
 class ParityError(PscrError):
     """An exported graph's scores differ from the PyTorch model's by more than its tolerance."""
+
+
+class WorkerError(PscrError):
+    """Worker processes can't be kept alive."""
 
 
 class TooManyFailuresError(PscrError):

@@ -1,7 +1,9 @@
-"""What this host offers: processor cores that may really be used."""
+"""This host: processor cores that may really be used, and how memory is kept."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
 import os
 from pathlib import Path
@@ -26,3 +28,27 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None if int(quota) <= 0 else int(quota) / int(period)
     except (OSError, ValueError):
         return None
+
+
+# malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory of images that it is done with, for the next ones.
+
+    glibc gives blocks of this size back to the system at once, and every image would pay for fresh
+    pages. For processes that are our own: the setting is the whole process's.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    mallopt(_MMAP_THRESHOLD, 32 * 2**20)
+    mallopt(_TRIM_THRESHOLD, 512 * 2**20)
+
+
+def settle() -> None:
+    """Set what is loaded apart from what a run makes: the garbage collector need not look at it time and again."""
+    gc.collect()
+    gc.freeze()

@@ -7,7 +7,7 @@ exactly one output row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -89,11 +89,13 @@ class MicroBatch:
         queries: in the order of their rows.
         sampled: those of them that have patches, in the same order.
         patches: uint8 [len(sampled)·D, P, P, 3]; None before sampling and after inference.
+        tag: whatever the maker of the batch wants to find on it again. Stages leave it alone.
     """
 
     queries: list[Query]
     sampled: list[Query] = field(default_factory=list)
     patches: Pixels | None = None
+    tag: Any = None
 
 
 @dataclass(slots=True)
@@ -111,10 +113,13 @@ class StageStats:
         try:
             yield
         finally:
-            seconds = perf_counter() - start
-            with self._lock:
-                self.items += items
-                self.seconds += seconds
+            self.add(items, perf_counter() - start)
+
+    def add(self, items: int, seconds: float) -> None:
+        """Count `items` that took `seconds`."""
+        with self._lock:
+            self.items += items
+            self.seconds += seconds
 
 
 @dataclass(slots=True)
@@ -128,10 +133,18 @@ class RunStats:
     infer: StageStats = field(default_factory=StageStats)
     sink: StageStats = field(default_factory=StageStats)
 
-    def as_json(self) -> dict[str, dict[str, float]]:
-        """Items and seconds per stage, for `_SUCCESS`."""
-        return {
-            name: {"items": stats.items, "seconds": round(stats.seconds, 6)}
-            for name in ("source", "fetch", "decode", "sample", "infer", "sink")
-            for stats in (getattr(self, name),)
-        }
+    def counts(self) -> StageCounts:
+        """Stage → (items, seconds) so far."""
+        return {name: (stats.items, stats.seconds) for name in STAGES for stats in (getattr(self, name),)}
+
+
+STAGES = ("source", "fetch", "decode", "sample", "infer", "sink")
+
+StageCounts = dict[str, tuple[int, float]]
+"""Stage → (items, seconds spent on them, added up over threads and workers)."""
+
+
+def add_counts(counts: Iterable[StageCounts]) -> StageCounts:
+    """The sum over workers."""
+    listed = list(counts)
+    return {name: (sum(each[name][0] for each in listed), sum(each[name][1] for each in listed)) for name in STAGES}

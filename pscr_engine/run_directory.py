@@ -12,21 +12,21 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic, sleep
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from .atomic import atomic_file, fsync_directory
-from .errors import OutputError, PscrError, one_line
+from .errors import OutputError, PscrError
+from .parts import Parts, is_part
 from .records import Status
 
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS"
 _LOCK_FILE = ".lock"
-_PART = re.compile(r"part-(\d{6,})\.parquet")
+# The workers of a run that was killed share its lock, and need a moment to notice.
+_LOCK_SECONDS = 2.0
 _PARTIAL = re.compile(r"\.(part-\d{6,}\.parquet|run\.json|_SUCCESS)\.partial-\d+")
 
 
@@ -36,11 +36,12 @@ class RunDirectory:
     Args:
         path: the folder.
         run: the content of `run.json`.
-        lock: the open lock file; the lock is held until it is closed, or the process is gone.
+        lock: the open lock file; the lock is held until it is closed, or the processes that share it are gone.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], lock: IO[str]) -> None:
         self.path = path
+        self.parts = Parts(path)
         self.run = run
         self._lock = lock
 
@@ -62,10 +63,9 @@ class RunDirectory:
                 _refuse_foreign(path)
             lock = _lock(path)
             existing = sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK_FILE)
-            for name in filter(_PARTIAL.fullmatch, existing):  # cut off by a crash
-                (path / name).unlink(missing_ok=True)
+            _remove_partial(path)
             if overwrite:
-                ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or _PART.fullmatch(name)]
+                ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or is_part(name)]
                 # run.json goes last: a crash in between leaves a folder that is still recognised.
                 for name in sorted(ours, key=lambda name: name == RUN_FILE):
                     (path / name).unlink()
@@ -78,49 +78,15 @@ class RunDirectory:
             raise OutputError(f"{path}: can't write there ({error.strerror}); choose another --out") from error
         return cls(path, run, lock)
 
+    @property
+    def lock_descriptor(self) -> int:
+        """Of the lock. A process that inherits it shares the lock."""
+        return self._lock.fileno()
+
     def close(self) -> None:
-        """Let another run write here."""
+        """Let another run write here. No other process may write any more."""
+        _remove_partial(self.path)
         self._lock.close()
-
-    def part_path(self, index: int) -> Path:
-        """Where the part of chunk `index` is, or will be."""
-        return self.path / f"part-{index:06d}.parquet"
-
-    def parts(self) -> dict[int, Path]:
-        """Chunk index → its part, of all chunks that are done, in order."""
-        found = {
-            int(match[1]): entry for entry in self.path.iterdir() if (match := _PART.fullmatch(entry.name)) is not None
-        }
-        return dict(sorted(found.items()))
-
-    def write_part(self, index: int, table: pa.Table) -> None:
-        """Commit the rows of a chunk: once the part is there, it is whole and durable.
-
-        Raises:
-            PscrError: the file system refuses.
-        """
-        try:
-            with atomic_file(self.part_path(index)) as temporary:
-                pq.write_table(table, temporary, compression="zstd")
-        except OSError as error:
-            raise PscrError(
-                f"{self.part_path(index)}: can't be written ({_reason(error)}); "
-                "mend that and give the same command again to go on"
-            ) from error
-
-    def statuses(self) -> Iterator[tuple[int, list[str]]]:
-        """Chunk index and the statuses of its rows, of each part.
-
-        Raises:
-            OutputError: a part can't be read.
-        """
-        for index, path in self.parts().items():
-            try:
-                yield index, pq.read_table(path, columns=["status"]).column("status").to_pylist()
-            except (pa.ArrowException, OSError) as error:
-                raise OutputError(
-                    f"{path}: damaged ({one_line(error, 120)}); remove this file and give the same command again"
-                ) from error
 
     def success(self) -> dict[str, Any] | None:
         """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
@@ -128,7 +94,7 @@ class RunDirectory:
             value = json.loads((self.path / SUCCESS_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        complete = isinstance(value, dict) and list(self.parts()) == list(range(value.get("parts", -1)))
+        complete = isinstance(value, dict) and self.parts.indices() == list(range(value.get("parts", -1)))
         return value if complete else None
 
     def reopen(self) -> None:
@@ -151,11 +117,11 @@ class RunDirectory:
             PscrError: parts or rows are missing or too many.
         """
         counts: Counter[str] = Counter()
-        for _, statuses in self.statuses():
+        for _, statuses in self.parts.statuses():
             counts.update(statuses)
-        if list(self.parts()) != list(range(chunks)) or counts.total() != rows:
+        if self.parts.indices() != list(range(chunks)) or counts.total() != rows:
             raise PscrError(
-                f"{self.path}: {counts.total()} rows in {len(self.parts())} parts, "
+                f"{self.path}: {counts.total()} rows in {len(self.parts.indices())} parts, "
                 f"but the manifest has {rows} rows in {chunks} chunks; use --overwrite to score it afresh"
             )
         content = {
@@ -176,18 +142,30 @@ def _refuse_foreign(path: Path) -> None:
             raise OutputError(f"{path}: not empty and not the output of a run (it has {name}); choose another --out")
 
 
+def _remove_partial(path: Path) -> None:
+    """Remove what a process that was killed left half written."""
+    for name in filter(_PARTIAL.fullmatch, os.listdir(path)):
+        (path / name).unlink(missing_ok=True)
+
+
 def _lock(path: Path) -> IO[str]:
     """Claim the folder for this process. The system drops the claim of a process that dies."""
     file = (path / _LOCK_FILE).open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise OutputError(
-            f"{path}: another run is writing there ({holder}); wait for it, or choose another --out"
-        ) from None
+    deadline = monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if monotonic() < deadline:
+                sleep(0.05)
+                continue
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise OutputError(
+                f"{path}: another run is writing there ({holder}); wait for it, or choose another --out"
+            ) from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
@@ -208,11 +186,6 @@ def _same_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
                 f"({_short(theirs.get(name))}, now {_short(ours[name])}); choose another --out or use --overwrite"
             )
     return dict(found)
-
-
-def _reason(error: OSError) -> str:
-    """The system's own words; pyarrow wraps them in its own."""
-    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _short(value: object) -> str:

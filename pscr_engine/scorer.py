@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
@@ -22,7 +22,8 @@ from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
 
 if TYPE_CHECKING:
     from .config import ScoreConfig
-    from .runners.local import Progress, RunResult
+    from .runners.local import RunResult
+    from .runners.snapshot import Progress
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
@@ -138,21 +139,57 @@ class Scorer:
         single = isinstance(images, str | os.PathLike | bytes | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         )
+        results = self.stream(
+            [cast("ImageLike", images)] if single else cast("Iterable[ImageLike]", images),
+            features=features,
+            exemplar_scores=exemplar_scores,
+            batch_size=batch_size,
+            small_images=small_images,
+            max_pixels=max_pixels,
+        )
+        return list(results)[0] if single else list(results)  # noqa: RUF015 - to its end: it stops its threads there
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        features: bool = False,
+        exemplar_scores: bool = False,
+        batch_size: int | None = None,
+        small_images: Literal["upscale", "error"] = "upscale",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Generator[ScoredImage]:
+        """Score images as they come, without end if need be: memory does not grow with their number.
+
+        Some micro-batches are read ahead of what is yielded. Close the generator to stop early.
+
+        Args:
+            images: as for `score`; taken from another thread.
+            features: see `score`, as for the rest.
+            exemplar_scores: see `score`.
+            batch_size: see `score`.
+            small_images: see `score`.
+            max_pixels: see `score`.
+
+        Yields:
+            One `ScoredImage` per image, in the given order.
+
+        Raises:
+            TypeError: something that is no image.
+            UsageError: a batch size below 1.
+        """
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size {batch_size}: must be at least 1")
         sampling = self.bundle.info.sampling
-        options = DecodeOptions.for_sampling(sampling, max_pixels, small_images)
         pipeline = Pipeline(
             self.backend,
             sampling,
-            options,
+            DecodeOptions.for_sampling(sampling, max_pixels, small_images),
             batch_size or self.backend.batch_size,
             features=features,
             exemplar_scores=exemplar_scores,
         )
-        queries = _queries([images] if single else cast("Iterable[Any]", images))
-        results = [_scored_image(query) for query in pipeline.run(queries)]
-        return results[0] if single else results
+        return (_scored_image(query) for query in pipeline.run(_queries(images)))
 
     @staticmethod
     def score_manifest(config: ScoreConfig, progress: Progress | None = None) -> RunResult:

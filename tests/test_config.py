@@ -36,6 +36,6 @@ def test_what_the_rows_do_not_depend_on_may_change():
             bundle_digest="b", manifest=FileListManifest(["a"], Path("x")), precision="fp32", chunk_rows=5
         )
 
-    assert identity() == identity(batch_size=3, device="cpu", overwrite=True, max_failure_rate=0.5)
+    assert identity() == identity(batch_size=3, devices="cpu,cpu", overwrite=True, max_failure_rate=0.5)
     for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}):
         assert identity() != identity(**settings)

@@ -15,17 +15,17 @@ def part(*statuses):
 
 def write_one_part(path):
     directory = RunDirectory.open(path, RUN)
-    directory.write_part(0, part("ok"))
+    directory.parts.write(0, part("ok"))
     directory.close()
 
 
 def test_parts_are_counted_before_success_is_claimed(tmp_path):
     directory = RunDirectory.open(tmp_path / "out", RUN)
-    directory.write_part(0, part("ok", "missing"))
+    directory.parts.write(0, part("ok", "missing"))
     with pytest.raises(PscrError, match="2 rows in 1 parts, but the manifest has 4 rows in 2 chunks"):
         directory.finish(4, 2, {})
     assert directory.success() is None
-    directory.write_part(1, part("ok", "ok"))
+    directory.parts.write(1, part("ok", "ok"))
     content = directory.finish(4, 2, {"seconds": 1})
     assert content == directory.success() == {"rows": 4, "parts": 2, "status": {"ok": 3, "missing": 1}, "seconds": 1}
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
@@ -36,13 +36,13 @@ def test_parts_are_counted_before_success_is_claimed(tmp_path):
 def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
     write_one_part(tmp_path)
     again = RunDirectory.open(tmp_path, RUN)
-    assert list(again.parts()) == [0]
+    assert again.parts.indices() == [0]
     again.close()
     for name in RUN["identity"]:
         other = {"identity": {**RUN["identity"], name: "other"}}
         with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*--overwrite"):
             RunDirectory.open(tmp_path, other)
-    assert RunDirectory.open(tmp_path, other, overwrite=True).parts() == {}
+    assert RunDirectory.open(tmp_path, other, overwrite=True).parts.indices() == []
     assert json.loads((tmp_path / "run.json").read_text()) == other
 
 
@@ -70,9 +70,9 @@ def test_files_cut_off_by_a_crash_are_cleared(tmp_path):
 
 def test_a_damaged_part_or_run_file_is_named(tmp_path):
     directory = RunDirectory.open(tmp_path, RUN)
-    directory.part_path(0).write_bytes(b"PAR1 not really")
+    directory.parts.path(0).write_bytes(b"PAR1 not really")
     with pytest.raises(OutputError, match=r"part-000000\.parquet: damaged"):
-        list(directory.statuses())
+        list(directory.parts.statuses())
     directory.close()
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(OutputError, match=r"run\.json is damaged"):
@@ -105,9 +105,9 @@ def test_a_refused_run_touches_nothing_of_the_one_that_lives(tmp_path):
 
 def test_success_is_not_believed_when_a_part_has_gone(tmp_path):
     directory = RunDirectory.open(tmp_path, RUN)
-    directory.write_part(0, part("ok", "ok"))
-    directory.write_part(1, part("ok"))
+    directory.parts.write(0, part("ok", "ok"))
+    directory.parts.write(1, part("ok"))
     directory.finish(3, 2, {})
     assert directory.success() is not None
-    directory.part_path(0).unlink()
+    directory.parts.path(0).unlink()
     assert directory.success() is None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 
 import click
 
 from ..errors import PscrError
+from . import logs
 
 INTERRUPTED = 130
 
@@ -20,7 +20,7 @@ def run(command: click.Command) -> int:
         The exit code: 0 done, 1 failed, 2 usage, 3 more failures than allowed, 130 interrupted.
         An exception that is no `PscrError` is a defect, and passes through with its traceback.
     """
-    _log_to_stderr()
+    logs.configure(as_json=False)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         outcome = command.main(standalone_mode=False)
@@ -29,13 +29,13 @@ def run(command: click.Command) -> int:
         return error.exit_code
     except click.ClickException as error:
         hint = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-        click.echo(f"error: {error.format_message()}{hint}", err=True)
+        logs.error(f"{error.format_message()}{hint}")
         return error.exit_code
     except PscrError as error:
-        click.echo(f"error: {error}", err=True)
+        logs.error(str(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        logs.error("interrupted", prefix="")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has had enough: `| head`
         sys.stderr.close()
@@ -44,10 +44,7 @@ def run(command: click.Command) -> int:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
             raise
         package = str(error.name).partition(".")[0]
-        click.echo(
-            f"error: this command needs {package}: pip install 'pscr-engine[{_EXTRAS[package]}]'",
-            err=True,
-        )
+        logs.error(f"this command needs {package}: pip install 'pscr-engine[{_EXTRAS[package]}]'")
         return 1
     return outcome if isinstance(outcome, int) else 0
 
@@ -64,15 +61,3 @@ _EXTRAS = {
     "onnx": "cpu,export",
     "onnxscript": "cpu,export",
 }
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    # The pipeline's library would print every error that we report ourselves.
-    logging.getLogger("spdl").addHandler(logging.NullHandler())
-    for name in ("pscr_engine", "pscr_export", "pscr_training"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
-        logger.propagate = False

@@ -9,12 +9,14 @@ from typing import Any
 import click
 from PIL import Image
 
-from ..backends.registry import BACKENDS, DEVICES
+from ..backends.registry import BACKENDS
 from ..bundle import PRECISIONS
 from ..config import ScoreConfig
+from ..host import keep_freed_memory, settle
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
-from .progress import progress
+from . import logs
+from .run_progress import run_progress
 
 
 def _auto_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -47,7 +49,13 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
 @click.option("--path-column", help="Column with paths, bytes or {bytes, path} structs.  [default: path, or image]")
 @click.option("--id-column", help="Column copied to the results as 'id'.  [default: id, if there is one]")
 @click.option("--root", help="Folder that relative paths start from and may not leave.  [default: the manifest's]")
-@click.option("--devices", default="auto", show_default=True, type=click.Choice(["auto", *DEVICES]))
+@click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    metavar="auto|all|cpu[,cpu...]",
+    help="One worker process per device in the list.",
+)
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
 @click.option("--batch-size", default="auto", show_default=True, callback=_auto_or_number, help="Images per batch.")
@@ -71,13 +79,20 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
 @click.option("--overwrite", is_flag=True, help="Throw away what an earlier run left in --out.")
 @click.option("--retry-failed", is_flag=True, help="Score again the rows of a complete run that are not ok.")
 @click.option("--max-failure-rate", default=1.0, show_default=True, help="Exit with 3 if a larger share of rows fails.")
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Of progress and messages, on stderr.",
+)
 def score(
     path_column: str | None,
     id_column: str | None,
     root: str | None,
-    devices: str,
     runner: str,
     manifest: str,
+    log_format: str,
     **settings: Any,
 ) -> None:
     """Score the images of a manifest.
@@ -92,19 +107,23 @@ def score(
       pscr-engine score --manifest photos/ --out photo-scores
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle model.pscr
     """
-    config = ScoreConfig(manifest, columns=ManifestOptions(path_column, id_column, root), device=devices, **settings)
+    as_json = log_format == "json"
+    logs.configure(as_json=as_json)
+    config = ScoreConfig(manifest, columns=ManifestOptions(path_column, id_column, root), **settings)
     # Images are checked against --max-pixels when their header is read. Pillow's own limit follows
     # it, for what a decoder might do before that.
     Image.MAX_IMAGE_PIXELS = config.max_pixels
     warnings.filterwarnings("ignore", module="PIL")
+    keep_freed_memory()
     from ..scorer import Scorer
 
+    settle()
     try:
-        with progress("images") as report:
-            result = Scorer.score_manifest(config, lambda done, total: report("score", done, total))
+        with run_progress(as_json=as_json) as report:
+            result = Scorer.score_manifest(config, report)
     except KeyboardInterrupt:
         hint = " without --overwrite" if config.overwrite else ""
-        click.echo(f"interrupted; give the same command again{hint} to go on", err=True)
+        logs.error(f"interrupted; give the same command again{hint} to go on", prefix="")
         raise click.exceptions.Exit(130) from None
     counts = ", ".join(f"{count} {status}" for status, count in result.status.items()) or "nothing to score"
     speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""

@@ -74,7 +74,10 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
         with Image.open(BytesIO(data), formats=_available_formats()) as image:
             query.width, query.height = image.size
             _check_size(query, options)
-            return np.asarray(image.convert("RGB")) if query.ok else None
+            if not query.ok:
+                return None
+            # Pillow's conversion from RGB to RGB would only copy.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except UnidentifiedImageError:
         query.fail(Status.UNDECODABLE, "not an image in a known format")
     except Image.DecompressionBombError as error:

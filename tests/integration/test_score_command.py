@@ -219,6 +219,7 @@ def test_a_second_run_on_the_same_folder_is_refused_while_the_first_lives(cli, t
     while not parts(tmp_path / "scores"):
         assert first.poll() is None
         time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # alive, and never done
     for options in ([], ["--overwrite"]):
         second = cli(*command, *options)
         assert second.returncode == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pscr_engine.errors import ManifestError
@@ -221,10 +221,14 @@ def test_a_shard_that_ends_early_is_a_row(tmp_path):
     (tmp_path / "b.tar").write_bytes(b"no tar at all")
     write_shard(tmp_path / "c.tar", ["4.jpg"])
     queries = list(open_manifest(tmp_path).rows())
-    assert [query.status.value for query in queries] == ["ok", "unreadable", "unreadable", "ok"]
-    assert queries[1].path == str(tmp_path / "a.tar")
-    assert "can't be read on" in queries[1].error
-    assert [query.row for query in queries] == [0, 1, 2, 3]
+    assert [query.status.value for query in queries] == ["ok", "unreadable", "unreadable", "unreadable", "ok"]
+    assert queries[1].path == str(tmp_path / "a.tar" / "2.jpg")
+    assert queries[2].path == str(tmp_path / "a.tar")
+    assert "can't be read on" in queries[2].error
+    assert [query.row for query in queries] == [0, 1, 2, 3, 4]
+    # Whether a row's content was read makes no difference to the rows after it.
+    for start in range(6):
+        assert [query.row for query in open_manifest(tmp_path).rows(start)] == list(range(start, 5))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut at a border", "cut in a header"])
@@ -289,3 +293,37 @@ def test_text_that_is_no_path_is_a_row(tmp_path):
     column = pa.array([b"caf\xe9.png"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"path": column}), tmp_path / "m.parquet")
     assert next(open_manifest(tmp_path / "m.parquet").rows()).path == "caf\udce9.png"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "dataset", "directory", "tar"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ranges=st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 400)), max_size=6))
+def test_ranges_are_read_in_any_order(shared_manifests, kind, ranges):
+    """What a worker gets is any set of ranges, as a rule ascending."""
+    manifest = shared_manifests[kind]
+    whole = [query.path for query in manifest.rows()]
+    assert len(whole) == 1000
+    reader = manifest.reader()
+    for start, length in ranges:
+        queries = list(reader.read(range(start, start + length)))
+        assert [query.path for query in queries] == whole[start : start + length]
+        assert [query.row for query in queries] == list(range(start, min(1000, start + length)))
+
+
+@pytest.fixture(scope="module")
+def shared_manifests(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("manifests")
+    names = [f"{row:04d}.png" for row in range(1000)]
+    (folder / "m.csv").write_text("path\n" + "\n".join(names))
+    (folder / "m.jsonl").write_text("".join(json.dumps({"path": name}) + "\n" for name in names))
+    pq.write_table(pa.table({"path": names}), folder / "m.parquet", row_group_size=300)
+    for part in ("dataset", "directory", "tar"):
+        (folder / part).mkdir()
+    for start in range(0, 1000, 350):
+        table = pa.table({"path": names[start : start + 350]})
+        pq.write_table(table, folder / "dataset" / f"{start:04d}.parquet", row_group_size=270)
+        write_shard(folder / "tar" / f"{start:04d}.tar", names[start : start + 350])
+    for name in names:
+        (folder / "directory" / name).touch()
+    sources = {"csv": "m.csv", "jsonl": "m.jsonl", "parquet": "m.parquet"}
+    return {kind: open_manifest(folder / sources.get(kind, kind)) for kind in (*sources, "dataset", "directory", "tar")}

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pscr_engine.cli.progress import progress
+from pscr_engine.cli.run_progress import run_progress
 from pscr_engine.errors import OutputError
 
 _MARK = ".pscr-engine-demo"
@@ -48,11 +49,8 @@ def demo(out: Path, count: int, seed: int) -> None:
     with progress("images") as report:
         bundle = export_bundle(ExportConfig(out / "checkpoint.pt", exemplars, out / "model.pscr"), report)
     click.echo(f"4. pscr-engine score --manifest {manifest} --bundle {out}/model.pscr --out {out}/scores")
-    with progress("images") as report:
-        result = Scorer.score_manifest(
-            ScoreConfig(str(manifest), bundle=bundle.path, out=out / "scores"),
-            lambda done, total: report("score", done, total),
-        )
+    with run_progress(as_json=False) as show:
+        result = Scorer.score_manifest(ScoreConfig(str(manifest), bundle=bundle.path, out=out / "scores"), show)
     table = pq.read_table(out / "scores" / "part-000000.parquet")
     click.echo(f"\n{'row':>3}  {'path':<12} {'score':>8} {'score_std':>9}  status")
     for row in table.slice(0, 8).to_pylist():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -31,7 +35,18 @@ class ManifestOptions:
     root: str | None = None
 
 
-class Manifest(Protocol):
+T = TypeVar("T")
+
+
+class Reader(Protocol):
+    """Reads ranges of a manifest's rows. Ranges in ascending order cost one pass over the manifest in all."""
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """The rows of `rows` that there are, in order."""
+        ...
+
+
+class Manifest(ABC):
     """The list of images of a run.
 
     Attributes:
@@ -48,9 +63,36 @@ class Manifest(Protocol):
     num_rows: int | None
     id_type: pa.DataType | None
 
+    @abstractmethod
+    def reader(self) -> Reader:
+        """A reader of its own, with its own open files."""
+
     def rows(self, start: int = 0) -> Iterator[Query]:
         """Every row from `start` on, in order."""
-        ...
+        return self.reader().read(range(start, sys.maxsize))
+
+
+class ForwardReader(Generic[T]):
+    """Reads ranges of what can only be read from its beginning.
+
+    Args:
+        records: gives all records, from the first on.
+        make: turns a row's number and its record into a query. Not called for rows that are passed over.
+    """
+
+    def __init__(self, records: Callable[[], Iterator[T]], make: Callable[[int, T], Query]) -> None:
+        self._open, self._make = records, make
+        self._records, self._next = records(), 0
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`. A range before the last one starts from the beginning again."""
+        if rows.start < self._next:
+            self._records, self._next = self._open(), 0
+        for _ in islice(self._records, rows.start - self._next):
+            self._next += 1
+        for record in islice(self._records, len(rows)):
+            self._next += 1
+            yield self._make(self._next - 1, record)
 
 
 def choose_columns(path: Path, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
@@ -75,7 +117,7 @@ def choose_columns(path: Path, available: Sequence[str], options: ManifestOption
     return image, "id" if "id" in available and image != "id" else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QueryMaker:
     """Turns a manifest's value (path, URI, bytes or {bytes, path}) into a query.
 
@@ -106,7 +148,7 @@ class QueryMaker:
             query.fail(Status.UNREADABLE, f"not a path or URI: {error}")
         return query
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """`base` without symbolic links."""
         return os.path.realpath(self.base)

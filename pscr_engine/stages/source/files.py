@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query
-from .base import ManifestOptions, QueryMaker
+from .base import Manifest, ManifestOptions, QueryMaker
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -34,7 +34,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-class FileListManifest:
+class FileListManifest(Manifest):
     """Image files in a fixed order: sorted by name."""
 
     id_type: pa.DataType | None = None
@@ -66,9 +66,13 @@ class FileListManifest:
             raise ManifestError(f"{directory}: no image files in it ({' '.join(sorted(IMAGE_SUFFIXES))})")
         return cls(names, directory)
 
-    def rows(self, start: int = 0) -> Iterator[Query]:
-        """See `Manifest.rows`."""
-        for row in range(start, len(self._names)):
+    def reader(self) -> FileListManifest:
+        """See `Manifest.reader`."""
+        return self
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`."""
+        for row in range(rows.start, min(rows.stop, len(self._names))):
             yield self._maker.make(row, self._names[row])
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,12 @@ import pyarrow.parquet as pq
 
 from ...errors import ManifestError, one_line
 from ...records import Query
-from .base import ManifestOptions, QueryMaker, choose_columns
+from .base import Manifest, ManifestOptions, QueryMaker, choose_columns
+
+_READ_BYTES = 2**20
 
 
-class ParquetManifest:
+class ParquetManifest(Manifest):
     """Rows of Parquet files, read by row group, only the columns that are needed.
 
     The image column holds paths (string), encoded images (binary) or Hugging Face's struct
@@ -26,10 +29,11 @@ class ParquetManifest:
 
     def __init__(self, path: Path, files: Sequence[Path], options: ManifestOptions) -> None:
         self._files = list(files)
-        schema, self._counts = None, []
+        schema, self._groups = None, _Groups([], [], [0])
         for file in self._files:
             opened = _open(file)
-            self._counts.append(opened.metadata.num_rows)
+            for index in range(opened.metadata.num_row_groups):
+                self._groups.add(file, index, opened.metadata.row_group(index).num_rows)
             if schema is None:
                 schema = opened.schema_arrow
             elif not opened.schema_arrow.equals(schema):
@@ -41,41 +45,12 @@ class ParquetManifest:
         self._maker = QueryMaker.for_folder(path if path.is_dir() else path.parent, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = schema.field(self._id).type if self._id else None
-        self.num_rows: int | None = sum(self._counts)
+        self.num_rows: int | None = self._groups.starts[-1]
         self.fingerprint = f"parquet:{self._digest(path, embedded=embedded)}"
 
-    def rows(self, start: int = 0) -> Iterator[Query]:
-        """See `Manifest.rows`. Row groups before `start` are not read."""
-        first = 0
-        for file, count in zip(self._files, self._counts, strict=True):
-            if first + count > start:
-                yield from self._rows_of(file, first, start)
-            first += count
-
-    def _rows_of(self, file: Path, first: int, start: int) -> Iterator[Query]:
-        opened = _open(file)
-        try:
-            groups: list[int] = []
-            row = first
-            for index in range(opened.metadata.num_row_groups):
-                size = opened.metadata.row_group(index).num_rows
-                if row + size <= start and not groups:
-                    row += size
-                else:
-                    groups.append(index)
-            columns = [self._image] + ([self._id] if self._id else [])
-            # Small batches: the image column may hold the encoded images themselves.
-            for batch in opened.iter_batches(batch_size=256, row_groups=groups, columns=columns):
-                images = _values(batch.column(self._image))
-                ids = _values(batch.column(self._id)) if self._id else [None] * len(images)
-                for image, id_ in zip(images, ids, strict=True):
-                    if row >= start:
-                        yield self._maker.make(row, image, id_)
-                    row += 1
-        except (pa.ArrowException, OSError) as error:
-            raise ManifestError(f"{file}: can't be read ({one_line(error, 200)})") from error
-        finally:
-            opened.close()
+    def reader(self) -> _ParquetReader:
+        """See `Manifest.reader`."""
+        return _ParquetReader(self._groups, self._image, self._id, self._maker)
 
     @staticmethod
     def _check_image_type(path: Path, type_: Any) -> bool:
@@ -123,6 +98,68 @@ class ParquetManifest:
         return digest.hexdigest()
 
 
+class _Groups(NamedTuple):
+    """All row groups of all files: file and index in it; `starts` has one entry more, the end."""
+
+    files: list[Path]
+    indices: list[int]
+    starts: list[int]
+
+    def add(self, file: Path, index: int, rows: int) -> None:
+        self.files.append(file)
+        self.indices.append(index)
+        self.starts.append(self.starts[-1] + rows)
+
+
+class _ParquetReader:
+    """Reads ranges of rows, by row group: those before a range are not touched."""
+
+    def __init__(self, groups: _Groups, image: str, id_: str | None, maker: QueryMaker) -> None:
+        self._groups, self._image, self._id, self._maker = groups, image, id_, maker
+        self._path: Path | None = None
+        self._file: pq.ParquetFile | None = None
+        self._group = -1
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batch: pa.RecordBatch | None = None
+        self._first = 0  # row of the batch's first
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`."""
+        row, end = rows.start, min(rows.stop, self._groups.starts[-1])
+        while row < end:
+            batch = self._batch_with(row)
+            part = batch.slice(row - self._first, end - row)
+            images = _values(part.column(self._image))
+            ids = _values(part.column(self._id)) if self._id else [None] * len(images)
+            for image, id_ in zip(images, ids, strict=True):
+                yield self._maker.make(row, image, id_)
+                row += 1
+
+    def _batch_with(self, row: int) -> pa.RecordBatch:
+        group = bisect_right(self._groups.starts, row) - 1
+        try:
+            if group != self._group or row < self._first:
+                self._open_group(group)
+            while self._batch is None or row >= self._first + self._batch.num_rows:
+                self._first += 0 if self._batch is None else self._batch.num_rows
+                self._batch = next(self._batches)
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            self._group = -1
+            raise ManifestError(f"{self._path}: can't be read ({one_line(error, 200)})") from error
+        return self._batch
+
+    def _open_group(self, group: int) -> None:
+        path = self._groups.files[group]
+        if self._file is None or path != self._path:
+            if self._file is not None:
+                self._file.close()
+            self._path, self._file = path, _open(path)
+        columns = [self._image] + ([self._id] if self._id else [])
+        # Small batches: the image column may hold the encoded images themselves.
+        self._batches = self._file.iter_batches(256, row_groups=[self._groups.indices[group]], columns=columns)
+        self._group, self._batch, self._first = group, None, self._groups.starts[group]
+
+
 def _is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
@@ -167,7 +204,8 @@ def _content(column: pa.Array) -> bytes:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        # Read in steps: else the whole column of a row group would be in memory, images and all.
+        return pq.ParquetFile(file, buffer_size=_READ_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{file}: not a Parquet file that can be read ({one_line(error, 200)})") from error
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query, Status
-from .base import ManifestOptions, QueryMaker, as_text, choose_columns
+from .base import ForwardReader, Manifest, ManifestOptions, QueryMaker, as_text, choose_columns
 
 # File names need not be UTF-8: such bytes survive the way to open() this way.
 _ERRORS = "surrogateescape"
@@ -21,7 +21,7 @@ _ERRORS = "surrogateescape"
 _MAX_FIELD = 16 * 2**20
 
 
-class CsvManifest:
+class CsvManifest(Manifest):
     """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
 
     def __init__(self, path: Path, delimiter: str, options: ManifestOptions) -> None:
@@ -38,12 +38,14 @@ class CsvManifest:
         self.fingerprint = f"csv:{digest}"
         self.num_rows: int | None = lines - 1
 
-    def rows(self, start: int = 0) -> Iterator[Query]:
-        """See `Manifest.rows`."""
-        for row, record in enumerate(islice(self._records(), 1 + start, None), start):
-            image = record[self._image] if self._image < len(record) else None
-            id_ = record[self._id] if self._id is not None and self._id < len(record) else None
-            yield self._maker.make(row, image, id_)
+    def reader(self) -> ForwardReader[list[str]]:
+        """See `Manifest.reader`."""
+        return ForwardReader(lambda: islice(self._records(), 1, None), self._query)
+
+    def _query(self, row: int, record: list[str]) -> Query:
+        image = record[self._image] if self._image < len(record) else None
+        id_ = record[self._id] if self._id is not None and self._id < len(record) else None
+        return self._maker.make(row, image, id_)
 
     def _records(self) -> Iterator[list[str]]:
         with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="") as file:
@@ -55,7 +57,7 @@ class CsvManifest:
                 raise ManifestError(f"{self._path}: line {reader.line_num}: {error}") from error
 
 
-class JsonLinesManifest:
+class JsonLinesManifest(Manifest):
     """One JSON object per line. Identifiers become text, since lines need not agree on a type.
 
     A line that is not a JSON object is a row with status `unreadable`: one bad line out of a
@@ -64,7 +66,7 @@ class JsonLinesManifest:
 
     def __init__(self, path: Path, options: ManifestOptions) -> None:
         self._path = path
-        first = next((value for _, value in self._records() if isinstance(value, dict)), None)
+        first = next((value for _, text in self._lines() if isinstance(value := _json(text), dict)), None)
         if first is None:
             raise ManifestError(f"{path}: no line of it is a JSON object")
         self._image, self._id = choose_columns(path, list(first), options)
@@ -75,24 +77,30 @@ class JsonLinesManifest:
         self.num_rows: int | None = lines
         self.fingerprint = f"jsonl:{digest}"
 
-    def rows(self, start: int = 0) -> Iterator[Query]:
-        """See `Manifest.rows`."""
-        for row, (line, value) in enumerate(islice(self._records(), start, None), start):
-            if isinstance(value, dict):
-                yield self._maker.make(row, value.get(self._image), as_text(value.get(self._id)))
-            else:
-                query = Query(row)
-                query.fail(Status.UNREADABLE, f"line {line} of the manifest is not a JSON object")
-                yield query
+    def reader(self) -> ForwardReader[tuple[int, str]]:
+        """See `Manifest.reader`."""
+        return ForwardReader(self._lines, self._query)
 
-    def _records(self) -> Iterator[tuple[int, object]]:
+    def _query(self, row: int, numbered: tuple[int, str]) -> Query:
+        line, text = numbered
+        value = _json(text)
+        if isinstance(value, dict):
+            return self._maker.make(row, value.get(self._image), as_text(value.get(self._id)))
+        query = Query(row)
+        query.fail(Status.UNREADABLE, f"line {line} of the manifest is not a JSON object")
+        return query
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
         with self._path.open(encoding="utf-8-sig", errors=_ERRORS) as file:
-            for line, text in enumerate(file, 1):
-                if text.strip():
-                    try:
-                        yield line, json.loads(text)
-                    except (ValueError, RecursionError):
-                        yield line, None
+            yield from ((line, text) for line, text in enumerate(file, 1) if text.strip())
+
+
+def _json(text: str) -> object:
+    """The value, or None if the text is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _digest_and_lines(path: Path) -> tuple[str, int]:

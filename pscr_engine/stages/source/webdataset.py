@@ -9,15 +9,17 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query, Status
 from ..fetch import MAX_FILE_BYTES
-from .base import ManifestOptions
+from .base import ForwardReader, Manifest, ManifestOptions
 from .files import is_image, refuse_columns
 
+_UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
@@ -26,7 +28,7 @@ def is_shard(name: str) -> bool:
     return name.lower().endswith(SHARD_SUFFIXES)
 
 
-class WebDatasetManifest:
+class WebDatasetManifest(Manifest):
     """The images in tar shards, shard by shard, in the order of their members.
 
     A row's path is SHARD/MEMBER, its identifier the WebDataset key: the member's name without its
@@ -46,39 +48,49 @@ class WebDatasetManifest:
             digest.update(os.fsencode(shard.name) + b"\0" + _sample(shard))
         self.fingerprint = f"webdataset:{digest.hexdigest()}"
 
-    def rows(self, start: int = 0) -> Iterator[Query]:
-        """See `Manifest.rows`. Members before `start` are passed over without a read of their content."""
-        row = 0
+    def reader(self) -> ForwardReader[_Record]:
+        """See `Manifest.reader`. Members that are passed over are not read."""
+        return ForwardReader(self._records, _query)
+
+    def _records(self) -> Iterator[_Record]:
         for shard in self._shards:
-            for member, query in self._members(shard, row, start):
-                if query is not None:
-                    yield query
-                row += member
+            try:
+                with tarfile.open(shard) as tar:
+                    for member in tar:
+                        if member.isfile() and is_image(member.name):
+                            yield _Record(shard, tar, member)
+                        # Else the archive would remember every member it has passed.
+                        tar.members = []  # type: ignore[attr-defined]
+                    _check_end(tar)
+            except _UNREADABLE as error:
+                yield _Record(shard, error=str(error))
 
-    def _members(self, shard: Path, row: int, start: int) -> Iterator[tuple[int, Query | None]]:
-        """Pairs (rows passed, query or None if before `start`)."""
-        try:
-            with tarfile.open(shard) as tar:
-                for member in tar:
-                    if not member.isfile() or not is_image(member.name):
-                        continue
-                    yield 1, self._query(tar, shard, member, row) if row >= start else None
-                    row += 1
-                _check_end(tar)
-        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            query = Query(row, path=str(shard))
-            query.fail(Status.UNREADABLE, f"the shard can't be read on from here: {error}")
-            yield 1, query if row >= start else None
 
-    @staticmethod
-    def _query(tar: tarfile.TarFile, shard: Path, member: tarfile.TarInfo, row: int) -> Query:
-        query = Query(row, path=f"{shard}/{member.name}", id=os.path.splitext(member.name)[0])  # noqa: PTH122
-        if member.size > MAX_FILE_BYTES:
-            query.fail(Status.TOO_LARGE, f"{member.size:,} bytes, over the limit of {MAX_FILE_BYTES:,}")
-            return query
-        file = tar.extractfile(member)
-        query.data = file.read() if file is not None else b""
+class _Record(NamedTuple):
+    """A member of an open shard, or why the shard could not be read on."""
+
+    shard: Path
+    tar: tarfile.TarFile | None = None
+    member: tarfile.TarInfo | None = None
+    error: str = ""
+
+
+def _query(row: int, record: _Record) -> Query:
+    if record.tar is None or record.member is None:
+        query = Query(row, path=str(record.shard))
+        query.fail(Status.UNREADABLE, f"the shard can't be read on from here: {record.error}")
         return query
+    member = record.member
+    query = Query(row, path=f"{record.shard}/{member.name}", id=os.path.splitext(member.name)[0])  # noqa: PTH122
+    if member.size > MAX_FILE_BYTES:
+        query.fail(Status.TOO_LARGE, f"{member.size:,} bytes, over the limit of {MAX_FILE_BYTES:,}")
+        return query
+    try:
+        file = record.tar.extractfile(member)
+        query.data = file.read() if file is not None else b""
+    except _UNREADABLE as error:
+        query.fail(Status.UNREADABLE, f"the shard can't be read here: {error}")
+    return query
 
 
 def _check_end(tar: tarfile.TarFile) -> None:

@@ -1,0 +1,152 @@
+"""Which chunks of a manifest are to be scored, who works on them, which are done."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import WorkerError
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of manifest rows, the unit of work and of commit.
+
+    Args:
+        index: of the chunk and of its part.
+        rows: the manifest's rows; at the end of the manifest, there may be fewer.
+        again: which of them to score again, bool [rows of the part]; None for a chunk without a part.
+        suspect: whether a worker has died on it.
+    """
+
+    index: int
+    rows: range
+    again: NDArray[np.bool_] | None = None
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDone:
+    """What a worker says of a chunk whose part is durable.
+
+    Args:
+        index: of the chunk.
+        rows: rows that the manifest has in it.
+        status: status → number of the rows scored now; of `again` rows only, where there was a part.
+    """
+
+    index: int
+    rows: int
+    status: Counter[str]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Hands out chunks in ascending order, each to one worker at a time. Several threads may use it at once.
+
+    Args:
+        chunk_rows: manifest rows per chunk.
+        parts: chunks that have a part.
+        again: chunk → which rows of its part are to be scored again.
+        end: number of manifest rows, or a number that it doesn't exceed; None if it isn't known.
+        strikes: how many workers may die on one chunk before the run is given up.
+    """
+
+    chunk_rows: int
+    parts: Collection[int] = ()
+    again: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    end: int | None = None
+    strikes: int = 2
+    rows: int = 0
+    _next: int = 0
+    _again: list[Chunk] = field(default_factory=list)
+    _out: dict[int, Chunk] = field(default_factory=dict)
+    _struck: Counter[int] = field(default_factory=Counter)
+    _lock: Any = field(default_factory=threading.RLock)
+
+    def take(self, *, idle: bool = True) -> Chunk | None:
+        """The next chunk to work on; None if there is none now (a worker that dies may bring some back).
+
+        Args:
+            idle: whether who asks has no other chunk; only then it gets one that a worker has died on.
+        """
+        with self._lock:
+            if self._again and not idle:
+                return None
+            chunk = self._again.pop(0) if self._again else self._fresh()
+            if chunk is not None:
+                self._out[chunk.index] = chunk
+            return chunk
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Take chunk after chunk."""
+        while (chunk := self.take()) is not None:
+            yield chunk
+
+    def done(self, done: ChunkDone) -> None:
+        """A worker has finished a chunk."""
+        with self._lock:
+            chunk = self._out.pop(done.index)
+            if chunk.again is None:
+                if done.rows < len(chunk.rows):
+                    self._ends_at(chunk.rows.start + done.rows)
+                if done.rows:
+                    self.rows = max(self.rows, chunk.rows.start + done.rows)
+
+    def lost(self, chunks: Collection[int]) -> None:
+        """The worker that had `chunks` has died. They are handed out again, before all others, each by itself.
+
+        Raises:
+            WorkerError: one of them has had its share of workers.
+        """
+        with self._lock:
+            for index in sorted(chunks, reverse=True):
+                chunk = self._out.pop(index)
+                self._struck[index] += 1
+                # With several chunks in its hands it is not known on which the worker died.
+                if self._struck[index] >= self.strikes and len(chunks) == 1:
+                    raise WorkerError(
+                        f"rows {chunk.rows.start} to {chunk.rows.stop - 1} (chunk {index}) have killed a worker "
+                        f"{self._struck[index]} times; look for out-of-memory kills or an image that crashes its "
+                        "decoder, mend that, and give the same command again to go on"
+                    )
+                self._again.insert(0, Chunk(chunk.index, chunk.rows, chunk.again, suspect=True))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left and nobody is at work."""
+        with self._lock:
+            return not self._out and not self._again and not self._has_fresh()
+
+    def count_parts(self, rows: int) -> None:
+        """The part of the last chunk that has one holds `rows` rows: perhaps the manifest's last."""
+        with self._lock:
+            last = max(self.parts)
+            self.rows = max(self.rows, last * self.chunk_rows + rows)
+            if rows < self.chunk_rows:
+                self._ends_at(self.rows)
+
+    def _ends_at(self, row: int) -> None:
+        self.end = row if self.end is None else min(self.end, row)
+
+    def _has_fresh(self) -> bool:
+        """Whether a chunk is left that was never handed out; moves on to it."""
+        while self.end is None or self._next * self.chunk_rows < self.end:
+            if self._next not in self.parts or self._next in self.again:
+                return True
+            self._next += 1
+        return False
+
+    def _fresh(self) -> Chunk | None:
+        if not self._has_fresh():
+            return None
+        index = self._next
+        self._next += 1
+        start = index * self.chunk_rows
+        return Chunk(index, range(start, start + self.chunk_rows), self.again.get(index))

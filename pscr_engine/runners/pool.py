@@ -1,0 +1,164 @@
+"""One worker process per device; chunks are handed out from here."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ..errors import WorkerError
+from .ledger import Chunk, ChunkDone, Ledger
+from .snapshot import Progression
+from .worker import WorkerSetup
+
+log = logging.getLogger("pscr_engine")
+
+# A second chunk waits at the worker, so that its pipeline stays full from one to the next.
+_CHUNKS_AT_WORKER = 2
+_STARTS = 3
+
+
+class WorkerTraceback(Exception):  # noqa: N818 - it is shown as the cause of the error itself
+    """Where in a worker process an error was raised."""
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}"
+
+
+class WorkerProcess:
+    """A worker in a process of its own, started with a fresh interpreter (CUDA does not survive a fork).
+
+    Args:
+        setup: what the worker is to do.
+        lock: descriptor of the output folder's lock, which the process shares: should this process be
+            killed, no other run gets in before its workers are gone, too.
+    """
+
+    def __init__(self, setup: WorkerSetup, lock: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pscr_engine.runners.worker_process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # results are the parent's
+                pass_fds=(theirs.fileno(), lock),
+            )
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self.setup = setup
+        self.chunks: dict[int, Chunk] = {}
+        self.ready = False
+        self.send(setup)
+
+    def send(self, message: object) -> None:
+        """Send, or let it be if the process is gone: that will show when it is read from."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(message)
+
+    def kill(self) -> None:
+        """End it at once; parts are whole or not there."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+    def cause_of_death(self) -> str:
+        """In words. Waits for the end of the process, which has closed its connection."""
+        try:
+            code = self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+class Pool:
+    """Hands chunks to worker processes until the ledger is finished.
+
+    Args:
+        setups: one per worker.
+        ledger: the chunks.
+        progression: is told what happens.
+        lock: descriptor of the output folder's lock.
+    """
+
+    def __init__(self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: Progression, lock: int) -> None:
+        self._setups, self._ledger, self._progression, self._lock = setups, ledger, progression, lock
+        self._workers: list[WorkerProcess] = []
+        self._starts = dict.fromkeys(range(len(setups)), 0)
+
+    def run(self) -> Iterator[ChunkDone]:
+        """Every chunk of the ledger.
+
+        Raises:
+            WorkerError: a chunk has killed several workers, or workers die as soon as they start.
+            Exception: whatever a worker raised, with the worker's traceback as its cause.
+        """
+        try:
+            for slot in range(len(self._setups)):
+                self._workers.append(self._start(slot))
+            while not self._ledger.finished:
+                for worker in self._workers:
+                    self._feed(worker)
+                for connection in wait([worker.connection for worker in self._workers]):
+                    slot = next(i for i, worker in enumerate(self._workers) if worker.connection is connection)
+                    yield from self._hear(slot)
+        finally:
+            for worker in self._workers:
+                worker.kill()
+
+    def _start(self, slot: int) -> WorkerProcess:
+        self._starts[slot] += 1
+        return WorkerProcess(self._setups[slot], self._lock)
+
+    def _feed(self, worker: WorkerProcess) -> None:
+        while worker.ready and len(worker.chunks) < _CHUNKS_AT_WORKER:
+            if any(chunk.suspect for chunk in worker.chunks.values()):
+                return  # alone, so that it is known what it dies of
+            chunk = self._ledger.take(idle=not worker.chunks)
+            if chunk is None:
+                return
+            worker.chunks[chunk.index] = chunk
+            worker.send(chunk)
+
+    def _hear(self, slot: int) -> Iterator[ChunkDone]:
+        worker = self._workers[slot]
+        try:
+            kind, *content = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(slot)
+            return
+        match kind:
+            case "ready":
+                worker.ready, self._starts[slot] = True, 0
+            case "moved":
+                self._progression.moved(worker, *content)
+            case "log":
+                log.log(*content)
+            case "done":
+                done, stages = content
+                del worker.chunks[done.index]
+                self._ledger.done(done)
+                self._progression.committed(worker, done.status, stages)
+                yield done
+            case "error":
+                error, text = content
+                raise error from WorkerTraceback(text)
+
+    def _bury(self, slot: int) -> None:
+        """A worker process has died: its chunks go to others, and another process takes its place."""
+        worker = self._workers[slot]
+        cause = worker.cause_of_death()
+        worker.connection.close()
+        self._progression.gone(worker)
+        device = worker.setup.device
+        log.warning("worker %d (%s) has died (%s): its chunks are given out again", slot, device, cause)
+        if worker.chunks:
+            self._ledger.lost(list(worker.chunks))
+        if self._starts[slot] >= _STARTS:
+            raise WorkerError(f"the worker for {device} died {_STARTS} times while starting ({cause})")
+        self._workers[slot] = self._start(slot)

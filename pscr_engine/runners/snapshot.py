@@ -1,0 +1,108 @@
+"""How far a run is, from any runner, for whoever shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from ..records import StageCounts, Status, add_counts
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A moment of a run.
+
+    Args:
+        rows: rows that are done, by this run or an earlier one.
+        total: rows of the manifest; None while that is not known. For CSV and JSONL, at most so many.
+        scored: rows that this run has done; `rows` minus those of earlier runs.
+        status: status → how many of `scored`.
+        seconds: since this run began to score.
+        stages: stage → items and seconds, added up over threads and workers.
+        final: whether this is the last one of the run.
+    """
+
+    rows: int
+    total: int | None
+    scored: int
+    status: Counter[str]
+    seconds: float
+    stages: StageCounts
+    final: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this run, so far."""
+        return self.scored / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """If it goes on like that; None if there is nothing to go by."""
+        if self.total is None or not self.scored:
+            return None
+        return max(0, self.total - self.rows) / self.images_per_second
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Status → count, without ok."""
+        return {name: count for name, count in sorted(self.status.items()) if name != Status.OK and count}
+
+    @property
+    def stage_shares(self) -> dict[str, float]:
+        """Stage → share of the time that all stages took together, 0 to 1."""
+        total = sum(seconds for _, seconds in self.stages.values())
+        return {name: seconds / total if total else 0.0 for name, (_, seconds) in self.stages.items()}
+
+
+Progress = Callable[[Snapshot], None]
+"""Called now and then while a run goes on, and at its end."""
+
+
+@dataclass(slots=True)
+class Progression:
+    """Adds up what workers say.
+
+    Args:
+        total: see `Snapshot`.
+        before: rows that need no work.
+        report: whom to tell.
+    """
+
+    total: int | None
+    before: int
+    report: Progress
+    status: Counter[str] = field(default_factory=Counter)
+    _start: float = field(default_factory=monotonic)
+    _under_way: dict[object, Counter[str]] = field(default_factory=dict)
+    _stages: dict[object, StageCounts] = field(default_factory=dict)
+
+    def moved(self, worker: object, under_way: Counter[str], stages: StageCounts) -> None:
+        """A worker has so many rows in chunks that are not committed, and has spent so much time in all."""
+        self._under_way[worker] = under_way
+        self._stages[worker] = stages
+        self.report(self.snapshot())
+
+    def committed(self, worker: object, status: Counter[str], stages: StageCounts) -> None:
+        """A worker has committed a chunk with so many rows, and has spent so much time in all."""
+        self.status.update(status)
+        self.moved(worker, Counter(), stages)
+
+    def gone(self, worker: object) -> None:
+        """A worker has died: what it had not committed is not done."""
+        self._under_way.pop(worker, None)
+
+    def snapshot(self, *, final: bool = False) -> Snapshot:
+        """How far the run is now."""
+        status = sum(self._under_way.values(), Counter(self.status))
+        scored = status.total()
+        return Snapshot(
+            self.before + scored,
+            self.total,
+            scored,
+            status,
+            monotonic() - self._start,
+            add_counts(self._stages.values()),
+            final,
+        )

@@ -1,0 +1,178 @@
+"""Scores chunks into parts, with one backend, in this process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from ..backends import Backend, create_backend
+from ..bundle import Bundle
+from ..config import ScoreConfig
+from ..errors import PscrError
+from ..parts import Parts
+from ..pipeline import Pipeline
+from ..records import MicroBatch, Query, StageCounts, Status
+from ..stages.decode import DecodeOptions
+from ..stages.sink import merge, output_schema, to_table
+from ..stages.source import Manifest
+from .ledger import Chunk, ChunkDone
+
+
+class WorkerSetup(NamedTuple):
+    """All that a worker needs to know, whichever process it is in.
+
+    Args:
+        config: of the run.
+        manifest: the list of images, opened.
+        device: which one of the run's devices is this worker's.
+        precision: which of the bundle's graphs.
+        threads: processor threads that it may use; None for all usable cores.
+    """
+
+    config: ScoreConfig
+    manifest: Manifest
+    device: str
+    precision: str
+    threads: int | None = None
+
+
+class _End(NamedTuple):
+    """Follows the last micro-batch of a chunk."""
+
+    chunk: Chunk
+    rows: int
+
+
+@dataclass(slots=True)
+class Worker:
+    """Drives chunk after chunk through one pipeline, without a pause between them.
+
+    Args:
+        manifest: the list of images.
+        parts: where the scores go.
+        pipeline: of this worker's backend.
+        schema: of the parts.
+        moved: called when rows have come out of the pipeline; `status` and `stages` tell how many.
+    """
+
+    manifest: Manifest
+    parts: Parts
+    pipeline: Pipeline
+    schema: pa.Schema
+    moved: Callable[[], None] = lambda: None
+    status: Counter[str] = field(default_factory=Counter)
+    _folder: tuple[int, int] | None = None
+
+    @classmethod
+    def open(cls, setup: WorkerSetup) -> Worker:
+        """Load the bundle onto the worker's device.
+
+        Raises:
+            BundleError, BackendError, MissingDependencyError: the bundle can't be run there.
+        """
+        config = setup.config
+        bundle = Bundle.open(config.bundle)
+        backend = create_backend(
+            bundle, backend=config.backend, device=setup.device, precision=setup.precision, threads=setup.threads
+        )
+        schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
+        pipeline = _pipeline(config, bundle, backend, setup.threads)
+        return cls(setup.manifest, Parts(config.out), pipeline, schema, _folder=_identity_of(setup.manifest.folder))
+
+    @property
+    def stages(self) -> StageCounts:
+        """Items and seconds per stage so far."""
+        return self.pipeline.stats.counts()
+
+    def run(self, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
+        """Score `chunks`, which are asked for as the pipeline has room, and commit each when its last row is scored.
+
+        `status` counts the rows since the last chunk that was yielded.
+
+        Raises:
+            PscrError: a part can't be written, or the images' folder has gone.
+            Exception: whatever a stage raised.
+        """
+        queries: list[Query] = []
+        with closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
+            for batch in batches:
+                queries += batch.queries
+                self.status.update(query.status.value for query in batch.queries)
+                if isinstance(batch.tag, _End):
+                    self._commit(batch.tag.chunk, queries)
+                    yield ChunkDone(batch.tag.chunk.index, batch.tag.rows, self.status)
+                    queries, self.status = [], Counter()
+                self.moved()
+
+    def _batches(self, chunks: Iterable[Chunk]) -> Iterator[MicroBatch]:
+        """Micro-batches that don't cross the borders of chunks: a row's neighbours, and so the last bit of its
+        score, depend on its chunk alone, not on which worker scores what after what.
+        """  # noqa: D205
+        reader = self.manifest.reader()
+        for chunk in chunks:
+            rows = _Counted(reader.read(chunk.rows))
+            yield from self.pipeline.micro_batches(_wanted(rows, chunk), tag=chunk)
+            yield MicroBatch([], tag=_End(chunk, rows.count))
+
+    def _commit(self, chunk: Chunk, queries: list[Query]) -> None:
+        if self.status[Status.MISSING] or self.status[Status.UNREADABLE]:
+            self._check_folder()
+        if not queries:
+            return
+        with self.pipeline.stats.sink.measure(len(queries)):
+            if chunk.again is None:
+                table = to_table(queries, self.schema)
+            else:
+                table = merge(self.parts.read(chunk.index), queries, self.schema)
+            self.parts.write(chunk.index, table)
+
+    def _check_folder(self) -> None:
+        """Raise PscrError if the images' folder has gone: else all the images left would be missing."""
+        if self._folder is not None and _identity_of(self.manifest.folder) != self._folder:
+            raise PscrError(
+                f"{self.manifest.folder}: the images' folder has gone, or another is in its place (an unmounted "
+                "disk?); bring it back and give the same command again to go on"
+            )
+
+
+class _Counted:
+    """Counts what passes."""
+
+    def __init__(self, queries: Iterator[Query]) -> None:
+        self._queries, self.count = queries, 0
+
+    def __iter__(self) -> Iterator[Query]:
+        for query in self._queries:
+            self.count += 1
+            yield query
+
+
+def _wanted(queries: Iterable[Query], chunk: Chunk) -> Iterator[Query]:
+    again = chunk.again
+    return (query for query in queries if again is None or again[query.row - chunk.rows.start])
+
+
+def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None) -> Pipeline:
+    sampling = bundle.info.sampling
+    decoding = DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images)
+    pipeline = Pipeline(
+        backend, sampling, decoding, batch_size=config.batch_size or backend.batch_size, features=config.features
+    )
+    if threads is not None:
+        pipeline.decode_threads = threads
+    return pipeline
+
+
+def _identity_of(folder: str) -> tuple[int, int] | None:
+    """Device and number of a folder; None if there is none (or none in particular)."""
+    try:
+        found = Path(folder).stat() if folder else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
