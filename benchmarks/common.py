@@ -18,8 +18,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pscr_engine.atomic import atomic_directory
-from pscr_engine.bundle import Bundle, write_contents
+from pscr_engine.bundle import Bundle, BundleInfo, write_contents
 from pscr_engine.host import usable_cpus
+from pscr_engine.sampling import Sampling
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
@@ -62,20 +63,22 @@ def untrained_bundle(backbone: str) -> Bundle:
     return Bundle.open(path)
 
 
-def answering_bundle(like: Bundle) -> Bundle:
+def answering_bundle(like: Bundle, patch_size: int = 224) -> Bundle:
     """A bundle whose graph looks at one byte per patch: what is left is everything but inference."""
-    path = CACHE / "answers.pscr"
+    path = CACHE / f"answers-{patch_size}.pscr"
     if not path.exists():
+        sampling = Sampling.create("ops", patch_size)
+        graphs = {"fp32": replace(like.info.graphs["fp32"], file="scorer.fp32.onnx")}
+        info = replace(like.info, patch_size=patch_size, sampling=sampling, graphs=graphs)
         with atomic_directory(path) as folder:
-            onnx.save(_answering_graph(like), folder / "scorer.fp32.onnx")
+            onnx.save(_answering_graph(info), folder / "scorer.fp32.onnx")
             shutil.copy(like.path / "exemplars.parquet", folder)
-            graph = replace(like.info.graphs["fp32"], file="scorer.fp32.onnx")
-            write_contents(folder, replace(like.info, graphs={"fp32": graph}), like.exemplars)
+            write_contents(folder, info, like.exemplars)
     return Bundle.open(path)
 
 
-def _answering_graph(like: Bundle) -> onnx.ModelProto:
-    P, D, C = like.info.patch_size, like.info.sampling.patches, like.info.feature_size
+def _answering_graph(info: BundleInfo) -> onnx.ModelProto:
+    P, D, C = info.patch_size, info.sampling.patches, info.feature_size
     constants = {
         "starts": np.zeros(4, np.int64),
         "ends": np.array([2**31, 1, 1, 1]),

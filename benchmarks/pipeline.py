@@ -38,8 +38,8 @@ METHOD = (
     "'session': ONNX Runtime fed ready patches. 'loop': fetch, decode, sample, infer, one image after another. "
     "'score': `pscr-engine score`, in its own processes, manifest to Parquet with fsync; its own figure, from before "
     "workers start to the last part. 'no inference': a graph that looks at one byte per patch, at batch 64, as a GPU "
-    "would take them, chunks of 1024; 'decoder': the decode stage alone, of bytes in memory; 'pillow': open from file, convert to RGB, make an "
-    "array, as the reference does; both in as many threads as there are cores."
+    "would take them, chunks of 1024; 'decoder': the decode stage alone, of bytes in memory; 'pillow': open from file, "
+    "convert to RGB, make an array, as the reference does; both in as many threads as there are cores."
 )
 
 

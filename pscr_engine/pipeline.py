@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Event
-from time import perf_counter
+from time import monotonic, perf_counter
 
-from spdl.pipeline import PipelineBuilder, PipelineFailure
+from spdl.pipeline import Pipeline as Threads
+from spdl.pipeline import PipelineBuilder
 
 from .backends.base import Backend
 from .host import usable_cpus
@@ -24,10 +25,11 @@ from .stages.sample import Sampler
 
 # Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
 _MICRO_BATCH_ROWS = 16
-# Reading ahead stops at this many bytes per micro-batch; the rest is read when it is decoded.
-_READ_AHEAD_BYTES = 64 * 2**20
+# A micro-batch holds this many bytes of images, and one image more: the rest is read when it is decoded.
+_HELD_BYTES = 64 * 2**20
 _FETCH_THREADS = 4
 _QUEUED_RESULTS = 2
+_DRAIN_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -70,11 +72,17 @@ class Pipeline:
                 yield from batch.queries
 
     def micro_batches(self, queries: Iterable[Query], tag: object = None) -> Iterator[MicroBatch]:
-        """`queries` in groups of `rows_per_micro_batch`; the last may be smaller."""
+        """`queries` in groups of `rows_per_micro_batch`; fewer at the end, or of large images that are in memory."""
         queries = iter(queries)
         while True:
+            group: list[Query] = []
             with self.stats.source.measure(0):
-                group = list(islice(queries, self.rows_per_micro_batch))
+                held = 0
+                for query in islice(queries, self.rows_per_micro_batch):
+                    group.append(query)
+                    held += query.bytes_held
+                    if held >= _HELD_BYTES:
+                        break
             if not group:
                 return
             self.stats.source.items += len(group)
@@ -88,22 +96,30 @@ class Pipeline:
         """
         stages = _Stages(self, Sampler(self.sampling, self.rows_per_micro_batch, self.decoding.max_pixels))
         builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
-        # Threads of their own, and one task more than threads: the next micro-batch is there when one is done.
+        # Stages in order have `concurrency` + 2 tasks under way; threads of their own limit how many run at once. One
+        # decoding task more than threads: the next micro-batch is there when one is done.
+        fetchers = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
         decoders = ThreadPoolExecutor(self.decode_threads, "decode")
         threads = (
             builder.add_source(stages.source(batches))
-            .pipe(stages.guarded(stages.fetch), name="fetch", concurrency=_FETCH_THREADS, output_order="input")
+            .pipe(
+                stages.guarded(stages.fetch),
+                name="fetch",
+                executor=fetchers,
+                concurrency=_FETCH_THREADS - 2,
+                output_order="input",
+            )
             .pipe(
                 stages.guarded(stages.decode_and_sample),
                 name="decode",
                 executor=decoders,
-                concurrency=self.decode_threads + 1,
+                concurrency=max(1, self.decode_threads - 1),
                 output_order="input",
             )
             .pipe(stages.guarded(stages.infer), name="infer")
             .add_sink(_QUEUED_RESULTS)
             .build(
-                num_threads=_FETCH_THREADS + 2,
+                num_threads=2,
                 max_failures=0,  # a stage that raises ends the run: nothing is ever dropped
                 use_thread_output_queue=True,
             )
@@ -111,14 +127,26 @@ class Pipeline:
         try:
             with threads.auto_stop():
                 try:
-                    yield from threads
+                    for batch in threads:
+                        if stages.errors:
+                            break
+                        yield batch
                 finally:
-                    stages.stopping.set()  # a slow network need not finish its micro-batch first
-        except PipelineFailure as failure:
-            # The library wraps what a stage raised; callers want the error itself.
-            raise (stages.errors or failure.exceptions)[0] from None
+                    stages.stopping.set()
+                    _drain(threads)
         finally:
-            decoders.shutdown(wait=True, cancel_futures=True)
+            for pool in (fetchers, decoders):
+                pool.shutdown(wait=True, cancel_futures=True)
+        if stages.errors:
+            raise stages.errors[0]
+
+
+def _drain(threads: Threads[MicroBatch]) -> None:
+    """Take what is still under way, so that no thread waits for room. A source that blocks gets only so long."""
+    deadline = monotonic() + _DRAIN_SECONDS
+    with suppress(EOFError, TimeoutError):
+        while True:
+            threads.get_item(timeout=max(0.01, deadline - monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,35 +159,45 @@ class _Stages:
     stopping: Event = field(default_factory=Event)
 
     def guarded(self, stage: Callable[[MicroBatch], MicroBatch]) -> Callable[[MicroBatch], MicroBatch]:
-        """`stage`, with what it raises kept in `errors`."""
+        """`stage`, which never raises: an error is kept in `errors`, and stops the source and all other work.
+
+        So that a run with an error ends as any other does, with the last micro-batch. (What a stage
+        raises reaches the threads' library as a failure to handle, and it doesn't always get that done.)
+        """
 
         def call(batch: MicroBatch) -> MicroBatch:
             try:
-                return stage(batch)
-            except BaseException as error:
-                self.errors.append(error)
-                # The library waits for ever on what is no Exception.
-                raise RuntimeError("a stage has failed") from error
+                return batch if self.stopping.is_set() else stage(batch)
+            except BaseException as error:  # noqa: BLE001 - raised again by `run_batches`
+                self.fail(error)
+                return batch
 
         return call
 
+    def fail(self, error: BaseException) -> None:
+        self.errors.append(error)
+        self.stopping.set()
+
     def source(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
-        """`batches`, with what they raise kept in `errors`."""
+        """`batches`, until one of the stages has failed."""
         try:
-            yield from batches
+            for batch in batches:
+                if self.stopping.is_set():
+                    return
+                yield batch
         except GeneratorExit:
             raise
-        except BaseException as error:
-            self.errors.append(error)
-            raise RuntimeError("the source has failed") from error
+        except BaseException as error:  # noqa: BLE001 - raised again by `run_batches`
+            self.fail(error)
+            yield MicroBatch([])  # to wake the consumer
 
     def fetch(self, batch: MicroBatch) -> MicroBatch:
         with self.pipeline.stats.fetch.measure(len(batch.queries)):
             held = 0
             for query in batch.queries:
-                if held < _READ_AHEAD_BYTES:
+                if held < _HELD_BYTES:
                     fetch(query)
-                    held += len(query.data or b"")
+                    held += query.bytes_held
         return batch
 
     def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:

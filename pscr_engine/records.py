@@ -73,6 +73,11 @@ class Query:
         """Whether nothing has gone wrong so far."""
         return self.status is Status.OK
 
+    @property
+    def bytes_held(self) -> int:
+        """Size of the image in memory, encoded or decoded."""
+        return len(self.data) if self.data is not None else 0 if self.pixels is None else self.pixels.nbytes
+
     def fail(self, status: Status, error: str) -> None:
         """Record why this image has no score, and let go of its bytes."""
         self.status = status

@@ -148,3 +148,11 @@ def test_a_consumer_that_stops_early_stops_the_threads():
     before = len(taken)
     time.sleep(0.3)
     assert len(taken) == before < 2000
+
+
+def test_large_images_in_memory_go_in_small_groups(monkeypatch):
+    monkeypatch.setattr(pipeline_module, "_HELD_BYTES", 10_000)
+    images = [Query(row, pixels=np.zeros((40, 40, 3), np.uint8)) for row in range(10)]  # 4,800 bytes each
+    p = pipeline()
+    assert [len(batch.queries) for batch in p.micro_batches(images)] == [3, 3, 3, 1]
+    assert [query.row for query in p.run(images)] == list(range(10))

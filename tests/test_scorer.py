@@ -1,10 +1,13 @@
 import io
+import itertools
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pscr_engine import Scorer, Status
+from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import BackendError, BundleError, UsageError
 from pscr_engine.sampling import content_digest
 
@@ -110,3 +113,46 @@ def test_what_this_host_cannot_run_is_refused(tiny, tmp_path):
     int8 = make_bundle(tmp_path / "int8.pscr", precisions=("int8",))
     with pytest.raises(BackendError, match="no precision that runs on a CPU, only int8"):
         Scorer.open(int8.path)
+
+
+def test_a_stream_without_end_is_scored_as_it_comes(tiny):
+    scorer = Scorer.open(tiny.path)
+    taken = []
+
+    def images():
+        for seed in itertools.count():
+            taken.append(seed)
+            yield pixels(40, 40, seed % 50)
+
+    scored = scorer.stream(images())
+    for seed in range(300):
+        assert next(scored).score == pytest.approx(expected_score(tiny, pixels(40, 40, seed % 50)), abs=1e-5)
+    assert len(taken) < 700  # it reads ahead, not away
+    scored.close()
+    time.sleep(0.3)
+    before = len(taken)
+    time.sleep(0.2)
+    assert len(taken) == before
+
+
+def test_a_stream_that_breaks_ends_with_its_error(tiny):
+    def images():
+        yield from (pixels(40, 40, seed) for seed in range(30))
+        raise ConnectionError("the queue is down")
+
+    with pytest.raises(ConnectionError, match="the queue is down"):
+        list(Scorer.open(tiny.path).stream(images()))
+    with pytest.raises(UsageError, match="batch_size 0"):
+        Scorer.open(tiny.path).stream([], batch_size=0)
+
+
+def test_score_manifest_reports_its_progress(tiny, tmp_path):
+    for index in range(100):
+        (tmp_path / f"{index:02d}.png").write_bytes(encoded(pixels(40, 40, index)))
+    seen = []
+    config = ScoreConfig(str(tmp_path / "*.png"), bundle=tiny.path, out=tmp_path / "out")
+    result = Scorer.score_manifest(config, seen.append)
+    assert (result.rows, result.failed, result.scored) == (100, 0, 100)
+    assert [snapshot.final for snapshot in seen[-2:]] == [False, True]
+    assert seen[-1].rows == seen[-1].total == 100
+    assert sorted(snapshot.rows for snapshot in seen) == [snapshot.rows for snapshot in seen]

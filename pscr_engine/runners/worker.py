@@ -19,7 +19,7 @@ from ..parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
 from ..stages.decode import DecodeOptions
-from ..stages.sink import merge, output_schema, to_table
+from ..stages.sink import in_order, merge, output_schema, to_table
 from ..stages.source import Manifest
 from .ledger import Chunk, ChunkDone
 
@@ -99,15 +99,17 @@ class Worker:
             PscrError: a part can't be written, or the images' folder has gone.
             Exception: whatever a stage raised.
         """
-        queries: list[Query] = []
+        # As tables at once: thousands of queries take many times the memory of their columns.
+        tables: list[pa.Table] = []
         with closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
             for batch in batches:
-                queries += batch.queries
-                self.status.update(query.status.value for query in batch.queries)
+                if batch.queries:
+                    tables.append(self._table(batch.queries))
+                    self.status.update(query.status.value for query in batch.queries)
                 if isinstance(batch.tag, _End):
-                    self._commit(batch.tag.chunk, queries)
+                    self._commit(batch.tag.chunk, tables)
                     yield ChunkDone(batch.tag.chunk.index, batch.tag.rows, self.status)
-                    queries, self.status = [], Counter()
+                    tables, self.status = [], Counter()
                 self.moved()
 
     def _batches(self, chunks: Iterable[Chunk]) -> Iterator[MicroBatch]:
@@ -120,17 +122,20 @@ class Worker:
             yield from self.pipeline.micro_batches(_wanted(rows, chunk), tag=chunk)
             yield MicroBatch([], tag=_End(chunk, rows.count))
 
-    def _commit(self, chunk: Chunk, queries: list[Query]) -> None:
+    def _table(self, queries: list[Query]) -> pa.Table:
+        with self.pipeline.stats.sink.measure(0):
+            return to_table(queries, self.schema)
+
+    def _commit(self, chunk: Chunk, tables: list[pa.Table]) -> None:
         if self.status[Status.MISSING] or self.status[Status.UNREADABLE]:
             self._check_folder()
-        if not queries:
+        if not tables:
             return
-        with self.pipeline.stats.sink.measure(len(queries)):
-            if chunk.again is None:
-                table = to_table(queries, self.schema)
-            else:
-                table = merge(self.parts.read(chunk.index), queries, self.schema)
-            self.parts.write(chunk.index, table)
+        with self.pipeline.stats.sink.measure(sum(table.num_rows for table in tables)):
+            part = in_order(tables)
+            if chunk.again is not None:
+                part = merge(self.parts.read(chunk.index), part)
+            self.parts.write(chunk.index, part)
 
     def _check_folder(self) -> None:
         """Raise PscrError if the images' folder has gone: else all the images left would be missing."""

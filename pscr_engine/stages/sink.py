@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,27 +36,31 @@ def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.S
     return pa.schema(fields)
 
 
-def to_table(queries: Iterable[Query], schema: pa.Schema) -> pa.Table:
-    """One row per query, sorted by `row`.
+def to_table(queries: Sequence[Query], schema: pa.Schema) -> pa.Table:
+    """One row per query."""
+    return pa.table([_column(field, queries) for field in schema], schema=schema)
+
+
+def in_order(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all `tables`, sorted by `row`.
 
     Raises:
         PscrError: a row is there twice.
     """
-    ordered = sorted(queries, key=lambda query: query.row)
-    for before, after in pairwise(ordered):
-        if before.row == after.row:
-            raise PscrError(f"row {after.row} came out of the pipeline twice")
-    return pa.table([_column(field, ordered) for field in schema], schema=schema)
+    table = pa.concat_tables(tables).combine_chunks().sort_by("row")
+    rows = table.column("row").to_numpy()
+    if (twice := rows[1:][rows[1:] == rows[:-1]]).size:
+        raise PscrError(f"row {twice[0]} came out of the pipeline twice")
+    return table
 
 
-def merge(table: pa.Table, retried: Iterable[Query], schema: pa.Schema) -> pa.Table:
-    """`table` with the rows of `retried` in place of those with the same `row`."""
-    fresh = to_table(retried, schema)
+def merge(table: pa.Table, fresh: pa.Table) -> pa.Table:
+    """`table` with the rows of `fresh` in place of those with the same `row`."""
     keep = pa.compute.invert(pa.compute.is_in(table.column("row"), value_set=fresh.column("row").combine_chunks()))
     return pa.concat_tables([table.filter(keep), fresh]).sort_by("row")
 
 
-def _column(field: pa.Field, queries: list[Query]) -> pa.Array:
+def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
     match field.name:
         case "path" | "error":
             return pa.array([_utf8(getattr(query, field.name)) for query in queries], field.type)
@@ -70,7 +73,7 @@ def _column(field: pa.Field, queries: list[Query]) -> pa.Array:
     return pa.array([getattr(query, field.name) for query in queries], field.type)
 
 
-def _features(field: pa.Field, queries: list[Query]) -> pa.Array:
+def _features(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
     C = field.type.list_size
     missing = np.zeros(C, np.float32)
     stacked = np.stack([missing if query.features is None else query.features for query in queries])

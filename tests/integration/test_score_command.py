@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -326,3 +327,50 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection)
 def test_the_bundle_on_disk_stays_as_it_was(cli, tmp_path, model, collection):
     cli("score", "--manifest", collection)
     assert Bundle.open(model.path).digest == model.digest
+
+
+@pytest.mark.parametrize("vanishing", ["renamed", "replaced by an empty folder"])
+def test_a_vanished_folder_is_one_line_and_can_be_resumed(cli, tmp_path, model, collection, vanishing):
+    """An unmounted disk must not make every image that is left a missing one."""
+    images = tmp_path / "images"
+    shutil.copytree(collection, images)
+    manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(4000)])
+    command = ["score", "--manifest", manifest, "--root", images, "--chunk-rows", "10"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while len(parts(tmp_path / "scores")) < 5:
+        assert process.poll() is None
+        time.sleep(0.005)
+    images.rename(tmp_path / "away")
+    if vanishing != "renamed":
+        images.mkdir()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1].startswith(f"error: {images}: the images' folder has gone")
+    assert all(row["status"] == "ok" for row in rows(tmp_path / "scores"))
+    if vanishing != "renamed":
+        images.rmdir()
+    (tmp_path / "away").rename(images)
+    outcome = cli(*command)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("4000 rows: 4000 ok")
+
+
+def test_a_read_only_folder_is_one_line():
+    """As another user, since root may write anywhere."""
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from pscr_engine.errors import OutputError\n"
+        "from pscr_engine.run_directory import RunDirectory\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "try: RunDirectory.open(Path(sys.argv[1]), {})\n"
+        "except OutputError as error: print(error)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        for place in (folder, f"{folder}/scores"):
+            outcome = subprocess.run([sys.executable, "-c", script, place], capture_output=True, text=True)
+            expected = f"{place}: can't write there (Permission denied); choose another --out\n"
+            assert outcome.stdout == expected, outcome.stderr

@@ -4,7 +4,7 @@ import pytest
 
 from pscr_engine.errors import PscrError
 from pscr_engine.records import Query, Status
-from pscr_engine.stages.sink import merge, output_schema, to_table
+from pscr_engine.stages.sink import in_order, merge, output_schema, to_table
 
 
 def scored(row, **fields):
@@ -18,7 +18,8 @@ def failed(row, **fields):
 
 
 def test_rows_are_sorted_and_typed():
-    table = to_table([scored(2, id=20), failed(0, id=None), scored(1, id=10)], output_schema(pa.int32(), None))
+    schema = output_schema(pa.int32(), None)
+    table = in_order([to_table([scored(2, id=20), failed(0, id=None)], schema), to_table([scored(1, id=10)], schema)])
     assert table.schema.names == [
         "row",
         "id",
@@ -40,20 +41,22 @@ def test_rows_are_sorted_and_typed():
 def test_features_are_a_list_of_fixed_size():
     first = scored(0)
     first.features = np.arange(3, dtype=np.float32)
-    table = to_table([first, failed(1)], output_schema(None, 3))
+    schema = output_schema(None, 3)
+    table = in_order([to_table([failed(1)], schema), to_table([first], schema)])
     assert table.column("features").to_pylist() == [[0, 1, 2], None]
     assert table.schema.field("features").type == pa.list_(pa.float32(), 3)
 
 
 def test_a_row_that_comes_twice_is_an_error():
+    tables = [to_table(queries, output_schema(None, None)) for queries in ([scored(3), scored(4)], [scored(3)])]
     with pytest.raises(PscrError, match="row 3 came out of the pipeline twice"):
-        to_table([scored(3), scored(4), scored(3)], output_schema(None, None))
+        in_order(tables)
 
 
 def test_merge_replaces_rows_in_place():
     schema = output_schema(None, None)
     before = to_table([scored(4), failed(5), failed(6)], schema)
-    after = merge(before, [scored(5)], schema)
+    after = merge(before, to_table([scored(5)], schema))
     assert after.column("row").to_pylist() == [4, 5, 6]
     assert after.column("status").to_pylist() == ["ok", "ok", "missing"]
     assert after.schema == schema

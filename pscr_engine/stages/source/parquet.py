@@ -88,13 +88,14 @@ class ParquetManifest(Manifest):
                 continue
             opened = _open(file)
             try:
-                for batch in opened.iter_batches(batch_size=65536, columns=columns):
+                for batch in opened.iter_batches(batch_size=8192, columns=columns):
                     for column in batch.columns:
                         digest.update(_content(column))
             except (pa.ArrowException, OSError) as error:
                 raise ManifestError(f"{file}: can't be read ({one_line(error, 200)})") from error
             finally:
                 opened.close()
+        pa.default_memory_pool().release_unused()
         return digest.hexdigest()
 
 

@@ -1,0 +1,239 @@
+"""`pscr-engine score` with several worker processes: deaths, faults, signals."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ..images import encoded, pixels
+from ..tiny import make_bundle
+
+ROWS = 2000
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a bundle, a manifest of 2,000 rows (some of which fail) and an uninterrupted run's output."""
+    folder = tmp_path_factory.mktemp("workers")
+    make_bundle(folder / "model.pscr")
+    for index in range(40):
+        (folder / f"{index:03d}.png").write_bytes(encoded(pixels(40 + index, 70, index)))
+    (folder / "037.png").write_bytes(b"broken")
+    names = [f"{row % 41:03d}.png" for row in range(ROWS)]  # 040.png is missing
+    (folder / "m.csv").write_text("path\n" + "\n".join(names) + "\n")
+    outcome = subprocess.run([*COMMAND, "--out", "whole"], cwd=folder, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    return folder
+
+
+COMMAND = [sys.executable, "-m", "pscr_engine", "score", "--manifest", "m.csv", "--chunk-rows", "20"]
+
+
+def rows(out):
+    return pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*.parquet"))).to_pylist()
+
+
+def start(place, out, *options, **environment):
+    return subprocess.Popen(
+        [*COMMAND, "--out", out, *options],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def workers_of(process):
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "worker_process" in line]
+
+
+def fault(folder, code):
+    """Python code that runs at the start of every process of the command."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_workers_write_the_same_bytes_as_one_process(place):
+    process = start(place, "two", "--devices", "cpu,cpu")
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stdout.startswith(f"{ROWS} rows: ")
+    for part in (place / "whole").glob("part-*.parquet"):
+        assert (place / "two" / part.name).read_bytes() == part.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_killed_at_random_moments_and_resumed(place, devices):
+    """25 times each, SIGKILL to the command itself. A run that gets done is checked, and another begun."""
+    expected, dice = rows(place / "whole"), random.Random(4)
+    kills, finished, out = 0, 0, place / f"killed-{devices}"
+    while kills < 25:
+        process = start(place, out, "--devices", devices)
+        try:
+            process.communicate(timeout=dice.uniform(0.2, 2.2))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0
+        assert rows(out) == expected
+        finished += 1
+        for file in out.iterdir():
+            file.unlink()
+    process = start(place, out, "--devices", devices)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert rows(out) == expected
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_moments(place):
+    """25 SIGKILLs to worker processes: others take over, and nothing is lost or there twice."""
+    expected, dice = rows(place / "whole"), random.Random(5)
+    kills, out = 0, place / "bereft"
+    while kills < 25:
+        process = start(place, out, "--devices", "cpu,cpu")
+        while process.poll() is None:
+            time.sleep(dice.uniform(0.05, 0.8))
+            victims = workers_of(process)
+            if victims and process.poll() is None:
+                os.kill(dice.choice(victims), signal.SIGKILL)
+                kills += 1
+        _, stderr = process.communicate()
+        if process.returncode == 0:
+            assert rows(out) == expected
+            for file in out.iterdir():
+                file.unlink()
+        else:  # two deaths on one chunk, or three while starting, end a run in one line; the next goes on
+            assert process.returncode == 1
+            assert "Traceback" not in stderr
+    process = start(place, out, "--devices", "cpu,cpu")
+    process.communicate(timeout=60)
+    assert rows(out) == expected
+
+
+def test_a_killed_worker_is_replaced(place):
+    slow = fault(
+        place / "slow",
+        "import pscr_engine.pipeline as p, time\n"
+        "def infer(*arguments, original=p.infer, **options):\n"
+        "    time.sleep(0.002)\n"
+        "    original(*arguments, **options)\n"
+        "p.infer = infer\n",
+    )
+    process = start(place, "replaced", "--devices", "cpu,cpu", **slow)
+    while len(list((place / "replaced").glob("part-*"))) < 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "(cpu) has died (signal SIGKILL): its chunks are given out again" in stderr
+    assert rows(place / "replaced") == rows(place / "whole")
+
+
+def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
+    """A decoder that crashes the process: the rows are named, and the run can be resumed."""
+    deadly = fault(
+        place / "deadly",
+        "import os, pscr_engine.pipeline as p\n"
+        "def decode(query, options, original=p.decode):\n"
+        "    os.abort() if query.row == 777 else original(query, options)\n"
+        "p.decode = decode\n",
+    )
+    begun = time.monotonic()
+    process = start(place, "deadly-out", "--devices", "cpu,cpu", **deadly)
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 30
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1].startswith("error: rows 760 to 779 (chunk 38) have killed a worker 2 times")
+    assert "Traceback" not in stderr
+    process = start(place, "deadly-out", "--devices", "cpu,cpu")
+    process.communicate(timeout=60)
+    assert rows(place / "deadly-out") == rows(place / "whole")
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+@pytest.mark.parametrize("stage", ["source", "fetch", "decode", "sample", "infer", "sink"])
+def test_a_fault_in_any_stage_ends_the_run_with_its_traceback(place, tmp_path, stage, devices):
+    target = {
+        "source": "pscr_engine.stages.source.base.QueryMaker.make",
+        "fetch": "pscr_engine.pipeline.fetch",
+        "decode": "pscr_engine.pipeline.decode",
+        "sample": "pscr_engine.stages.sample.Sampler.sample",
+        "infer": "pscr_engine.pipeline.infer",
+        "sink": "pscr_engine.runners.worker.to_table",
+    }[stage]
+    injected = fault(
+        tmp_path / "fault",
+        "import importlib, itertools, unittest.mock, pkgutil\n"
+        f"target = {target!r}\n"
+        "owner, name = target.rsplit('.', 1)\n"
+        "owner = pkgutil.resolve_name(owner)\n"
+        "original, calls = getattr(owner, name), itertools.count()\n"
+        "def fault(*arguments, **options):\n"
+        "    if next(calls) == 30: raise ArithmeticError('injected')\n"
+        "    return original(*arguments, **options)\n"
+        "setattr(owner, name, fault)\n",
+    )
+    begun = time.monotonic()
+    process = start(place, tmp_path / "out", "--devices", devices, **injected)
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 1
+    assert "Traceback" in stderr
+    assert "in fault" in stderr  # where it was raised
+    assert "ArithmeticError: injected" in stderr
+    process = start(place, tmp_path / "out", "--devices", devices)
+    process.communicate(timeout=60)
+    assert rows(tmp_path / "out") == rows(place / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_stops_the_workers_too(place, tmp_path, number):
+    process = start(place, tmp_path / "out", "--devices", "cpu,cpu")
+    while not list((tmp_path / "out").glob("part-*")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    workers = workers_of(process)
+    assert len(workers) == 2
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == 130
+    assert stderr.endswith("interrupted; give the same command again to go on\n")
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+    assert [file.name for file in (tmp_path / "out").glob(".*")] == [".lock"]
+
+
+def test_workers_of_a_killed_run_are_gone_at_once(place, tmp_path):
+    process = start(place, tmp_path / "out", "--devices", "cpu,cpu")
+    while not (workers := workers_of(process)):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 2
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_worker_that_cannot_start_is_one_line(place, tmp_path):
+    broken = fault(tmp_path / "broken", "import os, sys\nif 'worker_process' in ' '.join(sys.orig_argv): os._exit(7)\n")
+    process = start(place, tmp_path / "out", "--devices", "cpu,cpu", **broken)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1] == "error: the worker for cpu died 3 times while starting (exit code 7)"
+    assert "Traceback" not in stderr

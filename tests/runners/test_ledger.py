@@ -1,0 +1,78 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pscr_engine.errors import WorkerError
+from pscr_engine.runners.ledger import ChunkDone, Ledger
+
+
+def rows_in(chunk, total):
+    return max(0, min(chunk.rows.stop, total) - chunk.rows.start)
+
+
+def finish(ledger, chunk, total):
+    ledger.done(ChunkDone(chunk.index, rows_in(chunk, total), Counter()))
+
+
+@given(
+    total=st.integers(0, 60),
+    chunk_rows=st.integers(1, 9),
+    known=st.sampled_from(["exactly", "at most", "no"]),
+    data=st.data(),
+)
+def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
+    """Workers take, finish and die in any order; every chunk with rows is finished exactly once."""
+    end = {"exactly": total, "at most": total + data.draw(st.integers(0, 20)), "no": None}[known]
+    chunks = -(-total // chunk_rows)
+    parts = set(data.draw(st.lists(st.integers(0, chunks - 1)))) if chunks else set()
+    ledger = Ledger(chunk_rows, frozenset(parts), end=end, strikes=10**9)
+    if parts:
+        ledger.count_parts(min(total, (max(parts) + 1) * chunk_rows) - max(parts) * chunk_rows)
+    finished, workers = [], [[], [], []]
+    while not ledger.finished:
+        at = workers[data.draw(st.integers(0, 2))]
+        action = data.draw(st.sampled_from(["take", "take", "finish", "finish", "die"]))
+        if action == "take" and len(at) < 2:
+            chunk = ledger.take(idle=not at)
+            if chunk is not None:
+                assert not chunk.suspect or not at
+                at.append(chunk)
+        elif action == "finish" and at:
+            chunk = at.pop(0)
+            finish(ledger, chunk, total)
+            if rows_in(chunk, total):
+                finished.append(chunk.index)
+        elif action == "die":
+            ledger.lost([chunk.index for chunk in at])
+            at.clear()
+    assert sorted([*finished, *parts]) == list(range(chunks))
+    assert ledger.rows == total
+
+
+def test_a_chunk_that_kills_two_workers_is_named():
+    ledger = Ledger(10, end=100)
+    first, second = ledger.take(), ledger.take()
+    ledger.lost([first.index, second.index])
+    assert ledger.take(idle=False) is None  # whoever gets a suspect gets nothing else
+    suspect = ledger.take()
+    assert suspect.suspect
+    assert suspect.index == 0
+    finish(ledger, suspect, 100)
+    other = ledger.take()
+    assert (other.index, other.suspect) == (1, True)
+    with pytest.raises(WorkerError, match=r"rows 10 to 19 \(chunk 1\) have killed a worker 2 times"):
+        ledger.lost([other.index])
+
+
+def test_only_failed_rows_of_a_part_are_asked_for():
+    mask = np.array([False, True])
+    ledger = Ledger(2, frozenset({0, 1, 2}), {1: mask}, 6)
+    chunk = ledger.take()
+    assert (chunk.index, list(chunk.rows)) == (1, [2, 3])
+    assert chunk.again is mask
+    ledger.done(ChunkDone(1, 2, Counter()))
+    assert ledger.take() is None
+    assert ledger.finished
