@@ -1,0 +1,185 @@
+"""What the engine needs of a GPU, as plain integers: addresses and handles that any library takes.
+
+Implemented by PyCUDA (`pycuda_device`), in the device's primary context, which ONNX Runtime, PyTorch
+and nvImageCodec share; it is made current in the thread that asks.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, MissingDependencyError, one_line
+
+
+class DeviceBuffer(Protocol):
+    """Memory on the device.
+
+    Attributes:
+        address: where it is, aligned to 256 bytes.
+        nbytes: its size.
+    """
+
+    address: int
+    nbytes: int
+
+    def free(self) -> None:
+        """Give it back. It must not be in use."""
+        ...
+
+
+class PinnedBuffer(Protocol):
+    """Page-locked memory of the host: copies to and from it run beside the processor.
+
+    Attributes:
+        array: uint8 [nbytes], the memory itself.
+        address: where it is.
+    """
+
+    array: NDArray[np.uint8]
+    address: int
+
+    def free(self) -> None:
+        """Give it back. It must not be in use."""
+        ...
+
+
+class Stream(Protocol):
+    """Work in order, beside other streams.
+
+    Attributes:
+        handle: CUstream as an integer; never 0, the default stream, which waits for all others.
+    """
+
+    handle: int
+
+    def synchronize(self) -> None:
+        """Wait until its work is done."""
+        ...
+
+
+class Event(Protocol):
+    """A point in a stream's work."""
+
+    def record(self, stream: Stream) -> None:
+        """Set it to the end of what `stream` has to do now."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until it is reached."""
+        ...
+
+    def block(self, stream: Stream) -> None:
+        """Have `stream` wait for it, without the host."""
+        ...
+
+
+class Kernel(Protocol):
+    """A function on the device."""
+
+    def launch(self, grid: tuple[int, int, int], block: int, stream: Stream, *arguments: int) -> None:
+        """Start it. `arguments` are as the kernel's `signature` says."""
+        ...
+
+
+class Device(Protocol):
+    """One GPU, through its primary context.
+
+    Attributes:
+        index: as in "cuda:INDEX".
+        name: of the product, "NVIDIA H200" for example.
+        compute_capability: (9, 0) for example.
+        driver: version of CUDA that the driver supports, 13000 for 13.0.
+    """
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    driver: int
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the device current in this thread while the body runs. All other methods need that."""
+        ...
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes free and bytes in all."""
+        ...
+
+    def stream(self) -> Stream:
+        """A new stream that does not wait for the default stream."""
+        ...
+
+    def event(self) -> Event:
+        """A new event, without timing."""
+        ...
+
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        """Memory on the device.
+
+        Raises:
+            DeviceMemoryError: there is not enough.
+        """
+        ...
+
+    def pinned(self, nbytes: int) -> PinnedBuffer:
+        """Page-locked memory of the host."""
+        ...
+
+    def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream) -> None:
+        """Begin to copy the first `nbytes` of `source` to `address`."""
+        ...
+
+    def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream) -> None:
+        """Begin to copy `nbytes` from `address` to the beginning of `target`."""
+        ...
+
+    def kernel(self, image: bytes, name: str, signature: str) -> Kernel:
+        """Load a function of a fatbin, a cubin or PTX.
+
+        Args:
+            image: the file's content.
+            name: of the function.
+            signature: one letter per argument: "P" an address, "i" an int32.
+        """
+        ...
+
+
+class DeviceMemoryError(BackendError):
+    """The device has too little memory for what was asked."""
+
+
+def open_device(index: int = 0) -> Device:
+    """Open a GPU.
+
+    Args:
+        index: which one, from 0.
+
+    Raises:
+        MissingDependencyError: PyCUDA is not installed.
+        BackendError: no driver, an old driver, or no such GPU.
+    """
+    try:
+        from .pycuda_device import PyCudaDevice
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(str(error.name), "scoring on a GPU", "gpu") from error
+    except ImportError as error:  # installed, but without the driver's library, which it is linked with
+        raise BackendError(no_driver(one_line(error, 120))) from error
+    return PyCudaDevice.open(index)
+
+
+def no_driver(reason: str) -> str:
+    """What to say when CUDA does not start."""
+    return (
+        f"no usable NVIDIA driver ({reason}): install a driver of release 580 or later and see that nvidia-smi "
+        "works, or score on the CPU with --devices cpu"
+    )
+
+
+def require_index(index: int, count: int) -> None:
+    """Raise BackendError unless there is a GPU `index`."""
+    if index >= count:
+        names = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
+        raise BackendError(f"cuda:{index}: no such GPU here (there is {names})")

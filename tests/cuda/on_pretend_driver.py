@@ -1,0 +1,126 @@
+"""Run by test_pycuda_device.py in a process of its own: the real PyCUDA, a pretend driver, the kernel built by g++.
+
+python -m tests.cuda.on_pretend_driver CHECK PYCUDA FOLDER
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pscr_engine.cuda.device import DeviceMemoryError, open_device
+from pscr_engine.errors import BackendError
+from pscr_engine.sampling import Sampling
+
+from . import host_kernel, pretend_driver
+
+
+def patches(driver: ctypes.CDLL, folder: Path) -> None:
+    """Images of several sizes to the device, one launch, patches back: equal to the host's."""
+    from pscr_engine.cuda.sampler import KERNEL, DeviceImage, DeviceSampler, Tables
+
+    kernel, launches = host_kernel.build(folder), []
+
+    @pretend_driver.LAUNCHED
+    def launched(name, gx, gy, gz, block, arguments, nbytes):
+        assert (name, gz, nbytes) == (KERNEL.encode(), 1, 40)
+        *addresses, size, per_image = struct.unpack("QQQQii", ctypes.string_at(arguments, nbytes))
+        kernel.run(gx, gy, block, *map(ctypes.c_void_p, addresses), size, per_image)
+        launches.append(gy)
+
+    driver.pretend_launched(launched)
+    device = open_device(0)
+    assert (device.name, device.compute_capability, device.driver) == ("pretended GPU", (9, 0), 13000)
+    sampling = Sampling.create("ops", 32)
+    dice = np.random.default_rng(0)
+    with device.current():
+        stream, done = device.stream(), device.event()
+        assert stream.handle > 0
+        sampler = DeviceSampler(device, sampling, 4)
+        out = device.allocate(4 * 9 * 32 * 32 * 3)
+        back = device.pinned(out.nbytes)
+        assert out.address % 256 == 0
+        for sizes in ([(40, 50), (64, 64), (20, 90), (32, 32)], [(10, 10)]):
+            images, buffers, expected = [], [], []
+            for height, width in sizes:
+                pixels = dice.integers(0, 256, (height, width, 3), np.uint8)
+                staged, buffer = device.pinned(pixels.nbytes), device.allocate(pixels.nbytes)
+                staged.array[:] = pixels.reshape(-1)
+                device.copy_to_device(buffer.address, staged, pixels.nbytes, stream)
+                stream.synchronize()
+                staged.free()
+                buffers.append(buffer)
+                images.append(DeviceImage(buffer.address, 3 * width, height, width))
+                expected.append(np.empty((9, 32, 32, 3), np.uint8))
+                sampling.sample(pixels, expected[-1])
+            sampler.launch(Tables.build(images, sampling), out.address, stream)
+            nbytes = len(images) * 9 * 32 * 32 * 3
+            device.copy_to_host(back, out.address, nbytes, stream)
+            done.record(stream)
+            done.synchronize()
+            np.testing.assert_array_equal(back.array[:nbytes], np.concatenate(expected).reshape(-1))
+            for buffer in buffers:
+                buffer.free()
+        with pytest.raises(ValueError, match=r"only \d+ fit"):
+            wide = DeviceImage(out.address, 3 * 4000, 1, 4000)
+            sampler.launch(Tables.build([wide] * 4, sampling), out.address, stream)
+        assert launches == [36, 9]
+        sampler.free()
+        out.free()
+        back.free()
+    assert driver.pretend_allocations() == 0, "buffers were left behind"
+
+
+def threads(driver: ctypes.CDLL, folder: Path) -> None:
+    """A device is current only in the thread, and only while it says so."""
+    device, seen = open_device(0), []
+
+    def work() -> None:
+        with device.current():
+            seen.append(device.memory())
+
+    import pycuda.driver as cuda
+
+    with pytest.raises(cuda.LogicError):
+        device.allocate(16)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(1 << 33, 1 << 33)]
+    with device.current():
+        device.allocate(16).free()
+    with pytest.raises(cuda.LogicError):
+        device.allocate(16)
+
+
+def refusals(driver: ctypes.CDLL, folder: Path) -> None:
+    """Each is one line that says what to do."""
+    driver.pretend_limit(ctypes.c_long(1000))
+    device = open_device(0)
+    with device.current(), pytest.raises(DeviceMemoryError, match=r"pretended GPU: .* use a smaller --batch-size"):
+        device.allocate(5000)
+    with pytest.raises(BackendError, match=r"cuda:3: no such GPU here \(there is cuda:0\)"):
+        open_device(3)
+    driver.pretend_devices(0)
+    with pytest.raises(BackendError, match=r"cuda:0: no such GPU here \(there is none\)"):
+        open_device(0)
+    driver.pretend_devices(-1)
+    with pytest.raises(BackendError, match=r"no usable NVIDIA driver \(.*nvidia-smi works"):
+        open_device(0)
+
+
+if __name__ == "__main__":
+    check, pycuda, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    sys.path.append(str(pycuda))
+    if check == "no_driver":
+        with pytest.raises(BackendError, match=r"no usable NVIDIA driver \(libcuda\.so\.1.*--devices cpu"):
+            open_device(0)
+    else:
+        globals()[check](pretend_driver.install(pycuda, folder), folder)
+    print("passed", check)

@@ -1,0 +1,128 @@
+"""A pretend libcuda.so.1, with which the real PyCUDA runs on a machine without a GPU.
+
+Device memory is host memory, copies are memcpy, streams and events are done at once, and a launch
+is handed to a Python callback. It does not show races, missing synchronisation or device code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+_SOURCE = r"""
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+typedef int Result;
+typedef uint64_t Address;
+struct Function { char name[128]; };
+typedef void (*Launched)(const char *name, unsigned, unsigned, unsigned, unsigned, const void *arguments, size_t bytes);
+static Launched launched;
+static long allocations, limit_bytes = 1L << 33;
+static __thread void *current;
+static int context, devices = 1;
+
+void pretend_launched(Launched callback) { launched = callback; }
+void pretend_devices(int count) { devices = count; }
+void pretend_limit(long bytes) { limit_bytes = bytes; }
+long pretend_allocations(void) { return allocations; }
+
+static Result handle(void **out) { *out = calloc(1, 64); return 0; }
+static Result memory(Address *out, size_t bytes) {
+  void *block;
+  if (!current) return 201;
+  if ((long)bytes > limit_bytes || posix_memalign(&block, 256, bytes)) return 2;
+  memset(block, 0xA5, bytes);
+  *out = (Address)(uintptr_t)block;
+  allocations++;
+  return 0;
+}
+Result cuInit(unsigned flags) { return devices < 0 ? 100 : 0; }
+Result cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+Result cuGetErrorString(Result error, const char **text) { *text = "pretended error"; return 0; }
+Result cuDeviceGetCount(int *count) { *count = devices; return 0; }
+Result cuDeviceGet(int *device, int index) { *device = index; return index < devices ? 0 : 101; }
+Result cuDeviceGetName(char *name, int bytes, int device) { snprintf(name, bytes, "pretended GPU"); return 0; }
+Result cuDeviceComputeCapability(int *major, int *minor, int device) { *major = 9; *minor = 0; return 0; }
+Result cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)limit_bytes; return 0; }
+Result cuDeviceGetAttribute(int *value, int attribute, int device) {
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 1024;
+  return 0;
+}
+Result cuDevicePrimaryCtxRetain(void **out, int device) { *out = &context; return 0; }
+Result cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
+Result cuCtxPushCurrent_v2(void *pushed) { current = pushed; return 0; }
+Result cuCtxPopCurrent_v2(void **out) { if (out) *out = current; current = 0; return 0; }
+Result cuCtxGetDevice(int *device) { *device = 0; return current ? 0 : 201; }
+Result cuCtxGetApiVersion(void *asked, unsigned *version) { *version = 13000; return 0; }
+Result cuCtxSynchronize(void) { return 0; }
+Result cuCtxDetach(void *detached) { return 0; }
+Result cuMemAlloc_v2(Address *out, size_t bytes) { return memory(out, bytes); }
+Result cuMemFree_v2(Address address) { free((void *)(uintptr_t)address); allocations--; return 0; }
+Result cuMemGetInfo_v2(size_t *left, size_t *total) { *left = *total = (size_t)limit_bytes; return 0; }
+Result cuMemHostAlloc(void **out, size_t bytes, unsigned flags) { return memory((Address *)out, bytes); }
+Result cuMemFreeHost(void *block) { free(block); allocations--; return 0; }
+Result cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *stream) {
+  memcpy((void *)(uintptr_t)to, from, bytes);
+  return 0;
+}
+Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *stream) {
+  memcpy(to, (void *)(uintptr_t)from, bytes);
+  return 0;
+}
+Result cuStreamCreate(void **out, unsigned flags) { return flags == 1 ? handle(out) : 1; }
+Result cuStreamDestroy_v2(void *stream) { free(stream); return 0; }
+Result cuStreamSynchronize(void *stream) { return 0; }
+Result cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return 0; }
+Result cuEventCreate(void **out, unsigned flags) { return handle(out); }
+Result cuEventDestroy_v2(void *event) { free(event); return 0; }
+Result cuEventRecord(void *event, void *stream) { return 0; }
+Result cuEventSynchronize(void *event) { return 0; }
+Result cuModuleLoadDataEx(void **out, const void *image, unsigned n, void *options, void *values) {
+  return handle(out);
+}
+Result cuModuleUnload(void *module) { free(module); return 0; }
+Result cuModuleGetFunction(void **out, void *module, const char *name) {
+  struct Function *function = calloc(1, sizeof *function);
+  strncpy(function->name, name, sizeof function->name - 1);
+  *out = function;
+  return 0;
+}
+Result cuFuncSetBlockShape(void *function, int x, int y, int z) { return 0; }
+Result cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                      unsigned bz, unsigned shared, void *stream, void **params, void **extra) {
+  const void *arguments = 0;
+  size_t bytes = 0;
+  if (!current) return 201;
+  if (!gx || !gy || !gz || !bx || gy > 65535 || gz > 65535 || bx * by * bz > 1024) return 1;
+  for (int i = 0; extra && extra[i]; i += 2) {
+    if ((uintptr_t)extra[i] == 1) arguments = extra[i + 1];
+    if ((uintptr_t)extra[i] == 2) bytes = *(size_t *)extra[i + 1];
+  }
+  if (launched) launched(function->name, gx, gy, gz, bx, arguments, bytes);
+  return 0;
+}
+"""
+
+LAUNCHED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *[ctypes.c_uint] * 4, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def install(pycuda: Path, folder: Path) -> ctypes.CDLL:
+    """Compile the driver with all that PyCUDA's extension needs, and load it.
+
+    What it does not pretend fails with CUDA's error 801, "not supported".
+    """
+    extension = next((pycuda / "pycuda").glob("_driver*.so"))
+    listed = subprocess.run(["nm", "-D", "--undefined-only", extension], check=True, capture_output=True, text=True)
+    needed = set(re.findall(r" U (cu[A-Z]\w+)", listed.stdout)) - set(
+        re.findall(r"^Result (cu\w+)", _SOURCE, re.MULTILINE)
+    )
+    source = folder / "pretend.c"
+    source.write_text(_SOURCE + "".join(f"Result {name}(void) {{ return 801; }}\n" for name in sorted(needed)))
+    library = folder / "libcuda.so.1"
+    flags = ["-shared", "-fPIC", "-O1", "-w", "-Wl,-soname,libcuda.so.1"]
+    subprocess.run(["cc", *flags, "-o", library, source], check=True)
+    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
