@@ -56,6 +56,8 @@ class ScoreConfig:
     max_failure_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("bundle", "out"):  # text is welcome, too
+            object.__setattr__(self, name, Path(getattr(self, name)))
         if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:
             raise UsageError(f"--batch-size {self.batch_size}: must be from 1 to {_MAX_BATCH_SIZE}")
         if self.chunk_rows is not None and self.chunk_rows < 1:

@@ -20,7 +20,8 @@ def resolve_devices(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in KINDS:
             raise UsageError(
-                f"--devices {text}: {name!r} is no device; this version of pscr-engine runs on {', '.join(KINDS)} only"
+                f"--devices {text!r}: {name!r} is no device; this version of pscr-engine runs on "
+                f"{', '.join(KINDS)} only"
             )
     if len(names) > _MAX_WORKERS:
         raise UsageError(f"--devices: {len(names)} workers are more than {_MAX_WORKERS}")

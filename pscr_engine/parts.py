@@ -47,8 +47,9 @@ class Parts:
             PscrError: the file system refuses.
         """
         try:
-            with atomic_file(self.path(index)) as temporary:
-                pq.write_table(table, temporary, compression="zstd")
+            # Through open files: Arrow takes only names that are UTF-8.
+            with atomic_file(self.path(index)) as temporary, temporary.open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
         except OSError as error:
             raise PscrError(
                 f"{self.path(index)}: can't be written ({_reason(error)}); "
@@ -62,7 +63,8 @@ class Parts:
             OutputError: it can't be read.
         """
         try:
-            return pq.read_table(self.path(index), columns=columns)
+            with self.path(index).open("rb") as file:
+                return pq.read_table(file, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
 
@@ -73,7 +75,8 @@ class Parts:
             OutputError: it can't be read.
         """
         try:
-            return int(pq.read_metadata(self.path(index)).num_rows)
+            with self.path(index).open("rb") as file:
+                return int(pq.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
 

@@ -62,20 +62,30 @@ class RunDirectory:
             if RUN_FILE not in os.listdir(path):
                 _refuse_foreign(path)
             lock = _lock(path)
-            existing = sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK_FILE)
-            _remove_partial(path)
-            if overwrite:
-                ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or is_part(name)]
-                # run.json goes last: a crash in between leaves a folder that is still recognised.
-                for name in sorted(ours, key=lambda name: name == RUN_FILE):
-                    (path / name).unlink()
-                fsync_directory(path)
-            elif RUN_FILE in existing:
-                return cls(path, _same_run(path, run), lock)
-            with atomic_file(path / RUN_FILE) as temporary:
-                temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{path}: can't write there ({error.strerror}); choose another --out") from error
+            raise _unwritable(path, error) from error
+        try:
+            return cls._claimed(path, run, lock, overwrite=overwrite)
+        except BaseException as error:
+            lock.close()
+            if isinstance(error, OSError):
+                raise _unwritable(path, error) from error
+            raise
+
+    @classmethod
+    def _claimed(cls, path: Path, run: Mapping[str, Any], lock: IO[str], *, overwrite: bool) -> RunDirectory:
+        existing = sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK_FILE)
+        _remove_partial(path)
+        if overwrite:
+            ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or is_part(name)]
+            # run.json goes last: a crash in between leaves a folder that is still recognised.
+            for name in sorted(ours, key=lambda name: name == RUN_FILE):
+                (path / name).unlink()
+            fsync_directory(path)
+        elif RUN_FILE in existing:
+            return cls(path, _same_run(path, run), lock)
+        with atomic_file(path / RUN_FILE) as temporary:
+            temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
         return cls(path, run, lock)
 
     @property
@@ -133,6 +143,10 @@ class RunDirectory:
         with atomic_file(self.path / SUCCESS_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return content
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: can't write there ({error.strerror}); choose another --out")
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -156,3 +156,30 @@ def test_large_images_in_memory_go_in_small_groups(monkeypatch):
     p = pipeline()
     assert [len(batch.queries) for batch in p.micro_batches(images)] == [3, 3, 3, 1]
     assert [query.row for query in p.run(images)] == list(range(10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["fetch", "decode", "infer"])
+def test_no_fault_hangs_wherever_it_strikes(monkeypatch, stage):
+    """Queues are short, and the stages before the fault may be full or empty: a race, so it is tried often."""
+    original, data = getattr(pipeline_module, stage), grey(5)
+    for strike in range(0, 190, 6):
+        calls, raised = itertools.count(), []
+
+        def fault(*args, calls=calls, strike=strike, **options):
+            if next(calls) == min(strike, 40 if stage == "infer" else 190):
+                raise ArithmeticError("injected")
+            return original(*args, **options)
+
+        def run(raised=raised):
+            try:
+                list(pipeline().run(Query(row, data=data) for row in range(200)))
+            except ArithmeticError as error:
+                raised.append(error)
+
+        monkeypatch.setattr(pipeline_module, stage, fault)
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(timeout=20)
+        assert not thread.is_alive(), f"hangs at {strike}"
+        assert raised

@@ -111,3 +111,12 @@ def test_success_is_not_believed_when_a_part_has_gone(tmp_path):
     assert directory.success() is not None
     directory.parts.path(0).unlink()
     assert directory.success() is None
+
+
+def test_a_refusal_lets_go_of_the_folder(tmp_path):
+    write_one_part(tmp_path)
+    other = {"identity": {**RUN["identity"], "bundle": "other"}}
+    with pytest.raises(OutputError) as kept:  # and with it, its frames
+        RunDirectory.open(tmp_path, other)
+    RunDirectory.open(tmp_path, other, overwrite=True).close()
+    assert kept.value

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
+
+from ..errors import PscrError
 
 _LOGGERS = ("pscr_engine", "pscr_export", "pscr_training")
 _json = False
@@ -16,8 +20,7 @@ def configure(*, as_json: bool) -> None:
     """Send the log to stderr, as text or as JSON."""
     global _json
     _json = as_json
-    handler = _JsonHandler() if as_json else logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Handler()
     # The pipeline's library would print every error that we report ourselves.
     logging.getLogger("spdl").addHandler(logging.NullHandler())
     for name in _LOGGERS:
@@ -32,15 +35,41 @@ def error(text: str, *, prefix: str = "error: ") -> None:
     if _json:
         event("error", message=text)
     else:
-        print(prefix + text, file=sys.stderr, flush=True)
+        say(prefix + text)
+
+
+def say(text: str) -> None:
+    """Write a line to stderr. If nobody reads it any more, that is no reason to stop."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def result(text: str) -> None:
+    """Write what a command was asked for to stdout. A reader that has gone (`| head`) has had enough.
+
+    Raises:
+        PscrError: stdout can't be written.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        print(text, flush=True)
+    except OSError as problem:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - what is left in the buffer goes there
+        if not isinstance(problem, BrokenPipeError):
+            raise PscrError(f"can't write to stdout ({problem.strerror}), but the work is done:\n{text}") from problem
 
 
 def event(name: str, **facts: Any) -> None:
     """Write one JSON object: the time, the event's name, its facts."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    print(json.dumps({"time": now, "event": name, **facts}), file=sys.stderr, flush=True)
+    say(json.dumps({"time": now, "event": name, **facts}))
 
 
-class _JsonHandler(logging.Handler):
+class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        event("log", level=record.levelname.lower(), message=record.getMessage())
+        if _json:
+            event("log", level=record.levelname.lower(), message=record.getMessage())
+        else:
+            say(record.getMessage())

@@ -24,7 +24,7 @@ def progress(unit: str) -> Iterator[Report]:
     Args:
         unit: what is counted, "images" for example.
     """
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         with _bar(unit) as report:
             yield report
     else:

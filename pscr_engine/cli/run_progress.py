@@ -19,11 +19,11 @@ def run_progress(*, as_json: bool) -> Iterator[Progress]:
     """Show the snapshots that are given to what this yields."""
     if as_json:
         yield _every(_LINE_SECONDS, _json_event, last=True)
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         with _bar() as show:
             yield show
     else:
-        yield _every(_LINE_SECONDS, lambda snapshot: print(describe(snapshot), file=sys.stderr, flush=True))
+        yield _every(_LINE_SECONDS, lambda snapshot: logs.say(describe(snapshot)))
 
 
 def describe(snapshot: Snapshot) -> str:

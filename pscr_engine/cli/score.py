@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from PIL import Image
 
 from ..backends.registry import BACKENDS
 from ..bundle import PRECISIONS
@@ -110,9 +109,6 @@ def score(
     as_json = log_format == "json"
     logs.configure(as_json=as_json)
     config = ScoreConfig(manifest, columns=ManifestOptions(path_column, id_column, root), **settings)
-    # Images are checked against --max-pixels when their header is read. Pillow's own limit follows
-    # it, for what a decoder might do before that.
-    Image.MAX_IMAGE_PIXELS = config.max_pixels
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer
@@ -127,5 +123,4 @@ def score(
         raise click.exceptions.Exit(130) from None
     counts = ", ".join(f"{count} {status}" for status, count in result.status.items()) or "nothing to score"
     speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""
-    click.echo(f"{result.rows} rows: {counts}{speed}")
-    click.echo(f"scores: {result.out}/part-*.parquet")
+    logs.result(f"{result.rows} rows: {counts}{speed}\nscores: {result.out}/part-*.parquet")

@@ -9,7 +9,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ..stages.source import Manifest, open_manifest
 from .ledger import ChunkDone, Ledger
 from .pool import Pool
 from .snapshot import Progress, Progression, Snapshot
-from .worker import Worker, WorkerSetup
+from .worker import Worker, WorkerSetup, identity_of
 
 log = logging.getLogger("pscr_engine")
 
@@ -79,13 +79,17 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
         already = directory.success()
         if already is not None and not config.retry_failed:
             log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
-            return _check_failures(config, RunResult(config.out, already["rows"], already["status"], 0, 0.0))
+            rows = already["rows"]
+            progress(replace(Progression(rows, rows, progress).snapshot(final=True), seconds=0.0))
+            return _check_failures(config, RunResult(config.out, rows, already["status"], 0, 0.0))
         ledger, before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
         progression = Progression(manifest.num_rows, before, progress)
         directory.reopen()
-        setups = _setups(config, manifest, devices, precision)
+        setups = _setups(config, manifest, devices, precision, bundle.digest)
         for _ in _execute(setups, ledger, progression, directory):
             pass
+        manifest.check_unchanged()
+        progression.total = ledger.rows
         snapshot = progression.snapshot(final=True)
         chunks = math.ceil(ledger.rows / chunk_rows)
         content = directory.finish(ledger.rows, chunks, _throughput(snapshot, devices))
@@ -113,10 +117,13 @@ def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry
     return ledger, (len(done) - 1) * chunk_rows + last - sum(int(mask.sum()) for mask in again.values())
 
 
-def _setups(config: ScoreConfig, manifest: Manifest, devices: Sequence[str], precision: str) -> list[WorkerSetup]:
+def _setups(
+    config: ScoreConfig, manifest: Manifest, devices: Sequence[str], precision: str, digest: str
+) -> list[WorkerSetup]:
     """One per device. Workers on the CPU share its cores evenly."""
     threads = None if len(devices) == 1 else max(1, usable_cpus() // len(devices))
-    return [WorkerSetup(config, manifest, device, precision, threads) for device in devices]
+    folder = identity_of(manifest.folder)
+    return [WorkerSetup(config, manifest, device, precision, digest, folder, threads) for device in devices]
 
 
 def _execute(

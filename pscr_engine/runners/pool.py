@@ -44,10 +44,12 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pscr_engine.runners.worker_process", str(theirs.fileno())],
+                # -P: modules come from where this process's do, not from the folder it happens to be in.
+                [sys.executable, "-P", "-m", "pscr_engine.runners.worker_process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # results are the parent's
                 pass_fds=(theirs.fileno(), lock),
+                process_group=0,  # Ctrl-C on a terminal is for this process to decide on
             )
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.setup = setup
@@ -73,7 +75,10 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code >= 0:
+            return f"exit code {code}"
+        names = {member.value: member.name for member in signal.Signals}
+        return f"signal {names.get(-code, -code)}"
 
 
 class Pool:
@@ -129,7 +134,7 @@ class Pool:
         worker = self._workers[slot]
         try:
             kind, *content = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # at the end of a message, or in the middle
             self._bury(slot)
             return
         match kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -14,14 +15,16 @@ import pyarrow as pa
 from ..backends import Backend, create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import PscrError
+from ..errors import BundleError, PscrError
 from ..parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
-from ..stages.decode import DecodeOptions
+from ..stages.decode import DecodeOptions, pillow_without_limit
 from ..stages.sink import in_order, merge, output_schema, to_table
 from ..stages.source import Manifest
 from .ledger import Chunk, ChunkDone
+
+_WATCHED_FOLDERS = 64
 
 
 class WorkerSetup(NamedTuple):
@@ -32,6 +35,8 @@ class WorkerSetup(NamedTuple):
         manifest: the list of images, opened.
         device: which one of the run's devices is this worker's.
         precision: which of the bundle's graphs.
+        bundle_digest: of the bundle at the start of the run.
+        folder: of the images, as `identity_of` found it at the start.
         threads: processor threads that it may use; None for all usable cores.
     """
 
@@ -39,6 +44,8 @@ class WorkerSetup(NamedTuple):
     manifest: Manifest
     device: str
     precision: str
+    bundle_digest: str
+    folder: tuple[int, int] | None = None
     threads: int | None = None
 
 
@@ -67,7 +74,8 @@ class Worker:
     schema: pa.Schema
     moved: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
-    _folder: tuple[int, int] | None = None
+    folder: tuple[int, int] | None = None
+    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, setup: WorkerSetup) -> Worker:
@@ -78,12 +86,17 @@ class Worker:
         """
         config = setup.config
         bundle = Bundle.open(config.bundle)
+        if bundle.digest != setup.bundle_digest:  # a worker may start long after the run
+            raise BundleError(
+                f"{config.bundle}: has changed since the run began; put the old one back, or use --overwrite"
+            )
+        setup.manifest.check_unchanged()
         backend = create_backend(
             bundle, backend=config.backend, device=setup.device, precision=setup.precision, threads=setup.threads
         )
         schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
         pipeline = _pipeline(config, bundle, backend, setup.threads)
-        return cls(setup.manifest, Parts(config.out), pipeline, schema, _folder=_identity_of(setup.manifest.folder))
+        return cls(setup.manifest, Parts(config.out), pipeline, schema, folder=setup.folder)
 
     @property
     def stages(self) -> StageCounts:
@@ -101,9 +114,10 @@ class Worker:
         """
         # As tables at once: thousands of queries take many times the memory of their columns.
         tables: list[pa.Table] = []
-        with closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
+        with pillow_without_limit(), closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
             for batch in batches:
                 if batch.queries:
+                    self._watch(batch.queries[0])
                     tables.append(self._table(batch.queries))
                     self.status.update(query.status.value for query in batch.queries)
                 if isinstance(batch.tag, _End):
@@ -128,7 +142,7 @@ class Worker:
 
     def _commit(self, chunk: Chunk, tables: list[pa.Table]) -> None:
         if self.status[Status.MISSING] or self.status[Status.UNREADABLE]:
-            self._check_folder()
+            self._check_folders()
         if not tables:
             return
         with self.pipeline.stats.sink.measure(sum(table.num_rows for table in tables)):
@@ -137,13 +151,24 @@ class Worker:
                 part = merge(self.parts.read(chunk.index), part)
             self.parts.write(chunk.index, part)
 
-    def _check_folder(self) -> None:
-        """Raise PscrError if the images' folder has gone: else all the images left would be missing."""
-        if self._folder is not None and _identity_of(self.manifest.folder) != self._folder:
-            raise PscrError(
-                f"{self.manifest.folder}: the images' folder has gone, or another is in its place (an unmounted "
-                "disk?); bring it back and give the same command again to go on"
-            )
+    def _watch(self, query: Query) -> None:
+        """Remember the folder of an image that was there: paths need not lead below the manifest's folder."""
+        if query.ok and query.location is not None and len(self._seen) < _WATCHED_FOLDERS:
+            folder = os.path.dirname(query.location)  # noqa: PTH120 - Path would be slow here
+            if folder not in self._seen and (identity := identity_of(folder or ".")) is not None:
+                self._seen[folder] = identity
+
+    def _check_folders(self) -> None:
+        """Raise PscrError if a folder of images has gone: else all the images left would be missing."""
+        watched = {folder or ".": identity for folder, identity in self._seen.items()}
+        if self.folder is not None:
+            watched[self.manifest.folder] = self.folder
+        for folder, identity in watched.items():
+            if identity_of(folder) != identity:
+                raise PscrError(
+                    f"{folder}: the images' folder has gone, or another is in its place (an unmounted disk?); "
+                    "bring it back and give the same command again to go on"
+                )
 
 
 class _Counted:
@@ -174,7 +199,7 @@ def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend, threads: in
     return pipeline
 
 
-def _identity_of(folder: str) -> tuple[int, int] | None:
+def identity_of(folder: str) -> tuple[int, int] | None:
     """Device and number of a folder; None if there is none (or none in particular)."""
     try:
         found = Path(folder).stat() if folder else None

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any
@@ -54,9 +55,9 @@ class _LogToParent(logging.Handler):
 
 def main(descriptor: int) -> None:
     """Score the chunks that come over the connection, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _die_with_parent()
     keep_freed_memory()
+    warnings.filterwarnings("ignore", module="PIL")
     connection: Connection[Any, Any] = Connection(descriptor)
     line = _Line(connection)
     logging.getLogger("spdl").addHandler(logging.NullHandler())

@@ -6,6 +6,8 @@ alpha dropped, CMYK converted by Pillow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -48,6 +50,20 @@ class DecodeOptions:
     ) -> DecodeOptions:
         """What images a sampling can take, within the user's limits."""
         return cls(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
+
+
+@contextmanager
+def pillow_without_limit() -> Iterator[None]:
+    """Lift Pillow's own limit on pixels, a setting of the whole process, while a run goes on: ours counts.
+
+    Images are checked against `DecodeOptions.max_pixels` once their header is read, before pixels take memory.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def decode(query: Query, options: DecodeOptions) -> None:

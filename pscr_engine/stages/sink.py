@@ -47,8 +47,11 @@ def in_order(tables: Sequence[pa.Table]) -> pa.Table:
     Raises:
         PscrError: a row is there twice.
     """
-    table = pa.concat_tables(tables).combine_chunks().sort_by("row")
+    table = pa.concat_tables(tables).combine_chunks()
     rows = table.column("row").to_numpy()
+    if (rows[1:] < rows[:-1]).any():
+        table = table.sort_by("row")
+        rows = table.column("row").to_numpy()
     if (twice := rows[1:][rows[1:] == rows[:-1]]).size:
         raise PscrError(f"row {twice[0]} came out of the pipeline twice")
     return table

@@ -374,3 +374,44 @@ def test_a_read_only_folder_is_one_line():
             outcome = subprocess.run([sys.executable, "-c", script, place], capture_output=True, text=True)
             expected = f"{place}: can't write there (Permission denied); choose another --out\n"
             assert outcome.stdout == expected, outcome.stderr
+
+
+@pytest.mark.parametrize("kind", ["glob", "absolute paths"])
+def test_a_vanished_folder_that_is_not_the_lists_own(cli, tmp_path, model, collection, kind):
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(1500):
+        os.link(collection / f"{index % 40:03d}.png", images / f"{index:04d}.png")
+    manifest = f"{images}/*.png"
+    if kind != "glob":
+        manifest = write_manifest(tmp_path / "m.csv", sorted(map(str, images.iterdir())))
+    command = ["score", "--manifest", manifest, "--chunk-rows", "10"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while len(parts(tmp_path / "scores")) < 5:
+        assert process.poll() is None
+        time.sleep(0.005)
+    images.rename(tmp_path / "away")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1].startswith(f"error: {images}: the images' folder has gone")
+    assert all(row["status"] == "ok" for row in rows(tmp_path / "scores"))
+
+
+def test_counts_of_a_list_with_blank_lines(cli, tmp_path, model, collection):
+    (tmp_path / "m.csv").write_text("path\n" + "000.png\n\n\n" * 10)
+    command = ["score", "--manifest", "m.csv", "--root", collection, "--log-format", "json"]
+    for _ in range(2):  # the second finds it complete
+        done = json.loads(cli(*command).stderr.splitlines()[-1])
+        assert (done["event"], done["rows"], done["total"]) == ("done", 10, 10)
+    wrong = cli(*command, "--batch-size", "x")
+    assert wrong.returncode == 2
+    assert json.loads(wrong.stderr)["event"] == "error"
+
+
+def test_an_output_folder_whose_name_is_not_utf8(tmp_path, model, collection):
+    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", collection, "--out", b"o\xff"]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert (tmp_path / os.fsdecode(b"o\xff") / "part-000000.parquet").exists()

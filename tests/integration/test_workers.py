@@ -2,10 +2,13 @@
 
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -237,3 +240,62 @@ def test_a_worker_that_cannot_start_is_one_line(place, tmp_path):
     assert process.returncode == 1
     assert stderr.splitlines()[-1] == "error: the worker for cpu died 3 times while starting (exit code 7)"
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("change", ["bundle", "manifest"])
+def test_a_worker_that_starts_late_does_not_work_with_something_else(place, tmp_path, change):
+    """Its bundle or its manifest has been replaced while the run went on: it says so, and scores nothing."""
+    shutil.copytree(place / "model.pscr", tmp_path / "model.pscr")
+    names = [str(place / f"{row % 37:03d}.png") for row in range(ROWS)]
+    (tmp_path / "m.csv").write_text("path\n" + "\n".join(names))
+    process = start(tmp_path, "out", "--devices", "cpu,cpu", "--root", place)
+    while len(list((tmp_path / "out").glob("part-*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    if change == "bundle":
+        shutil.rmtree(tmp_path / "model.pscr")
+        make_bundle(tmp_path / "model.pscr", exemplars=9)
+    else:
+        (tmp_path / "m.csv").write_text("path\n" + "\n".join(reversed(names)))
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    process.send_signal(signal.SIGCONT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (1, 2)
+    assert "has changed since the run began" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_the_limit_on_pixels_is_the_same_in_every_process(place, tmp_path):
+    for devices in ("cpu", "cpu,cpu"):
+        process = start(place, tmp_path / devices, "--devices", devices, "--max-pixels", "1000")
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    one, two = rows(tmp_path / "cpu"), rows(tmp_path / "cpu,cpu")
+    assert one == two
+    assert one[0]["error"] == "70×40 is 2,800 pixels, over the limit of 1,000 (--max-pixels)"
+    assert one[0]["width"] == 70
+
+
+def test_workers_take_modules_from_where_the_command_does(place, tmp_path):
+    """Not from the folder it is called in, which may hold anything."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('imported')\n")
+    command = [Path(sys.executable).with_name("pscr-engine"), "score", "--manifest", place / "m.csv"]
+    command += ["--bundle", place / "model.pscr", "--devices", "cpu,cpu"]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "imported" not in outcome.stderr
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(place, tmp_path):
+    slow = fault(tmp_path / "often", "import pscr_engine.cli.run_progress as p\np._LINE_SECONDS = 0.0\n")
+    for options, streams in (("", "2>&1 | head -1"), ("", "| true"), ("", "2>&-"), ("--log-format json", "2>&-")):
+        out = tmp_path / str(abs(hash((options, streams))))
+        script = f"set -o pipefail; {shlex.join(map(str, COMMAND))} --out {out} {options} {streams}"
+        outcome = subprocess.run(
+            ["bash", "-c", script], cwd=place, env={**os.environ, **slow}, capture_output=True, text=True, timeout=60
+        )
+        assert outcome.returncode == 0, (streams, outcome.stderr)
+        assert (out / "_SUCCESS").exists(), streams
+        assert '"event"' not in outcome.stdout

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import tarfile
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pscr_engine.errors import ManifestError
 from pscr_engine.records import Status
 from pscr_engine.stages.fetch import fetch
-from pscr_engine.stages.sink import output_schema, to_table
+from pscr_engine.stages.sink import in_order, output_schema, to_table
 from pscr_engine.stages.source import ManifestOptions, open_manifest
 
 ROWS = [{"id": 7, "path": "a.png"}, {"id": 8, "path": "b c.png"}, {"id": 9, "path": "a.png"}]
@@ -327,3 +328,86 @@ def shared_manifests(tmp_path_factory):
         (folder / "directory" / name).touch()
     sources = {"csv": "m.csv", "jsonl": "m.jsonl", "parquet": "m.parquet"}
     return {kind: open_manifest(folder / sources.get(kind, kind)) for kind in (*sources, "dataset", "directory", "tar")}
+
+
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [
+        (pa.timestamp("ns"), [1, 1_700_000_000_000_000_001, None]),
+        (pa.duration("ns"), [1, 2, None]),
+        (pa.time64("ns"), [1, 999, None]),
+        (
+            pa.struct([("a", pa.int64()), ("bytes", pa.string())]),
+            [{"a": 1, "bytes": "x"}, None, {"a": None, "bytes": ""}],
+        ),
+        (pa.list_(pa.int8()), [[1], [], None]),
+        (pa.string_view(), ["a", None, "c"]),
+        (pa.binary(), [b"1", None, b""]),
+        (pa.dictionary(pa.int8(), pa.string()), ["a", "b", None]),
+        (pa.decimal128(20, 3), [Decimal("1.005"), None, Decimal("2")]),
+        (pa.float16(), [1.5, None, 2.0]),
+    ],
+)
+def test_identifiers_of_any_type_come_out_as_they_went_in(tmp_path, type_, values):
+    ids = pa.array(values, pa.int64()).cast(type_) if pa.types.is_temporal(type_) else pa.array(values, type_)
+    pq.write_table(pa.table({"path": ["2", "1", "0"], "id": ids}), tmp_path / "m.parquet")
+    manifest = open_manifest(tmp_path / "m.parquet")
+    schema = output_schema(manifest.id_type, None)
+    table = in_order([to_table([query], schema) for query in reversed(list(manifest.rows()))])
+    assert table.column("row").to_pylist() == [0, 1, 2]
+    expected = ids if table.column("id").type == type_ else ids.cast(table.column("id").type)
+    assert table.column("id").combine_chunks().equals(expected)
+
+
+def test_a_list_that_changes_under_the_run_is_noticed(tmp_path):
+    for kind in ("csv", "jsonl", "parquet"):
+        manifest = open_manifest(path := write(tmp_path, kind))
+        manifest.check_unchanged()
+        write(tmp_path, kind, [*ROWS, ROWS[0]])
+        with pytest.raises(ManifestError, match=f"m.{kind}: has changed since the run began"):
+            manifest.check_unchanged()
+        path.unlink()
+        with pytest.raises(ManifestError, match="has changed"):
+            manifest.check_unchanged()
+
+
+def test_large_embedded_images_are_read_a_few_at_a_time(tmp_path):
+    images = [bytes([row]) * 2**20 for row in range(40)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "m.parquet", compression="none", use_dictionary=False)
+    reader = open_manifest(tmp_path / "m.parquet").reader()
+    queries = reader.read(range(40))
+    assert next(queries).data == images[0]
+    assert reader._batch.num_rows <= 32
+    assert [query.data for query in queries] == images[1:]
+
+
+def test_links_in_shards_and_folders(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"1")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "b.png").write_bytes(b"2")
+    (tmp_path / "d" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "d" / "round").symlink_to(tmp_path / "d")
+    assert [query.path for query in open_manifest(tmp_path / "d").rows()] == ["b.png", "link/a.png"]
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "real" / "a.png", "a.png")
+        for kind, name in ((tarfile.LNKTYPE, "hard.png"), (tarfile.SYMTYPE, "soft.png")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "a.png"
+            tar.addfile(member)
+    queries = list(open_manifest(tmp_path / "s.tar").rows())
+    assert [query.status.value for query in queries] == ["ok", "unreadable", "unreadable"]
+    assert queries[1].error == "a link to a.png; pack shards with the files themselves"
+
+
+def test_globs_of_tables_and_columns_that_are_there_twice(tmp_path):
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text("path\nx\n")
+    with pytest.raises(ManifestError, match=r"glob .*: matches the table .*1\.csv; name one table"):
+        open_manifest(str(tmp_path / "*.csv"))
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["path", "path"])
+    pq.write_table(twice, tmp_path / "m.PARQUET")
+    with pytest.raises(ManifestError, match="has several columns named 'path'"):
+        open_manifest(tmp_path / "m.PARQUET")
+    pq.write_table(pa.table({"path": ["a"]}), tmp_path / "n.PARQUET")
+    assert open_manifest(str(tmp_path / "n.PARQ*")).num_rows == 1

@@ -62,6 +62,22 @@ class Manifest(ABC):
     folder: str
     num_rows: int | None
     id_type: pa.DataType | None
+    _files: Sequence[Path] = ()
+    _stamps: Sequence[object] = ()
+
+    def _watch(self, files: Sequence[Path]) -> None:
+        """Remember the state of the files that the list is in. Before they are read."""
+        self._files, self._stamps = files, [_stamp(file) for file in files]
+
+    def check_unchanged(self) -> None:
+        """See that the list is still what was fingerprinted: it is read while the run goes on, by several processes.
+
+        Raises:
+            ManifestError: a file of it has changed or gone.
+        """
+        for file, before in zip(self._files, self._stamps, strict=True):
+            if _stamp(file) != before:
+                raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
     @abstractmethod
     def reader(self) -> Reader:
@@ -70,6 +86,14 @@ class Manifest(ABC):
     def rows(self, start: int = 0) -> Iterator[Query]:
         """Every row from `start` on, in order."""
         return self.reader().read(range(start, sys.maxsize))
+
+
+def _stamp(file: Path) -> object:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class ForwardReader(Generic[T]):

@@ -79,9 +79,16 @@ class FileListManifest(Manifest):
 def files_below(directory: Path) -> Iterator[str]:
     """Names of all files in all folders below, relative to `directory`, in no particular order.
 
-    Hidden folders, bundles and the output folders of runs are passed over: they are this program's own.
+    Links to folders are followed, each folder once. Hidden folders, bundles and the output folders of
+    runs are passed over: they are this program's own.
     """
-    for folder, folders, files in os.walk(directory, onerror=_raise):
+    visited = set()
+    for folder, folders, files in os.walk(directory, onerror=_raise, followlinks=True):
+        found = os.stat(folder)  # noqa: PTH116 - Path would be slow here
+        if (found.st_dev, found.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((found.st_dev, found.st_ino))
         if folder != str(directory) and ("bundle.json" in files or "run.json" in files):
             folders.clear()
             continue

@@ -47,8 +47,10 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
             names = sorted(glob.glob(text, recursive=True))
             if names and all(is_shard(name) for name in names):
                 return WebDatasetManifest([Path(name) for name in names], options)
-            if names and all(name.endswith(".parquet") for name in names):
+            if names and all(_is_parquet(name) for name in names):
                 return ParquetManifest(Path(os.path.commonpath(names)), [Path(name) for name in names], options)
+            if tables := [name for name in names if name.lower().endswith((".csv", ".tsv", ".jsonl", ".ndjson"))]:
+                raise ManifestError(f"glob {text}: matches the table {tables[0]}; name one table, without wildcards")
             return FileListManifest.from_glob(text, names, options)
     except OSError as error:
         raise ManifestError(f"{error.filename or path}: {error.strerror or error}") from error
@@ -59,7 +61,7 @@ def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
     """A directory of Parquet files, of shards, or of image files; a mixture would be a guess."""
     parquet, shards, images = [], [], []
     for name in files_below(directory):
-        if name.endswith(".parquet"):
+        if _is_parquet(name):
             parquet.append(directory / name)
         elif is_shard(name):
             shards.append(directory / name)
@@ -76,3 +78,7 @@ def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
     if shards:
         return WebDatasetManifest(sorted(shards), options)
     return FileListManifest.from_directory(directory, sorted(images), options)
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith((".parquet", ".pq"))

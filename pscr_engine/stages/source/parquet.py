@@ -18,6 +18,8 @@ from ...records import Query
 from .base import Manifest, ManifestOptions, QueryMaker, choose_columns
 
 _READ_BYTES = 2**20
+# Rows that are in memory at once, where the image column holds the encoded images themselves.
+_BATCH_ROWS, _BATCH_BYTES = 256, 32 * 2**20
 
 
 class ParquetManifest(Manifest):
@@ -28,7 +30,7 @@ class ParquetManifest(Manifest):
     """
 
     def __init__(self, path: Path, files: Sequence[Path], options: ManifestOptions) -> None:
-        self._files = list(files)
+        self._watch(list(files))
         schema, self._groups = None, _Groups([], [], [0])
         for file in self._files:
             opened = _open(file)
@@ -41,10 +43,13 @@ class ParquetManifest(Manifest):
             opened.close()
         assert schema is not None  # callers give at least one file
         self._image, self._id = choose_columns(path, schema.names, options)
+        for name in (self._image, self._id):
+            if schema.names.count(name) > 1:
+                raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
         embedded = self._check_image_type(path, schema.field(self._image).type)
         self._maker = QueryMaker.for_folder(path if path.is_dir() else path.parent, options)
         self.folder = self._maker.folder
-        self.id_type: pa.DataType | None = schema.field(self._id).type if self._id else None
+        self.id_type: pa.DataType | None = _plain(schema.field(self._id).type) if self._id else None
         self.num_rows: int | None = self._groups.starts[-1]
         self.fingerprint = f"parquet:{self._digest(path, embedded=embedded)}"
 
@@ -131,7 +136,7 @@ class _ParquetReader:
             batch = self._batch_with(row)
             part = batch.slice(row - self._first, end - row)
             images = _values(part.column(self._image))
-            ids = _values(part.column(self._id)) if self._id else [None] * len(images)
+            ids = _identifiers(part.column(self._id)) if self._id else [None] * len(images)
             for image, id_ in zip(images, ids, strict=True):
                 yield self._maker.make(row, image, id_)
                 row += 1
@@ -156,9 +161,36 @@ class _ParquetReader:
                 self._file.close()
             self._path, self._file = path, _open(path)
         columns = [self._image] + ([self._id] if self._id else [])
-        # Small batches: the image column may hold the encoded images themselves.
-        self._batches = self._file.iter_batches(256, row_groups=[self._groups.indices[group]], columns=columns)
+        index = self._groups.indices[group]
+        rows = _rows_in_bytes(self._file.metadata.row_group(index), _BATCH_BYTES)
+        self._batches = self._file.iter_batches(rows, row_groups=[index], columns=columns)
         self._group, self._batch, self._first = group, None, self._groups.starts[group]
+
+
+def _rows_in_bytes(group: Any, nbytes: int) -> int:
+    """How many rows of a row group, at most `_BATCH_ROWS`, take about so many bytes."""
+    per_row = int(group.total_byte_size) // max(1, int(group.num_rows))
+    return max(1, min(_BATCH_ROWS, int(nbytes // max(1, per_row))))
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    """The type that identifiers are written as: Arrow can't sort views, and a dictionary is a way of storing."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(type_) else type_
+
+
+def _identifiers(column: pa.Array) -> list[Any]:
+    """As Arrow's own scalars, which lose nothing; text and integers as Python's, which are faster."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        return _values(column)
+    if pa.types.is_integer(column.type) or _is_bytes(column.type):
+        return list(column.to_pylist())
+    return [value if value.is_valid else None for value in column]
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -193,6 +225,8 @@ def _content(column: pa.Array) -> bytes:
     """Bytes that differ when the column's values do."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_temporal(column.type):  # whatever their unit: Python's have no nanoseconds
+        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
     if not _is_text(column.type):
         return repr(column.to_pylist()).encode()
     column = column.cast(pa.large_binary(), safe=False)

@@ -26,6 +26,7 @@ class CsvManifest(Manifest):
 
     def __init__(self, path: Path, delimiter: str, options: ManifestOptions) -> None:
         self._path, self._delimiter = path, delimiter
+        self._watch([path])
         header = next(self._records(), [])
         if not header:
             raise ManifestError(f"{path}: empty; its first line must name the columns")
@@ -66,6 +67,7 @@ class JsonLinesManifest(Manifest):
 
     def __init__(self, path: Path, options: ManifestOptions) -> None:
         self._path = path
+        self._watch([path])
         first = next((value for _, text in self._lines() if isinstance(value := _json(text), dict)), None)
         if first is None:
             raise ManifestError(f"{path}: no line of it is a JSON object")

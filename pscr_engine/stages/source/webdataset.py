@@ -41,6 +41,7 @@ class WebDatasetManifest(Manifest):
     def __init__(self, shards: Sequence[Path], options: ManifestOptions) -> None:
         refuse_columns("WebDataset shards", options)
         self._shards = list(shards)
+        self._watch(self._shards)
         self.folder = ""  # the shards hold the images
         self.id_type: pa.DataType | None = pa.string()
         digest = hashlib.sha256()
@@ -57,7 +58,7 @@ class WebDatasetManifest(Manifest):
             try:
                 with tarfile.open(shard) as tar:
                     for member in tar:
-                        if member.isfile() and is_image(member.name):
+                        if (member.isfile() or member.islnk() or member.issym()) and is_image(member.name):
                             yield _Record(shard, tar, member)
                         # Else the archive would remember every member it has passed.
                         tar.members = []  # type: ignore[attr-defined]
@@ -82,6 +83,9 @@ def _query(row: int, record: _Record) -> Query:
         return query
     member = record.member
     query = Query(row, path=f"{record.shard}/{member.name}", id=os.path.splitext(member.name)[0])  # noqa: PTH122
+    if not member.isfile():  # its target may be anywhere in the shard, or outside
+        query.fail(Status.UNREADABLE, f"a link to {member.linkname}; pack shards with the files themselves")
+        return query
     if member.size > MAX_FILE_BYTES:
         query.fail(Status.TOO_LARGE, f"{member.size:,} bytes, over the limit of {MAX_FILE_BYTES:,}")
         return query
