@@ -20,7 +20,7 @@ from PIL import Image
 
 from .common import CACHE, answering_bundle, record, untrained_bundle
 
-ROWS = (100_000, 1_000_000, 10_000_000)
+ROWS = (100_000, 10_000_000)
 METHOD = (
     "`pscr-engine score` over a Parquet manifest whose rows name 64 PNG files of 16×16 pixels in turn; a graph that "
     "looks at one byte per patch of 8×8 pixels, batch 64, chunks by the program's own rule; peak resident set of the "

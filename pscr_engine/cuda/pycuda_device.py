@@ -29,7 +29,7 @@ class PyCudaDevice:
 
     @classmethod
     def open(cls, index: int) -> PyCudaDevice:
-        """See `device.open_device`."""
+        """See `open.open_device`."""
         try:
             cuda.init()
             count = cuda.Device.count()

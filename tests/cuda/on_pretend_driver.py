@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pscr_engine.cuda.device import DeviceMemoryError, open_device
+from pscr_engine.cuda.device import DeviceMemoryError
+from pscr_engine.cuda.open import open_device
 from pscr_engine.errors import BackendError
 from pscr_engine.sampling import Sampling
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pscr_engine.cuda.device import open_device
+from pscr_engine.cuda.open import open_device
 from pscr_engine.errors import MissingDependencyError
 
 from . import build_pycuda
