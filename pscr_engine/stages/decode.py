@@ -23,6 +23,9 @@ from ..sampling import Sampling, content_digest
 # has no signature), and decodes an ICO before its size is known.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
+# What the columns `width` and `height` hold.
+_MAX_SIDE = 2**31 - 1
+
 DEFAULT_MAX_PIXELS = 89_478_485
 """A quarter of a gigabyte of RGB; also the size at which Pillow begins to warn."""
 
@@ -118,10 +121,12 @@ def _check_size(query: Query, options: DecodeOptions) -> None:
     width, height, P = query.width, query.height, options.patch_size
     if width < 1 or height < 1:
         query.fail(Status.UNDECODABLE, f"{width}×{height} pixels: an empty image")
-    elif width * height > options.max_pixels:
+    elif width * height > options.max_pixels or max(width, height) > _MAX_SIDE:
         query.fail(
             Status.TOO_LARGE,
             f"{width}×{height} is {width * height:,} pixels, over the limit of {options.max_pixels:,} (--max-pixels)",
         )
+        if max(width, height) > _MAX_SIDE:
+            query.width = query.height = None  # a damaged header's: `error` has them
     elif P is not None and min(width, height) < P and options.small_images == "error":
         query.fail(Status.TOO_SMALL, f"{width}×{height}: a side is below the patch size of {P}")

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pscr_engine.records import Query, Status
-from pscr_engine.stages.decode import DecodeOptions, decode
+from pscr_engine.stages.decode import DecodeOptions, decode, pillow_without_limit
 
 from ..conftest import REFERENCE
 from ..images import bomb, encoded, pixels
@@ -131,3 +132,21 @@ def test_mutated_files_never_raise(kind, flips, keep):
     query = decoded(bytes(data[: int(len(data) * keep)]), max_pixels=10**6)
     assert query.ok == (query.pixels is not None)
     assert query.ok == (query.error is None)
+
+
+def test_a_side_that_no_column_holds():
+    """A damaged TIFF may claim any 32 bits of width."""
+    data = bytearray(encoded(pixels(10, 20), "TIFF"))
+    entry = data.index(struct.pack("<HH", 256, 4)) if struct.pack("<HH", 256, 4) in data else -1
+    if entry < 0:
+        entry = data.index(struct.pack("<HH", 256, 3))
+        data[entry : entry + 4] = struct.pack("<HH", 256, 4)
+    data[entry + 8 : entry + 12] = struct.pack("<I", 2**31 + 60)
+    before = Image.MAX_IMAGE_PIXELS
+    with pillow_without_limit():
+        for limit in (10**6, 10**12):
+            query = Query(0, data=bytes(data))
+            decode(query, DecodeOptions(max_pixels=limit))
+            assert (query.status, query.width, query.height) == (Status.TOO_LARGE, None, None)
+            assert query.error.startswith("2147483708×10 is 21,474,837,080 pixels")
+    assert before == Image.MAX_IMAGE_PIXELS
