@@ -169,10 +169,22 @@ class Sampling:
     def _fit(self, pixels: Pixels, max_pixels: int | None) -> Pixels:
         """Resize for "none"; otherwise enlarge, keeping the aspect ratio, if a side is below P."""
         height, width = pixels.shape[:2]
+        new_h, new_w = self.fitted_size(height, width, max_pixels)
+        if (new_h, new_w) == (height, width):
+            return pixels
+        resized = Image.fromarray(pixels).resize((new_w, new_h), Image.Resampling.BILINEAR)
+        return np.asarray(resized)
+
+    def fitted_size(self, height: int, width: int, max_pixels: int | None = None) -> tuple[int, int]:
+        """Height and width that an image is given before its patches are taken.
+
+        Raises:
+            TooSmallError: that would pass `max_pixels`.
+        """
         short = min(height, width)
         target = self.resize or max(short, self.patch_size)
         if short == target:
-            return pixels
+            return height, width
         # Only the longer side is scaled, rounded down: the shorter is the target exactly.
         new_h, new_w = (
             (target, int(target * width / height)) if height <= width else (int(target * height / width), target)
@@ -182,8 +194,7 @@ class Sampling:
                 f"{width}×{height}: resizing the shorter side to {target} pixels would make "
                 f"{new_w * new_h:,} pixels, over the limit of {max_pixels:,}"
             )
-        resized = Image.fromarray(pixels).resize((new_w, new_h), Image.Resampling.BILINEAR)
-        return np.asarray(resized)
+        return new_h, new_w
 
 
 def content_digest(content: bytes | Pixels) -> bytes:

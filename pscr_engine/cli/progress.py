@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
+from . import logs
+
 _LINE_SECONDS = 5.0
 
 
@@ -74,6 +76,6 @@ def _lines(unit: str) -> Report:
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total is not None and rate > 0 else ""
             of = f" of {total}" if total is not None else ""
-            print(f"{step}: {done}{of} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+            logs.say(f"{step}: {done}{of} {unit}, {rate:.1f}/s{left}")
 
     return report

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sampling import Sampling, TooSmallError
+from ..sampling import Sampling
 from .device import Device, Stream
 
 KERNEL = "sample_patches"
@@ -61,14 +61,14 @@ class Tables:
         """Tables for a batch.
 
         Raises:
-            TooSmallError: an image can't be enlarged within `max_pixels`; see `fitted_size` to ask before.
+            TooSmallError: an image can't be enlarged within `max_pixels`; see `Sampling.fitted_size` to ask before.
         """
         described = np.empty(len(images), IMAGE)
         corners = np.empty((len(images), sampling.patches, 2), np.int32)
         taps: list[NDArray[np.void]] = []
         used = 0
         for index, image in enumerate(images):
-            height, width = fitted_size(image.height, image.width, sampling, max_pixels)
+            height, width = sampling.fitted_size(image.height, image.width, max_pixels)
             columns = rows = -1
             if (height, width) != (image.height, image.width):
                 columns, rows = used, used + width
@@ -77,24 +77,6 @@ class Tables:
             described[index] = (image.address, image.pitch, columns, rows)
             corners[index] = sampling.corners(height, width, image.digest)
         return cls(described, np.concatenate(taps) if taps else np.empty(0, TAPS), corners.reshape(-1, 2))
-
-
-def fitted_size(height: int, width: int, sampling: Sampling, max_pixels: int | None = None) -> tuple[int, int]:
-    """Height and width once the shorter side has been enlarged to P, if it is below; as `Sampling.sample` does it.
-
-    Raises:
-        TooSmallError: that would pass `max_pixels`.
-    """
-    short, P = min(height, width), sampling.patch_size
-    if short >= P:
-        return height, width
-    fitted = (P, int(P * width / height)) if height <= width else (int(P * height / width), P)
-    if max_pixels is not None and fitted[0] * fitted[1] > max(max_pixels, P * P):
-        raise TooSmallError(
-            f"{width}×{height}: resizing the shorter side to {P} pixels would make "
-            f"{fitted[0] * fitted[1]:,} pixels, over the limit of {max_pixels:,}"
-        )
-    return fitted
 
 
 @lru_cache(maxsize=4096)
@@ -156,7 +138,8 @@ class DeviceSampler:
         Raises:
             ValueError: the tables are larger than `table_bytes`.
         """
-        sections = [np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in self._parts(tables)]
+        parts = (tables.images, tables.taps, tables.corners)
+        sections = [np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts]
         offsets = np.cumsum([0, *(len(section) for section in sections)]).tolist()
         if offsets[-1] > self._capacity:
             raise ValueError(f"tables of {offsets[-1]} bytes, only {self._capacity} fit")
@@ -168,10 +151,6 @@ class DeviceSampler:
         images, taps, corners = (self._tables.address + offset for offset in offsets[:3])
         grid = (blocks, len(tables.corners), 1)
         self._kernel.launch(grid, _BLOCK, stream, images, taps, corners, out, P, D)
-
-    @staticmethod
-    def _parts(tables: Tables) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.int32]]:
-        return tables.images, tables.taps, tables.corners
 
     def free(self) -> None:
         """Give the buffers back."""

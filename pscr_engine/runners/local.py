@@ -7,7 +7,7 @@ import math
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from ..host import usable_cpus
 from ..records import Status
 from ..run_directory import SUCCESS_FILE, RunDirectory
 from ..stages.source import Manifest, open_manifest
-from .ledger import ChunkDone, Ledger
+from .ledger import Ledger
 from .pool import Pool
 from .snapshot import Progress, Progression, Snapshot
 from .worker import Worker, WorkerSetup, identity_of
@@ -86,8 +86,10 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
         progression = Progression(manifest.num_rows, before, progress)
         directory.reopen()
         setups = _setups(config, manifest, devices, precision, bundle.digest)
-        for _ in _execute(setups, ledger, progression, directory):
-            pass
+        if len(setups) == 1:
+            _score_here(Worker.open(setups[0], bundle), ledger, progression)
+        else:
+            Pool(setups, ledger, progression, directory.lock_descriptor).run()
         manifest.check_unchanged()
         progression.total = ledger.rows
         snapshot = progression.snapshot(final=True)
@@ -126,19 +128,12 @@ def _setups(
     return [WorkerSetup(config, manifest, device, precision, digest, folder, threads) for device in devices]
 
 
-def _execute(
-    setups: Sequence[WorkerSetup], ledger: Ledger, progression: Progression, directory: RunDirectory
-) -> Iterator[ChunkDone]:
-    """A single worker works in this process; several have one each."""
-    if len(setups) > 1:
-        yield from Pool(setups, ledger, progression, directory.lock_descriptor).run()
-        return
-    worker = Worker.open(setups[0])
+def _score_here(worker: Worker, ledger: Ledger, progression: Progression) -> None:
+    """A single worker works in this process."""
     worker.moved = lambda: progression.moved(0, Counter(worker.status), worker.stages)
     for done in worker.run(ledger.chunks()):
         ledger.done(done)
         progression.committed(0, done.status, worker.stages)
-        yield done
 
 
 def _throughput(snapshot: Snapshot, devices: Sequence[str]) -> dict[str, Any]:

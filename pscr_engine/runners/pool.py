@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import WorkerError
-from .ledger import Chunk, ChunkDone, Ledger
+from .ledger import Chunk, Ledger
 from .snapshot import Progression
 from .worker import WorkerSetup
 
@@ -96,8 +96,8 @@ class Pool:
         self._workers: list[WorkerProcess] = []
         self._starts = dict.fromkeys(range(len(setups)), 0)
 
-    def run(self) -> Iterator[ChunkDone]:
-        """Every chunk of the ledger.
+    def run(self) -> None:
+        """Have every chunk of the ledger scored.
 
         Raises:
             WorkerError: a chunk has killed several workers, or workers die as soon as they start.
@@ -111,7 +111,7 @@ class Pool:
                     self._feed(worker)
                 for connection in wait([worker.connection for worker in self._workers]):
                     slot = next(i for i, worker in enumerate(self._workers) if worker.connection is connection)
-                    yield from self._hear(slot)
+                    self._hear(slot)
         finally:
             for worker in self._workers:
                 worker.kill()
@@ -130,7 +130,7 @@ class Pool:
             worker.chunks[chunk.index] = chunk
             worker.send(chunk)
 
-    def _hear(self, slot: int) -> Iterator[ChunkDone]:
+    def _hear(self, slot: int) -> None:
         worker = self._workers[slot]
         try:
             kind, *content = worker.connection.recv()
@@ -149,7 +149,6 @@ class Pool:
                 del worker.chunks[done.index]
                 self._ledger.done(done)
                 self._progression.committed(worker, done.status, stages)
-                yield done
             case "error":
                 error, text = content
                 raise error from WorkerTraceback(text)

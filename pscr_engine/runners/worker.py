@@ -78,14 +78,18 @@ class Worker:
     _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, setup: WorkerSetup) -> Worker:
+    def open(cls, setup: WorkerSetup, bundle: Bundle | None = None) -> Worker:
         """Load the bundle onto the worker's device.
+
+        Args:
+            setup: what the worker is to do.
+            bundle: the run's, if this process has it open: to open it is to read and verify all of it.
 
         Raises:
             BundleError, BackendError, MissingDependencyError: the bundle can't be run there.
         """
         config = setup.config
-        bundle = Bundle.open(config.bundle)
+        bundle = bundle or Bundle.open(config.bundle)
         if bundle.digest != setup.bundle_digest:  # a worker may start long after the run
             raise BundleError(
                 f"{config.bundle}: has changed since the run began; put the old one back, or use --overwrite"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pscr_engine.cuda import build_fatbin
-from pscr_engine.cuda.sampler import TAPS, DeviceImage, Tables, bilinear_taps, fitted_size
+from pscr_engine.cuda.sampler import TAPS, DeviceImage, Tables, bilinear_taps
 from pscr_engine.sampling import Sampling, TooSmallError
 
 from . import host_kernel
@@ -87,10 +87,10 @@ def test_at_most_three_taps_and_weights_that_add_up():
 
 def test_an_image_that_cannot_be_enlarged_is_refused_as_on_the_host():
     sampling = Sampling.create("ops", 224)
-    assert fitted_size(512, 512, sampling) == (512, 512)
-    assert fitted_size(100, 300, sampling) == (224, 672)
+    assert sampling.fitted_size(512, 512) == (512, 512)
+    assert sampling.fitted_size(100, 300) == (224, 672)
     with pytest.raises(TooSmallError, match=r"5000×1: resizing .* over the limit of 1,000,000"):
-        fitted_size(1, 5000, sampling, 10**6)
+        sampling.fitted_size(1, 5000, 10**6)
 
 
 def test_the_fatbin_is_of_this_source():

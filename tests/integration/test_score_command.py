@@ -329,6 +329,17 @@ def test_the_bundle_on_disk_stays_as_it_was(cli, tmp_path, model, collection):
     assert Bundle.open(model.path).digest == model.digest
 
 
+def begun(folder, command):
+    """The command's process, once it has written five parts."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    while len(parts(folder / "scores")) < 5:
+        assert process.poll() is None
+        time.sleep(0.005)
+    return process
+
+
 @pytest.mark.parametrize("vanishing", ["renamed", "replaced by an empty folder"])
 def test_a_vanished_folder_is_one_line_and_can_be_resumed(cli, tmp_path, model, collection, vanishing):
     """An unmounted disk must not make every image that is left a missing one."""
@@ -336,12 +347,7 @@ def test_a_vanished_folder_is_one_line_and_can_be_resumed(cli, tmp_path, model, 
     shutil.copytree(collection, images)
     manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(4000)])
     command = ["score", "--manifest", manifest, "--root", images, "--chunk-rows", "10"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    while len(parts(tmp_path / "scores")) < 5:
-        assert process.poll() is None
-        time.sleep(0.005)
+    process = begun(tmp_path, command)
     images.rename(tmp_path / "away")
     if vanishing != "renamed":
         images.mkdir()
@@ -386,12 +392,7 @@ def test_a_vanished_folder_that_is_not_the_lists_own(cli, tmp_path, model, colle
     if kind != "glob":
         manifest = write_manifest(tmp_path / "m.csv", sorted(map(str, images.iterdir())))
     command = ["score", "--manifest", manifest, "--chunk-rows", "10"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    while len(parts(tmp_path / "scores")) < 5:
-        assert process.poll() is None
-        time.sleep(0.005)
+    process = begun(tmp_path, command)
     images.rename(tmp_path / "away")
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
