@@ -9,19 +9,20 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Event
-from time import monotonic, perf_counter
+from time import monotonic
+from typing import Any
 
 from spdl.pipeline import Pipeline as Threads
 from spdl.pipeline import PipelineBuilder
 
-from .backends.base import Backend
+from .backends.base import Backend, DeviceBackend
 from .host import usable_cpus
 from .records import MicroBatch, Query, RunStats
 from .sampling import Sampling
-from .stages.decode import DecodeOptions, decode
+from .stages.decode import DecodeOptions
 from .stages.fetch import fetch
-from .stages.infer import infer
-from .stages.sample import Sampler
+from .stages.host_path import HostPath
+from .stages.path import Path, PathSettings, Stage
 
 # Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
 _MICRO_BATCH_ROWS = 16
@@ -34,10 +35,10 @@ _DRAIN_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Pipeline:
-    """fetch → decode → sample → infer for one backend, all at once, in threads.
+    """fetch, then the backend's path (decode → sample → infer), all at once, in threads.
 
     Args:
-        backend: what scores the patches.
+        backend: what scores the images.
         sampling: how patches are taken.
         decoding: what images are accepted.
         batch_size: B, images per batch.
@@ -47,7 +48,7 @@ class Pipeline:
         stats: counters of every stage, added to as the pipeline runs.
     """
 
-    backend: Backend
+    backend: Backend | DeviceBackend
     sampling: Sampling
     decoding: DecodeOptions
     batch_size: int
@@ -94,51 +95,59 @@ class Pipeline:
         Raises:
             Exception: whatever a stage or `batches` raised; the threads have stopped by then.
         """
-        stages = _Stages(self, Sampler(self.sampling, self.rows_per_micro_batch, self.decoding.max_pixels))
-        builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
-        # Stages in order have `concurrency` + 2 tasks under way; threads of their own limit how many run at once. One
-        # decoding task more than threads: the next micro-batch is there when one is done.
-        fetchers = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
-        decoders = ThreadPoolExecutor(self.decode_threads, "decode")
-        threads = (
-            builder.add_source(stages.source(batches))
-            .pipe(
-                stages.guarded(stages.fetch),
-                name="fetch",
-                executor=fetchers,
-                concurrency=_FETCH_THREADS - 2,
-                output_order="input",
-            )
-            .pipe(
-                stages.guarded(stages.decode_and_sample),
-                name="decode",
-                executor=decoders,
-                concurrency=max(1, self.decode_threads - 1),
-                output_order="input",
-            )
-            .pipe(stages.guarded(stages.infer), name="infer")
-            .add_sink(_QUEUED_RESULTS)
-            .build(
-                num_threads=2,
+        run = _Run(self.stats)
+        with closing(self._path(run.stopping)) as path:
+            fetching = Stage("fetch", run.fetch, _FETCH_THREADS)
+            pools: list[ThreadPoolExecutor] = []
+            builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
+            builder = builder.add_source(run.source(batches))
+            for stage in (fetching, *path.stages):
+                pools.append(ThreadPoolExecutor(stage.threads, stage.name))
+                builder = builder.pipe(run.guarded(stage.run), executor=pools[-1], **_concurrency(stage))
+            threads = builder.add_sink(_QUEUED_RESULTS).build(
+                num_threads=1,
                 max_failures=0,  # a stage that raises ends the run: nothing is ever dropped
                 use_thread_output_queue=True,
             )
+            try:
+                with threads.auto_stop():
+                    try:
+                        for batch in threads:
+                            if run.errors:
+                                break
+                            yield batch
+                    finally:
+                        run.stopping.set()
+                        _drain(threads)
+            finally:
+                for pool in pools:
+                    pool.shutdown(wait=True, cancel_futures=True)
+        if run.errors:
+            raise run.errors[0]
+
+    def _path(self, stopping: Event) -> Path:
+        settings = PathSettings(
+            self.sampling,
+            self.decoding,
+            self.batch_size,
+            self.rows_per_micro_batch,
+            features=self.features,
+            exemplar_scores=self.exemplar_scores,
+            decode_threads=self.decode_threads,
+            stats=self.stats,
+            stopping=stopping,
         )
-        try:
-            with threads.auto_stop():
-                try:
-                    for batch in threads:
-                        if stages.errors:
-                            break
-                        yield batch
-                finally:
-                    stages.stopping.set()
-                    _drain(threads)
-        finally:
-            for pool in (fetchers, decoders):
-                pool.shutdown(wait=True, cancel_futures=True)
-        if stages.errors:
-            raise stages.errors[0]
+        return (
+            self.backend.path(settings) if isinstance(self.backend, DeviceBackend) else HostPath(self.backend, settings)
+        )
+
+
+def _concurrency(stage: Stage) -> dict[str, Any]:
+    if stage.threads == 1:
+        return {"name": stage.name, "concurrency": 1}
+    # Stages in order have `concurrency` + 2 tasks under way; threads of their own limit how many run at once. One
+    # task more than threads: the next micro-batch is there when one is done.
+    return {"name": stage.name, "concurrency": max(1, stage.threads - 1), "output_order": "input"}
 
 
 def _drain(threads: Threads[MicroBatch]) -> None:
@@ -150,11 +159,10 @@ def _drain(threads: Threads[MicroBatch]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stages:
-    """What the threads call, one micro-batch at a time."""
+class _Run:
+    """What the threads of one run share."""
 
-    pipeline: Pipeline
-    sampler: Sampler
+    stats: RunStats
     errors: list[BaseException] = field(default_factory=list)
     stopping: Event = field(default_factory=Event)
 
@@ -192,45 +200,10 @@ class _Stages:
             yield MicroBatch([])  # to wake the consumer
 
     def fetch(self, batch: MicroBatch) -> MicroBatch:
-        with self.pipeline.stats.fetch.measure(len(batch.queries)):
+        with self.stats.fetch.measure(len(batch.queries)):
             held = 0
             for query in batch.queries:
                 if held < _HELD_BYTES:
                     fetch(query)
                     held += query.bytes_held
-        return batch
-
-    def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:
-        """Both in one thread, image by image: so few decoded images are in memory, however large."""
-        if not batch.queries:
-            return batch
-        p, buffer = self.pipeline, self.sampler.begin()
-        decoding = sampling = 0.0
-        for query in batch.queries:
-            if query.data is None and query.pixels is None:
-                with p.stats.fetch.measure(0):
-                    fetch(query)
-            start = perf_counter()
-            decode(query, p.decoding)
-            decoded = perf_counter()
-            self.sampler.sample(query, batch, buffer)
-            decoding += decoded - start
-            sampling += perf_counter() - decoded
-        p.stats.decode.add(len(batch.queries), decoding)
-        p.stats.sample.add(len(batch.sampled), sampling)
-        self.sampler.finish(batch, buffer)
-        return batch
-
-    def infer(self, batch: MicroBatch) -> MicroBatch:
-        p, D = self.pipeline, self.pipeline.sampling.patches
-        if batch.patches is None:
-            return batch
-        for start in range(0, len(batch.sampled), p.batch_size):
-            if self.stopping.is_set():
-                break
-            queries = batch.sampled[start : start + p.batch_size]
-            patches = batch.patches[start * D : (start + len(queries)) * D]
-            with p.stats.infer.measure(len(queries)):
-                infer(p.backend, queries, patches, features=p.features, exemplar_scores=p.exemplar_scores)
-        self.sampler.release(batch)
         return batch

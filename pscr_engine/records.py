@@ -94,12 +94,14 @@ class MicroBatch:
         queries: in the order of their rows.
         sampled: those of them that have patches, in the same order.
         patches: uint8 [len(sampled)·D, P, P, 3]; None before sampling and after inference.
+        work: what the stages on a GPU hand on to one another.
         tag: whatever the maker of the batch wants to find on it again. Stages leave it alone.
     """
 
     queries: list[Query]
     sampled: list[Query] = field(default_factory=list)
     patches: Pixels | None = None
+    work: Any = None
     tag: Any = None
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .backends import create_backend
-from .backends.base import Backend
+from .backends.base import Backend, DeviceBackend
 from .bundle import Bundle
 from .errors import UsageError
 from .pipeline import Pipeline
@@ -64,7 +64,7 @@ class Scorer:
     Use `Scorer.open`. A scorer is not safe for use by several threads at once.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend | DeviceBackend) -> None:
         self.bundle = bundle
         self.backend = backend
 

@@ -18,9 +18,9 @@ def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.array(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def encoded(array: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+def encoded(array: np.ndarray, kind: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
+    Image.fromarray(array).convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ from pscr_engine.errors import BackendError
 from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
+from pscr_engine.stages import host_path
 from pscr_engine.stages.decode import DecodeOptions
 from pscr_engine.stages.sample import Sampler
 
@@ -23,6 +24,10 @@ OPS = Sampling.create("ops", 32)
 def pipeline(backend=None, **options):
     backend = backend or FakeBackend(OPS.patches)
     return Pipeline(backend, OPS, DecodeOptions(patch_size=32, max_pixels=10**6), backend.batch_size, **options)
+
+
+def module_of(stage):
+    return pipeline_module if stage == "fetch" else host_path
 
 
 def grey(value, side=40):
@@ -128,8 +133,9 @@ def test_a_fault_in_any_stage_ends_the_run_with_the_fault_itself(monkeypatch, st
         original = Sampler.sample
         monkeypatch.setattr(Sampler, "sample", fault)
     elif stage != "source":
-        original = getattr(pipeline_module, stage)
-        monkeypatch.setattr(pipeline_module, stage, fault)
+        module = module_of(stage)
+        original = getattr(module, stage)
+        monkeypatch.setattr(module, stage, fault)
     start = time.monotonic()
     with pytest.raises(error, match="injected"):
         list(pipeline().run(rows()))
@@ -162,7 +168,7 @@ def test_large_images_in_memory_go_in_small_groups(monkeypatch):
 @pytest.mark.parametrize("stage", ["fetch", "decode", "infer"])
 def test_no_fault_hangs_wherever_it_strikes(monkeypatch, stage):
     """Queues are short, and the stages before the fault may be full or empty: a race, so it is tried often."""
-    original, data = getattr(pipeline_module, stage), grey(5)
+    original, data = getattr(module_of(stage), stage), grey(5)
     for strike in range(0, 190, 6):
         calls, raised = itertools.count(), []
 
@@ -177,7 +183,7 @@ def test_no_fault_hangs_wherever_it_strikes(monkeypatch, stage):
             except ArithmeticError as error:
                 raised.append(error)
 
-        monkeypatch.setattr(pipeline_module, stage, fault)
+        monkeypatch.setattr(module_of(stage), stage, fault)
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join(timeout=20)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Pixels
+
+if TYPE_CHECKING:
+    from ..stages.path import Path, PathSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class BatchScores:
 
 
 class Backend(Protocol):
-    """Runs the scoring graph of one bundle, with its exemplar cache, on one device.
+    """Runs the scoring graph of one bundle, with its exemplar cache, on patches in the host's memory.
 
     Attributes:
         name: as in `--backend`.
@@ -43,4 +46,21 @@ class Backend(Protocol):
 
     def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
         """Score the images whose patches, uint8 [B·D, P, P, 3], are given; D patches after another per image."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Protocol):
+    """Runs the scoring graph of one bundle, with its exemplar cache, on a GPU, where the patches are made, too.
+
+    Attributes: as for `Backend`.
+    """
+
+    name: str
+    device: str
+    precision: str
+    batch_size: int
+
+    def path(self, settings: PathSettings) -> Path:
+        """All the stages from encoded images to scores, with their buffers."""
         ...

@@ -1,7 +1,7 @@
 """What the engine needs of a GPU, as plain integers: addresses and handles that any library takes.
 
-Implemented by PyCUDA (`pycuda_device`), in the device's primary context, which ONNX Runtime, PyTorch
-and nvImageCodec share; it is made current in the thread that asks.
+Implemented by PyCUDA (`pycuda_device`) and by cuda.core (`cuda_core_device`), in the device's primary
+context, which ONNX Runtime, PyTorch and nvImageCodec share; it is made current in the thread that asks.
 """
 
 from __future__ import annotations
@@ -128,12 +128,16 @@ class Device(Protocol):
         """Page-locked memory of the host."""
         ...
 
-    def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream) -> None:
-        """Begin to copy the first `nbytes` of `source` to `address`."""
+    def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream, start: int = 0) -> None:
+        """Begin to copy `nbytes` of `source`, from byte `start` on, to `address`."""
         ...
 
-    def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream) -> None:
-        """Begin to copy `nbytes` from `address` to the beginning of `target`."""
+    def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream, start: int = 0) -> None:
+        """Begin to copy `nbytes` from `address` to `target`, from byte `start` on."""
+        ...
+
+    def copy_on_device(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """Begin to copy `nbytes` from the address `source` to the address `target`."""
         ...
 
     def kernel(self, image: bytes, name: str, signature: str) -> Kernel:
@@ -149,6 +153,14 @@ class Device(Protocol):
 
 class DeviceMemoryError(BackendError):
     """The device has too little memory for what was asked."""
+
+
+def no_room(name: str, nbytes: int, free: int, total: int) -> DeviceMemoryError:
+    """What to raise when memory can't be had."""
+    return DeviceMemoryError(
+        f"{name}: {nbytes / 1e9:.2f} GB asked for, {free / 1e9:.2f} of {total / 1e9:.1f} GB free; "
+        "use a smaller --batch-size"
+    )
 
 
 def no_driver(reason: str) -> str:

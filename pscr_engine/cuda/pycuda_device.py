@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pycuda.driver as cuda  # only this module and its tests import it
 from numpy.typing import NDArray
 
 from ..errors import BackendError, one_line
-from .device import DeviceMemoryError, PinnedBuffer, Stream, no_driver, require_index
+from .device import PinnedBuffer, Stream, no_driver, no_room, require_index
 
 _NON_BLOCKING = 1
 
@@ -26,6 +27,7 @@ class PyCudaDevice:
         self.compute_capability: tuple[int, int] = device.compute_capability()
         self.driver: int = cuda.get_driver_version()
         self._context = device.retain_primary_context()
+        self._kernels: dict[str, _Kernel] = {}
 
     @classmethod
     def open(cls, index: int) -> PyCudaDevice:
@@ -54,42 +56,58 @@ class PyCudaDevice:
 
     def stream(self) -> _Stream:
         """See `device.Device`."""
-        return _Stream()
+        return _Stream(self)
 
     def event(self) -> _Event:
         """See `device.Device`."""
-        return _Event()
+        return _Event(self)
 
     def allocate(self, nbytes: int) -> _DeviceBuffer:
         """See `device.Device`."""
         try:
             return _DeviceBuffer(nbytes)
         except cuda.MemoryError as error:
-            free, total = self.memory()
-            raise DeviceMemoryError(
-                f"{self.name}: {nbytes / 1e9:.2f} GB asked for, {free / 1e9:.2f} of {total / 1e9:.1f} GB free; "
-                "use a smaller --batch-size"
-            ) from error
+            raise no_room(self.name, nbytes, *self.memory()) from error
 
     def pinned(self, nbytes: int) -> _PinnedBuffer:
         """See `device.Device`."""
         return _PinnedBuffer(nbytes)
 
-    def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream) -> None:
+    def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream, start: int = 0) -> None:
         """See `device.Device`."""
-        cuda.memcpy_htod_async(address, source.array[:nbytes], _own(stream))
+        cuda.memcpy_htod_async(address, source.array[start : start + nbytes], _own(stream))
 
-    def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream) -> None:
+    def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream, start: int = 0) -> None:
         """See `device.Device`."""
-        cuda.memcpy_dtoh_async(target.array[:nbytes], address, _own(stream))
+        cuda.memcpy_dtoh_async(target.array[start : start + nbytes], address, _own(stream))
+
+    def copy_on_device(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """See `device.Device`."""
+        cuda.memcpy_dtod_async(target, source, nbytes, _own(stream))
 
     def kernel(self, image: bytes, name: str, signature: str) -> _Kernel:
         """See `device.Device`."""
-        return _Kernel(image, name, signature)
+        if name not in self._kernels:  # a module takes memory on the device
+            self._kernels[name] = _Kernel(self, image, name, signature)
+        return self._kernels[name]
 
 
-class _Stream:
-    def __init__(self) -> None:
+class _Owned:
+    """Lets go of PyCUDA's objects while the device is current, in whatever thread that happens: else they leak."""
+
+    def __init__(self, device: PyCudaDevice) -> None:
+        self._device = device
+
+    def __del__(self) -> None:
+        if sys is None or sys.is_finalizing():  # the process ends, and the driver cleans up
+            return
+        with self._device.current():
+            self.__dict__ = {"_device": self._device}
+
+
+class _Stream(_Owned):
+    def __init__(self, device: PyCudaDevice) -> None:
+        super().__init__(device)
         self.pycuda = cuda.Stream(_NON_BLOCKING)
         self.handle: int = self.pycuda.handle
 
@@ -97,8 +115,9 @@ class _Stream:
         self.pycuda.synchronize()
 
 
-class _Event:
-    def __init__(self) -> None:
+class _Event(_Owned):
+    def __init__(self, device: PyCudaDevice) -> None:
+        super().__init__(device)
         self._event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
 
     def record(self, stream: Stream) -> None:
@@ -132,8 +151,9 @@ class _PinnedBuffer:
         self._allocation.free()
 
 
-class _Kernel:
-    def __init__(self, image: bytes, name: str, signature: str) -> None:
+class _Kernel(_Owned):
+    def __init__(self, device: PyCudaDevice, image: bytes, name: str, signature: str) -> None:
+        super().__init__(device)
         self._module = cuda.module_from_buffer(image)
         self._function = self._module.get_function(name)
         self._function.prepare(signature)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..sampling import Sampling
 from .device import Device, Stream
+from .fatbins import fatbin
 
 KERNEL = "sample_patches"
 SIGNATURE = "PPPPii"
@@ -55,6 +55,11 @@ class Tables:
     images: NDArray[np.void]
     taps: NDArray[np.void]
     corners: NDArray[np.int32]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all three."""
+        return self.images.nbytes + self.taps.nbytes + self.corners.nbytes
 
     @classmethod
     def build(cls, images: Sequence[DeviceImage], sampling: Sampling, max_pixels: int | None = None) -> Tables:
@@ -101,11 +106,6 @@ def bilinear_taps(size: int, enlarged: int) -> NDArray[np.void]:
     return out
 
 
-def fatbin() -> bytes:
-    """The kernel for sm_75 to sm_120, and PTX for what comes later."""
-    return files(__package__).joinpath("patches.fatbin").read_bytes()
-
-
 class DeviceSampler:
     """Launches the kernel; its tables are in buffers allocated once.
 
@@ -117,7 +117,7 @@ class DeviceSampler:
 
     def __init__(self, device: Device, sampling: Sampling, batch_size: int) -> None:
         self._device, self._sampling = device, sampling
-        self._kernel = device.kernel(fatbin(), KERNEL, SIGNATURE)
+        self._kernel = device.kernel(fatbin("patches"), KERNEL, SIGNATURE)
         P = sampling.patch_size
         fixed = batch_size * (IMAGE.itemsize + sampling.patches * 8)
         # An enlarged side is seldom longer than four patches; more taps than fit go in several launches.
@@ -125,10 +125,9 @@ class DeviceSampler:
         self._tables = device.allocate(self._capacity)
         self._staging = device.pinned(self._capacity)
 
-    @property
-    def table_bytes(self) -> int:
-        """Size of the tables' buffer: `launch` takes no more than fits."""
-        return self._capacity
+    def fits(self, tables: Tables) -> bool:
+        """Whether `launch` takes them at once."""
+        return tables.nbytes <= self._capacity
 
     def launch(self, tables: Tables, out: int, stream: Stream) -> None:
         """Begin to write the patches, uint8 [B·D, P, P, 3], to the address `out`.
@@ -136,7 +135,7 @@ class DeviceSampler:
         The tables are copied first; the caller waits for `stream` before the next launch.
 
         Raises:
-            ValueError: the tables are larger than `table_bytes`.
+            ValueError: the tables don't fit.
         """
         parts = (tables.images, tables.taps, tables.corners)
         sections = [np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts]

@@ -71,7 +71,7 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
     devices = resolve_devices(config.devices)
     bundle = Bundle.open(config.bundle)
     manifest = open_manifest(config.manifest, config.columns)
-    precision = choose_precision(bundle, config.precision)
+    precision = choose_precision(bundle, config.precision, devices)
     log.info("bundle %s: %s, %s, %d exemplars", bundle.path, bundle.info.backbone, precision, bundle.exemplars.count)
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
     facts = _run_facts(config, bundle, manifest, precision, chunk_rows)

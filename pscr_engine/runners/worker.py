@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..backends import Backend, create_backend
+from ..backends.base import DeviceBackend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import BundleError, PscrError
@@ -96,7 +97,12 @@ class Worker:
             )
         setup.manifest.check_unchanged()
         backend = create_backend(
-            bundle, backend=config.backend, device=setup.device, precision=setup.precision, threads=setup.threads
+            bundle,
+            backend=config.backend,
+            device=setup.device,
+            precision=setup.precision,
+            batch_size=config.batch_size,
+            threads=setup.threads,
         )
         schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
         pipeline = _pipeline(config, bundle, backend, setup.threads)
@@ -192,7 +198,7 @@ def _wanted(queries: Iterable[Query], chunk: Chunk) -> Iterator[Query]:
     return (query for query in queries if again is None or again[query.row - chunk.rows.start])
 
 
-def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None) -> Pipeline:
+def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend | DeviceBackend, threads: int | None) -> Pipeline:
     sampling = bundle.info.sampling
     decoding = DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images)
     pipeline = Pipeline(

@@ -83,7 +83,7 @@ def decode(query: Query, options: DecodeOptions) -> None:
         query.data = None
     elif query.pixels is not None:
         query.height, query.width = query.pixels.shape[:2]
-        _check_size(query, options)
+        check_size(query, options)
         if query.ok and options.digest:
             query.digest = content_digest(query.pixels)
 
@@ -92,7 +92,7 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
     try:
         with Image.open(BytesIO(data), formats=_available_formats()) as image:
             query.width, query.height = image.size
-            _check_size(query, options)
+            check_size(query, options)
             if not query.ok:
                 return None
             # Pillow's conversion from RGB to RGB would only copy.
@@ -115,7 +115,8 @@ def _available_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _check_size(query: Query, options: DecodeOptions) -> None:
+def check_size(query: Query, options: DecodeOptions) -> None:
+    """Fail a query whose `width` and `height` are outside the limits."""
     assert query.width is not None
     assert query.height is not None
     width, height, P = query.width, query.height, options.patch_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..backends.base import Backend
 from ..errors import BackendError
@@ -21,9 +22,6 @@ def infer(
 ) -> None:
     """Score `queries`, whose patches are uint8 [len(queries)·D, P, P, 3].
 
-    An image whose score is not a finite number has failed, like one that can't be decoded: in FP16 a
-    network may overflow on one image in millions.
-
     Raises:
         BackendError: the backend gave another number of scores than there are images.
     """
@@ -34,14 +32,40 @@ def infer(
     if answer.score.shape != (len(queries),):
         raise BackendError(f"{backend.name} gave scores {list(answer.score.shape)} for {len(queries)} images")
     deviations = answer.exemplar_scores.std(axis=1, dtype=np.float64)
-    finite = np.isfinite(answer.score) & np.isfinite(deviations)
+    assign(
+        queries,
+        answer.score,
+        deviations,
+        answer.features if features else None,
+        answer.exemplar_scores if exemplar_scores else None,
+        precision=backend.precision,
+    )
+
+
+def assign(
+    queries: Sequence[Query | None],
+    score: NDArray[np.floating],
+    score_std: NDArray[np.floating],
+    features: NDArray[np.float32] | None = None,
+    exemplar_scores: NDArray[np.float32] | None = None,
+    *,
+    precision: str,
+) -> None:
+    """Give each query its row of the results; rows of None are nobody's.
+
+    An image whose score is not a finite number has failed, like one that can't be decoded: in FP16 a
+    network may overflow on one image in millions.
+    """
+    finite = np.isfinite(score) & np.isfinite(score_std)
     for index, query in enumerate(queries):
-        if not finite[index]:
-            query.fail(Status.UNDECODABLE, f"its score is not a finite number in {backend.precision}")
+        if query is None:
             continue
-        query.score = float(answer.score[index])
-        query.score_std = float(deviations[index])
-        if features and answer.features is not None:
-            query.features = answer.features[index]
-        if exemplar_scores:
-            query.exemplar_scores = answer.exemplar_scores[index]
+        if not finite[index]:
+            query.fail(Status.UNDECODABLE, f"its score is not a finite number in {precision}")
+            continue
+        query.score = float(score[index])
+        query.score_std = float(score_std[index])
+        if features is not None:
+            query.features = features[index]
+        if exemplar_scores is not None:
+            query.exemplar_scores = exemplar_scores[index]

@@ -10,6 +10,19 @@ from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import Sampling, TooSmallError
 
 
+def sample(query: Query, place: Pixels, sampling: Sampling, max_pixels: int) -> bool:
+    """Take the patches of one decoded query, uint8 [D, P, P, 3], to `place`; whether there are any."""
+    if not query.ok or query.pixels is None:
+        return False
+    try:
+        sampling.sample(query.pixels, place, digest=query.digest, max_pixels=max_pixels)
+    except TooSmallError as error:
+        query.fail(Status.TOO_SMALL, str(error))
+        return False
+    query.pixels = None
+    return True
+
+
 class Sampler:
     """Takes the patches of micro-batches, into buffers that are used again.
 
@@ -38,16 +51,8 @@ class Sampler:
 
     def sample(self, query: Query, batch: MicroBatch, buffer: Pixels) -> None:
         """Add the patches of one decoded query to `batch`, whose buffer is `buffer`."""
-        if not query.ok or query.pixels is None:
-            return
-        place = buffer[len(batch.sampled)]
-        try:
-            self._sampling.sample(query.pixels, place, digest=query.digest, max_pixels=self._max_pixels)
-        except TooSmallError as error:
-            query.fail(Status.TOO_SMALL, str(error))
-            return
-        query.pixels = None
-        batch.sampled.append(query)
+        if sample(query, buffer[len(batch.sampled)], self._sampling, self._max_pixels):
+            batch.sampled.append(query)
 
     def finish(self, batch: MicroBatch, buffer: Pixels) -> None:
         """Give `batch` its patches: a view of `buffer`."""

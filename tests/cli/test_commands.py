@@ -45,7 +45,7 @@ def test_help_and_version(cli):
         (["score", "--manifest", "m", "--batch-size", "0"], "--batch-size 0: must be from 1 to 4096"),
         (["score", "--manifest", "m", "--max-failure-rate", "2"], "must be from 0 to 1"),
         (["score", "--manifest", "m", "--overwrite", "--retry-failed"], "choose one"),
-        (["score", "--manifest", "m", "--devices", "cuda:0"], "'cuda:0' is no device"),
+        (["score", "--manifest", "m", "--devices", "cuda:0"], "there is no cuda:0 here"),
         (["inspect", "nothing"], "no such bundle"),
         (["export", "--ckpt", "x.pt"], "Missing option '--exemplars'"),
         (

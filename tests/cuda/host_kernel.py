@@ -1,20 +1,41 @@
-"""The patch kernel on the host."""
+"""The kernels on the host."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pscr_engine.cuda
 
-KERNEL = Path(pscr_engine.cuda.__file__).with_name("patches.cu")
+FOLDER = Path(pscr_engine.cuda.__file__).parent
 
 
-def build(folder: Path) -> ctypes.CDLL:
-    """Compile `patches.cu` with g++."""
-    library = folder / "host_kernel.so"
+def compile_object(folder: Path, *flags: str) -> Path:
+    """Compile the kernels with g++ to an object file."""
+    out = folder / "host_kernel.o"
     source = Path(__file__).with_name("host_kernel.cpp")
-    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
-    subprocess.run(["g++", *flags, f'-DKERNEL="{KERNEL}"', "-o", library, source], check=True)
-    return ctypes.CDLL(str(library))
+    names = [f'-D{name.upper()}="{FOLDER / name}.cu"' for name in ("patches", "spread")]
+    subprocess.run(
+        ["g++", "-c", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", *flags, *names, "-o", out, source], check=True
+    )
+    return out
+
+
+class HostKernels:
+    """Runs them, with checks for undefined behaviour."""
+
+    def __init__(self, folder: Path) -> None:
+        checks = ("-fsanitize=undefined", "-fno-sanitize-recover")
+        library = folder / "host_kernel.so"
+        subprocess.run(["g++", "-shared", *checks, "-o", library, compile_object(folder, *checks)], check=True)
+        self._library = ctypes.CDLL(str(library))
+
+    def launch(self, name: str, grid: tuple[int, int], block: int, *arguments: int | ctypes.c_int32) -> None:
+        """Run a kernel; addresses are plain integers, everything else is a `c_int32`."""
+        values: Sequence[ctypes._SimpleCData] = [
+            argument if isinstance(argument, ctypes.c_int32) else ctypes.c_void_p(argument) for argument in arguments
+        ]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        assert self._library.run_kernel(name.encode(), *grid, block, pointers) == 0

@@ -1,12 +1,11 @@
 """Run by test_pycuda_device.py in a process of its own: the real PyCUDA, a pretend driver, the kernel built by g++.
 
-python -m tests.cuda.on_pretend_driver CHECK PYCUDA FOLDER
+python -m tests.cuda.on_pretend_driver CHECK FOLDER [PYCUDA]   (without it, cuda.bindings is used)
 """
 
 from __future__ import annotations
 
 import ctypes
-import struct
 import sys
 import threading
 from pathlib import Path
@@ -19,23 +18,13 @@ from pscr_engine.cuda.open import open_device
 from pscr_engine.errors import BackendError
 from pscr_engine.sampling import Sampling
 
-from . import host_kernel, pretend_driver
+from . import pretend_driver
 
 
 def patches(driver: ctypes.CDLL, folder: Path) -> None:
     """Images of several sizes to the device, one launch, patches back: equal to the host's."""
-    from pscr_engine.cuda.sampler import KERNEL, DeviceImage, DeviceSampler, Tables
+    from pscr_engine.cuda.sampler import DeviceImage, DeviceSampler, Tables
 
-    kernel, launches = host_kernel.build(folder), []
-
-    @pretend_driver.LAUNCHED
-    def launched(name, gx, gy, gz, block, arguments, nbytes):
-        assert (name, gz, nbytes) == (KERNEL.encode(), 1, 40)
-        *addresses, size, per_image = struct.unpack("QQQQii", ctypes.string_at(arguments, nbytes))
-        kernel.run(gx, gy, block, *map(ctypes.c_void_p, addresses), size, per_image)
-        launches.append(gy)
-
-    driver.pretend_launched(launched)
     device = open_device(0)
     assert (device.name, device.compute_capability, device.driver) == ("pretended GPU", (9, 0), 13000)
     sampling = Sampling.create("ops", 32)
@@ -71,7 +60,7 @@ def patches(driver: ctypes.CDLL, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"only \d+ fit"):
             wide = DeviceImage(out.address, 3 * 4000, 1, 4000)
             sampler.launch(Tables.build([wide] * 4, sampling), out.address, stream)
-        assert launches == [36, 9]
+        assert driver.pretend_launches() == 2
         sampler.free()
         out.free()
         back.free()
@@ -86,9 +75,7 @@ def threads(driver: ctypes.CDLL, folder: Path) -> None:
         with device.current():
             seen.append(device.memory())
 
-    import pycuda.driver as cuda
-
-    with pytest.raises(cuda.LogicError):
+    with pytest.raises(Exception, match="cuMemAlloc failed"):
         device.allocate(16)
     thread = threading.Thread(target=work)
     thread.start()
@@ -96,7 +83,7 @@ def threads(driver: ctypes.CDLL, folder: Path) -> None:
     assert seen == [(1 << 33, 1 << 33)]
     with device.current():
         device.allocate(16).free()
-    with pytest.raises(cuda.LogicError):
+    with pytest.raises(Exception, match="cuMemAlloc failed"):
         device.allocate(16)
 
 
@@ -117,10 +104,12 @@ def refusals(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    check, pycuda, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    sys.path.append(str(pycuda))
+    check, folder = sys.argv[1], Path(sys.argv[2])
+    pycuda = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    if pycuda is not None:
+        sys.path.append(str(pycuda))
     if check == "no_driver":
-        with pytest.raises(BackendError, match=r"no usable NVIDIA driver \(libcuda\.so\.1.*--devices cpu"):
+        with pytest.raises(BackendError, match=r"no usable NVIDIA driver \(.*--devices cpu"):
             open_device(0)
     else:
         globals()[check](pretend_driver.install(pycuda, folder), folder)

@@ -1,7 +1,7 @@
 """A pretend libcuda.so.1, with which the real PyCUDA runs on a machine without a GPU.
 
 Device memory is host memory, copies are memcpy, streams and events are done at once, and a launch
-is handed to a Python callback. It does not show races, missing synchronisation or device code.
+runs the kernel's source, compiled by g++. It does not show races, missing synchronisation or device code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import re
 import subprocess
 from pathlib import Path
 
+from . import host_kernel
+
 _SOURCE = r"""
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,13 +22,16 @@ _SOURCE = r"""
 typedef int Result;
 typedef uint64_t Address;
 struct Function { char name[128]; };
-typedef void (*Launched)(const char *name, unsigned, unsigned, unsigned, unsigned, const void *arguments, size_t bytes);
-static Launched launched;
-static long allocations, limit_bytes = 1L << 33;
-static __thread void *current;
+int run_kernel(const char *name, unsigned gx, unsigned gy, unsigned block, void **parameters);
+int run_packed(const char *name, unsigned gx, unsigned gy, unsigned block, const void *packed);
+static long allocations, launches, copies, limit_bytes = 1L << 33;
+static __thread void *stack[64];
+static __thread int depth;
+#define current (depth ? stack[depth - 1] : 0)
 static int context, devices = 1;
 
-void pretend_launched(Launched callback) { launched = callback; }
+long pretend_launches(void) { return launches; }
+long pretend_copies_on_device(void) { return copies; }
 void pretend_devices(int count) { devices = count; }
 void pretend_limit(long bytes) { limit_bytes = bytes; }
 long pretend_allocations(void) { return allocations; }
@@ -54,8 +60,13 @@ Result cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 Result cuDevicePrimaryCtxRetain(void **out, int device) { *out = &context; return 0; }
 Result cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
-Result cuCtxPushCurrent_v2(void *pushed) { current = pushed; return 0; }
-Result cuCtxPopCurrent_v2(void **out) { if (out) *out = current; current = 0; return 0; }
+Result cuCtxPushCurrent_v2(void *pushed) { stack[depth++] = pushed; return 0; }
+Result cuCtxPopCurrent_v2(void **out) {
+  if (!depth) return 201;
+  if (out) *out = current;
+  depth--;
+  return 0;
+}
 Result cuCtxGetDevice(int *device) { *device = 0; return current ? 0 : 201; }
 Result cuCtxGetApiVersion(void *asked, unsigned *version) { *version = 13000; return 0; }
 Result cuCtxSynchronize(void) { return 0; }
@@ -73,6 +84,12 @@ Result cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *stream) 
   memcpy(to, (void *)(uintptr_t)from, bytes);
   return 0;
 }
+Result cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *stream) {
+  if (to < from + bytes && from < to + bytes) return 1;
+  memcpy((void *)(uintptr_t)to, (void *)(uintptr_t)from, bytes);
+  copies++;
+  return 0;
+}
 Result cuStreamCreate(void **out, unsigned flags) { return flags == 1 ? handle(out) : 1; }
 Result cuStreamDestroy_v2(void *stream) { free(stream); return 0; }
 Result cuStreamSynchronize(void *stream) { return 0; }
@@ -84,6 +101,7 @@ Result cuEventSynchronize(void *event) { return 0; }
 Result cuModuleLoadDataEx(void **out, const void *image, unsigned n, void *options, void *values) {
   return handle(out);
 }
+Result cuModuleLoadData(void **out, const void *image) { return handle(out); }
 Result cuModuleUnload(void *module) { free(module); return 0; }
 Result cuModuleGetFunction(void **out, void *module, const char *name) {
   struct Function *function = calloc(1, sizeof *function);
@@ -92,37 +110,50 @@ Result cuModuleGetFunction(void **out, void *module, const char *name) {
   return 0;
 }
 Result cuFuncSetBlockShape(void *function, int x, int y, int z) { return 0; }
+// Each under its newest name, as in the real driver.
+Result cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status) {
+  char newest[160];
+  void *self = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  snprintf(newest, sizeof newest, "%s_v2", name);
+  *function = dlsym(self, newest);
+  if (!*function) *function = dlsym(self, name);
+  if (status) *status = *function ? 0 : 1;
+  return *function ? 0 : 500;
+}
 Result cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                       unsigned bz, unsigned shared, void *stream, void **params, void **extra) {
-  const void *arguments = 0;
-  size_t bytes = 0;
   if (!current) return 201;
   if (!gx || !gy || !gz || !bx || gy > 65535 || gz > 65535 || bx * by * bz > 1024) return 1;
-  for (int i = 0; extra && extra[i]; i += 2) {
-    if ((uintptr_t)extra[i] == 1) arguments = extra[i + 1];
-    if ((uintptr_t)extra[i] == 2) bytes = *(size_t *)extra[i + 1];
-  }
-  if (launched) launched(function->name, gx, gy, gz, bx, arguments, bytes);
-  return 0;
+  launches++;
+  if (params) return run_kernel(function->name, gx, gy, bx, params) ? 98 : 0;
+  for (int i = 0; extra && extra[i]; i += 2)
+    if ((uintptr_t)extra[i] == 1) return run_packed(function->name, gx, gy, bx, extra[i + 1]) ? 98 : 0;
+  return 1;
 }
 """
 
-LAUNCHED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *[ctypes.c_uint] * 4, ctypes.c_void_p, ctypes.c_size_t)
+
+def install(pycuda: Path | None, folder: Path) -> ctypes.CDLL:
+    """Build the driver and load it, for this process."""
+    return ctypes.CDLL(str(build(pycuda, folder)), mode=ctypes.RTLD_GLOBAL)
 
 
-def install(pycuda: Path, folder: Path) -> ctypes.CDLL:
-    """Compile the driver with all that PyCUDA's extension needs, and load it.
+def build(pycuda: Path | None, folder: Path) -> Path:
+    """Compile the driver, with all that PyCUDA's extension needs if there is one, as `folder`/libcuda.so.1.
 
     What it does not pretend fails with CUDA's error 801, "not supported".
     """
-    extension = next((pycuda / "pycuda").glob("_driver*.so"))
-    listed = subprocess.run(["nm", "-D", "--undefined-only", extension], check=True, capture_output=True, text=True)
-    needed = set(re.findall(r" U (cu[A-Z]\w+)", listed.stdout)) - set(
-        re.findall(r"^Result (cu\w+)", _SOURCE, re.MULTILINE)
-    )
+    needed: set[str] = set()
+    if pycuda is not None:
+        extension = next((pycuda / "pycuda").glob("_driver*.so"))
+        listed = subprocess.run(["nm", "-D", "--undefined-only", extension], check=True, capture_output=True, text=True)
+        needed = set(re.findall(r" U (cu[A-Z]\w+)", listed.stdout))
+        needed -= set(re.findall(r"^Result (cu\w+)", _SOURCE, re.MULTILINE))
     source = folder / "pretend.c"
     source.write_text(_SOURCE + "".join(f"Result {name}(void) {{ return 801; }}\n" for name in sorted(needed)))
     library = folder / "libcuda.so.1"
-    flags = ["-shared", "-fPIC", "-O1", "-w", "-Wl,-soname,libcuda.so.1"]
-    subprocess.run(["cc", *flags, "-o", library, source], check=True)
-    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    driver = folder / "pretend.o"
+    subprocess.run(["cc", "-c", "-fPIC", "-O1", "-w", "-o", driver, source], check=True)
+    flags = ["-shared", "-Wl,-soname,libcuda.so.1", "-ldl"]
+    subprocess.run(["g++", *flags, "-o", library, driver, host_kernel.compile_object(folder)], check=True)
+    return library

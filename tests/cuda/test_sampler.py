@@ -18,19 +18,17 @@ BLOCK = 256
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    return host_kernel.build(tmp_path_factory.mktemp("kernel"))
+    return host_kernel.HostKernels(tmp_path_factory.mktemp("kernel"))
 
 
 def launch(kernel, tables, sampling):
     P, D = sampling.patch_size, sampling.patches
     out = np.full((len(tables.corners), P, P, 3), 77, np.uint8)
-    address = lambda array: ctypes.c_void_p(array.ctypes.data)  # noqa: E731
     taps = tables.taps if len(tables.taps) else np.zeros(1, TAPS)
     corners = np.ascontiguousarray(tables.corners)
-    kernel.run(
-        -(-3 * P * P // (4 * BLOCK)), len(corners), BLOCK,
-        address(tables.images), address(taps), address(corners), address(out), P, D,
-    )  # fmt: skip
+    addresses = [array.ctypes.data for array in (tables.images, taps, corners, out)]
+    grid = -(-3 * P * P // (4 * BLOCK)), len(corners)
+    kernel.launch("sample_patches", grid, BLOCK, *addresses, ctypes.c_int32(P), ctypes.c_int32(D))
     return out
 
 
@@ -93,5 +91,6 @@ def test_an_image_that_cannot_be_enlarged_is_refused_as_on_the_host():
         sampling.fitted_size(1, 5000, 10**6)
 
 
-def test_the_fatbin_is_of_this_source():
-    assert build_fatbin.is_fresh(), "run python -m pscr_engine.cuda.build_fatbin and commit the result"
+@pytest.mark.parametrize("source", build_fatbin.SOURCES, ids=lambda source: source.name)
+def test_the_fatbin_is_of_this_source(source):
+    assert build_fatbin.is_fresh(source), "run python -m pscr_engine.cuda.build_fatbin and commit the result"

@@ -1,0 +1,158 @@
+"""ONNX Runtime's CUDA provider, on buffers and a stream that are ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..cuda.device import Device, DeviceMemoryError
+from ..cuda.engine import Shape, Tensors
+from ..cuda.exemplars import ResidentExemplars
+from ..errors import BackendError, MissingDependencyError, one_line
+
+DEFAULT_BATCH_SIZE = 64
+_OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed", "cuda failure 2:")
+
+
+class Provider(NamedTuple):
+    """Where a session computes: its name, and what its memory is called, in ONNX Runtime's words."""
+
+    name: str = "CUDAExecutionProvider"
+    memory: str = "cuda"
+
+
+class OnnxRuntimeEngine:
+    """See `cuda.engine.Engine`. A session for batches of one size, so that it searches the best algorithms once.
+
+    Args:
+        graph: the .onnx file.
+        device: the GPU, current in this thread.
+        exemplars: on the device.
+        shape: of the graph's tensors.
+        precision: the graph's.
+        batch_size: B.
+        provider: where it computes.
+
+    Raises:
+        MissingDependencyError: onnxruntime-gpu is not installed.
+        BackendError: it does not start on the GPU, or not all of the graph would run there.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        graph: Path,
+        device: Device,
+        exemplars: ResidentExemplars,
+        shape: Shape,
+        *,
+        precision: str,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        provider: Provider | None = None,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError("onnxruntime-gpu", "scoring on a GPU", "gpu") from error
+        self._ort, self._provider = onnxruntime, provider or Provider()
+        self._graph, self._device, self._exemplars, self._shape = graph, device, exemplars, shape
+        self.precision, self.stream = precision, device.stream()
+        self._require_provider()
+        self.resize(batch_size)
+
+    def _require_provider(self) -> None:
+        if self._provider.name not in self._ort.get_available_providers():
+            raise BackendError(
+                "the installed onnxruntime is the one for CPUs: pip uninstall onnxruntime, "
+                "then pip install 'pscr-engine[gpu]'"
+            )
+        if self._provider.memory == "cuda" and hasattr(self._ort, "preload_dlls"):
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                self._ort.preload_dlls()
+        if self.precision == "fp32":
+            # Some convolutions don't heed the session's `use_tf32`.
+            os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
+    def resize(self, batch_size: int) -> None:
+        """See `cuda.engine.Engine.resize`."""
+        self._bindings: dict[Tensors, Any] = {}
+        self._session: Any = None  # its memory first
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        # With all sizes known, shapes are computed beforehand and nothing is left for the processor to do.
+        D = self._shape.patches
+        for name, size in ((f"{D}*B", D * batch_size), (f"B*{D}", D * batch_size), ("B", batch_size)):
+            options.add_free_dimension_override_by_name(name, size)
+        options.add_free_dimension_override_by_name("M", self._shape.exemplars)
+        settings: dict[str, str] = {}
+        if self._provider.memory == "cuda":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            settings = self._settings()
+        try:
+            self._session = self._ort.InferenceSession(
+                str(self._graph), options, providers=[(self._provider.name, settings)], enable_fallback=0
+            )
+        except Exception as error:
+            raise self._error(f"ONNX Runtime can't run {self._graph} on {self._device.name}", error) from error
+        if self._provider.name not in self._session.get_providers():
+            raise BackendError(f"ONNX Runtime can't use {self._device.name}; pscr-engine doctor says what it needs")
+        self.batch_size = batch_size
+        self._run_options = self._ort.RunOptions()
+        # Whoever needs the result waits for an event of the stream.
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "device_id": str(self._device.index),
+            "has_user_compute_stream": "1",
+            "user_compute_stream": str(self.stream.handle),
+            "do_copy_in_default_stream": "1",
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            "prefer_nhwc": "1",
+            "use_tf32": "0" if self.precision == "fp32" else "1",
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+
+    def enqueue(self, tensors: Tensors) -> None:
+        """See `cuda.engine.Engine.enqueue`."""
+        binding = self._bindings.get(tensors)
+        try:
+            if binding is None:
+                binding = self._bindings[tensors] = self._bind(tensors)
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:
+            raise self._error(f"ONNX Runtime failed on {self._device.name}", error) from error
+
+    def _bind(self, tensors: Tensors) -> Any:
+        """One binding per slot, made once."""
+        B, (D, P, C, M) = self.batch_size, self._shape
+        where = (self._provider.memory, self._device.index if self._provider.memory == "cuda" else 0)
+        binding = self._session.io_binding()
+        binding.bind_input("patches", *where, np.uint8, (B * D, P, P, 3), tensors.patches)
+        binding.bind_input("exemplar_hidden", *where, np.float32, (M, C), self._exemplars.hidden.address)
+        binding.bind_input("exemplar_labels", *where, np.float32, (M,), self._exemplars.labels.address)
+        binding.bind_output("score", *where, np.float32, (B,), tensors.score)
+        binding.bind_output("exemplar_scores", *where, np.float32, (B, M), tensors.exemplar_scores)
+        binding.bind_output("features", *where, np.float32, (B, C), tensors.features)
+        return binding
+
+    def _error(self, what: str, error: Exception) -> BackendError:
+        text = one_line(error, 300)
+        if any(sign in text.lower() for sign in _OUT_OF_MEMORY):
+            free, total = self._device.memory()
+            return DeviceMemoryError(
+                f"{self._device.name} is out of memory ({free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
+            )
+        return BackendError(f"{what}: {text}")
+
+    def close(self) -> None:
+        """See `cuda.engine.Engine.close`."""
+        self._bindings.clear()
+        self._session = None

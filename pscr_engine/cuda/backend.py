@@ -1,0 +1,56 @@
+"""A bundle on a GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ..bundle import Bundle
+from ..errors import BackendError, MissingDependencyError
+from ..stages.path import Path, PathSettings
+from .decoder import ImageDecoder
+from .device import Device
+from .engine import Engine, Shape
+from .exemplars import ResidentExemplars
+from .path import DevicePath
+
+log = logging.getLogger("pscr_engine")
+
+EngineFactory = Callable[[Device, ResidentExemplars, Shape], Engine]
+
+
+class CudaBackend:
+    """See `backends.base.DeviceBackend`. The exemplar cache and the engine stay on the device.
+
+    Args:
+        bundle: an opened bundle.
+        device: the GPU.
+        create: makes the engine.
+        threads: processor threads that it may use; 0 for all.
+
+    Raises:
+        DeviceMemoryError: there is no room for it.
+        BackendError, MissingDependencyError: the engine can't run here.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device, create: EngineFactory, *, threads: int = 0) -> None:
+        self._gpu = device
+        self._shape = Shape.of(bundle.info, bundle.exemplars.count)
+        self._decoder = _decoder(device, threads)
+        with device.current():
+            self._exemplars = ResidentExemplars.upload(device, bundle.exemplars)
+            self._engine = create(device, self._exemplars, self._shape)
+        self.name, self.precision = self._engine.name, self._engine.precision
+        self.device, self.batch_size = f"cuda:{device.index}", self._engine.batch_size
+
+    def path(self, settings: PathSettings) -> Path:
+        """See `backends.base.DeviceBackend`."""
+        return DevicePath(self._gpu, self._engine, self._shape, self._decoder, settings)
+
+
+def _decoder(device: Device, threads: int) -> ImageDecoder | None:
+    try:
+        return ImageDecoder(device.index, threads)
+    except (MissingDependencyError, BackendError) as error:
+        log.warning("%s; JPEGs are decoded on the processor instead", error)
+        return None

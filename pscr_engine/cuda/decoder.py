@@ -1,0 +1,144 @@
+"""Decode to device memory with nvImageCodec, many images a call; without a GPU, to the host's memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from ..errors import BackendError, MissingDependencyError, one_line
+
+# What decoders on the GPU and Pillow agree on: JPEGs in YCbCr or grey. There are many ways from other colours to RGB.
+_CODEC, _CHANNELS, _BITS = "jpeg", (1, 3), 8
+_COLOURS = ("SYCC", "GRAY")
+_END_OF_IMAGE, _TRAILER_BYTES = b"\xff\xd9", 64
+
+
+class Encoded(NamedTuple):
+    """An image whose header has been read.
+
+    Args:
+        stream: nvImageCodec's view of it; holds the bytes.
+        height, width: in pixels.
+    """
+
+    stream: Any
+    height: int
+    width: int
+
+
+class Decoded(NamedTuple):
+    """A decoded image, uint8 [height, width, 3], RGB.
+
+    Args:
+        address: of its first byte.
+        pitch: bytes from row to row.
+        height, width: in pixels.
+        owner: keeps the memory; to be held until its readers are done.
+    """
+
+    address: int
+    pitch: int
+    height: int
+    width: int
+    owner: Any
+
+
+class ImageDecoder:
+    """Decodes whole batches of JPEGs, as Pillow does it: no EXIF rotation, smooth chroma upsampling.
+
+    Args:
+        device: index of the GPU; None to decode on the processor, to the host's memory.
+        threads: processor threads it may use; 0 for one per core.
+
+    Raises:
+        MissingDependencyError: nvImageCodec is not installed.
+        BackendError: it does not start here.
+    """
+
+    def __init__(self, device: int | None = None, threads: int = 0) -> None:
+        try:
+            with _without_chatter():
+                from nvidia import nvimgcodec
+        except ImportError as error:
+            raise MissingDependencyError("nvidia-nvimgcodec-cu13", "decoding on a GPU", "gpu") from error
+        self._codec = nvimgcodec
+        kinds = nvimgcodec.BackendKind
+        used = (
+            (kinds.CPU_ONLY,)
+            if device is None
+            else (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)  # in the order in which they are tried
+        )
+        try:
+            self._decoder = nvimgcodec.Decoder(
+                device_id=nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY if device is None else device,
+                max_num_cpu_threads=threads,
+                backends=[nvimgcodec.Backend(kind) for kind in used],
+                options=":fancy_upsampling=1",
+            )
+        except Exception as error:
+            raise BackendError(f"nvImageCodec does not start: {one_line(error, 200)}") from error
+        self._params = nvimgcodec.DecodeParams(
+            apply_exif_orientation=False,
+            color_spec=nvimgcodec.ColorSpec.SRGB,
+            allow_any_depth=False,
+            sample_format=nvimgcodec.SampleFormat.I_RGB,
+        )
+
+    def read(self, data: bytes) -> Encoded | None:
+        """Read the header of an encoded image; None if it is for other decoders."""
+        # Without its end, Pillow refuses a JPEG; decoders on the GPU may fill up what is missing.
+        if not data.startswith(b"\xff\xd8") or _END_OF_IMAGE not in data[-_TRAILER_BYTES:]:
+            return None
+        with suppress(Exception):  # a broken header: Pillow will say what is wrong with it
+            stream = self._codec.CodeStream(data)
+            if (
+                stream.codec_name == _CODEC
+                and stream.num_channels in _CHANNELS
+                and stream.precision == _BITS
+                and stream.color_spec.name in _COLOURS
+            ):
+                return Encoded(stream, int(stream.height), int(stream.width))
+        return None
+
+    def decode(self, images: Sequence[Encoded], stream: int = 0) -> list[Decoded | None]:
+        """Decode a batch; what uses the images on `stream`, or waits for it, sees them whole.
+
+        Args:
+            images: what `read` gave.
+            stream: CUstream as an integer.
+
+        Returns:
+            One for each; None for what can't be decoded.
+        """
+        if not images:
+            return []
+        decoded = self._decoder.decode([image.stream for image in images], params=self._params, cuda_stream=stream)
+        return [None if image is None else _described(image) for image in decoded]
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep what the library prints, past Python, about codecs that are not installed and not needed, off stderr."""
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as aside:
+        stderr = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _described(image: Any) -> Decoded:
+    on_device = "DEVICE" in image.buffer_kind.name
+    interface = image.__cuda_array_interface__ if on_device else image.__array_interface__
+    height, width, channels = interface["shape"]
+    pitch, pixel, byte = interface["strides"] or (width * channels, channels, 1)
+    assert (channels, pixel, byte) == (3, 3, 1), "what I_RGB stands for"
+    return Decoded(int(interface["data"][0]), int(pitch), int(height), int(width), image)

@@ -1,0 +1,64 @@
+"""The path on the processor: decode and sample in many threads, infer in one."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from ..backends.base import Backend
+from ..records import MicroBatch
+from .decode import decode
+from .fetch import fetch
+from .infer import infer
+from .path import PathSettings, Stage
+from .sample import Sampler
+
+
+class HostPath:
+    """See `path.Path`. Scores with a backend that takes patches from the host's memory."""
+
+    def __init__(self, backend: Backend, settings: PathSettings) -> None:
+        self._backend, self._settings = backend, settings
+        self._sampler = Sampler(settings.sampling, settings.rows, settings.decoding.max_pixels)
+        self.stages = (
+            Stage("decode", self.decode_and_sample, settings.decode_threads),
+            Stage("infer", self.infer),
+        )
+
+    def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:
+        """Both in one thread, image by image: so few decoded images are in memory, however large."""
+        if not batch.queries:
+            return batch
+        stats, buffer = self._settings.stats, self._sampler.begin()
+        decoding = sampling = 0.0
+        for query in batch.queries:
+            if query.data is None and query.pixels is None:
+                with stats.fetch.measure(0):
+                    fetch(query)
+            start = perf_counter()
+            decode(query, self._settings.decoding)
+            decoded = perf_counter()
+            self._sampler.sample(query, batch, buffer)
+            decoding += decoded - start
+            sampling += perf_counter() - decoded
+        stats.decode.add(len(batch.queries), decoding)
+        stats.sample.add(len(batch.sampled), sampling)
+        self._sampler.finish(batch, buffer)
+        return batch
+
+    def infer(self, batch: MicroBatch) -> MicroBatch:
+        """Batch by batch."""
+        s, D = self._settings, self._settings.sampling.patches
+        if batch.patches is None:
+            return batch
+        for start in range(0, len(batch.sampled), s.batch_size):
+            if s.stopping.is_set():
+                break
+            queries = batch.sampled[start : start + s.batch_size]
+            patches = batch.patches[start * D : (start + len(queries)) * D]
+            with s.stats.infer.measure(len(queries)):
+                infer(self._backend, queries, patches, features=s.features, exemplar_scores=s.exemplar_scores)
+        self._sampler.release(batch)
+        return batch
+
+    def close(self) -> None:
+        """Its buffers are ordinary memory."""

@@ -1,0 +1,21 @@
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import build_pycuda
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pscr-engine-tests"
+
+
+@pytest.fixture(scope="session")
+def pycuda():
+    """A folder with PyCUDA; kept, since the build takes minutes."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not installed: PyCUDA can't be built")
+    folder = CACHE / f"pycuda-{build_pycuda.VERSION}-{sys.implementation.cache_tag}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    build_pycuda.main(folder)
+    return folder

@@ -1,0 +1,183 @@
+"""Run by test_scoring_on_pretend_driver.py: the whole path on a GPU, with what a machine without one can offer.
+
+python -m tests.cuda.scoring_on_pretend_driver CHECK FOLDER [PYCUDA]   (without it, cuda.bindings is used)
+
+Real: PyCUDA, nvImageCodec (its decoders for the processor), the kernels' source (built by g++), ONNX Runtime's IO
+binding, and every line of the path. Pretended: the driver. Device memory is host memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from pscr_engine import Scorer
+from pscr_engine.backends import onnxruntime_cuda, registry
+from pscr_engine.cuda import backend as cuda_backend
+from pscr_engine.cuda import path as cuda_path
+from pscr_engine.cuda.decoder import ImageDecoder
+from pscr_engine.cuda.device import DeviceMemoryError
+from pscr_engine.errors import BackendError
+from tests.images import encoded, pixels
+from tests.tiny import P, make_bundle
+
+from . import pretend_driver
+
+
+def pretend_gpu() -> None:
+    """Where the path would need a GPU, give it the processor: everything else is as it is."""
+    cuda_backend._decoder = lambda device, threads: ImageDecoder(None, threads)
+    onnxruntime_cuda.Provider.__new__.__defaults__ = ("CPUExecutionProvider", "cpu")
+
+
+def troublesome() -> list[bytes]:
+    whole = encoded(pixels(90, 70), "JPEG", quality=90)
+    return [
+        whole,
+        encoded(pixels(64, 200, seed=1), "JPEG", quality=80, subsampling=0),
+        encoded(pixels(50, 40, seed=2), "PNG"),
+        b"",
+        encoded(pixels(100, 33, seed=3), "JPEG", progressive=True),
+        whole[: len(whole) // 2],
+        whole[: len(whole) // 2] + b"\xff\xd9",
+        encoded(pixels(45, 45, seed=4), "GIF"),
+        encoded(pixels(45, 46, seed=5), "WEBP", quality=90),
+        encoded(pixels(10, 20, seed=6), "JPEG"),
+        encoded(pixels(1, 900, seed=7), "JPEG"),
+        encoded(pixels(1, 30000, seed=7), "JPEG"),
+        encoded(pixels(60, 60, seed=8), "JPEG", mode="L"),
+        encoded(pixels(60, 61, seed=9), "JPEG", mode="CMYK"),
+        encoded(pixels(1200, 1200, seed=10), "JPEG"),
+        b"\xff\xd8 not a JPEG \xff\xd9",
+        *(encoded(pixels(40 + seed, 60, seed), "JPEG") for seed in range(20)),
+    ]
+
+
+def the_same(on_gpu: list, on_host: list) -> None:
+    assert [image.status for image in on_gpu] == [image.status for image in on_host]
+    for mine, other in zip(on_gpu, on_host, strict=True):
+        assert (mine.error, mine.width, mine.height) == (other.error, other.width, other.height)
+        if other.ok:
+            assert mine.score == pytest.approx(other.score, abs=1e-5)
+            assert mine.score_std == pytest.approx(other.score_std, abs=1e-5)
+            np.testing.assert_allclose(mine.features, other.features, atol=1e-5)
+            np.testing.assert_allclose(mine.exemplar_scores, other.exemplar_scores, atol=1e-5)
+
+
+def results(driver: ctypes.CDLL, folder: Path) -> None:
+    """Statuses, errors, sizes, scores, features: as on the processor, whatever the batch size and the sampling."""
+    images = troublesome()
+    options = {"features": True, "exemplar_scores": True, "max_pixels": 10**6}
+    for sampling in ("ops", "nops", "rps", "none"):
+        bundle = make_bundle(folder / f"{sampling}.pscr", sampling=sampling, exemplars=200).path
+        on_host = Scorer.open(bundle, device="cpu").score(images, **options)
+        assert sum(image.ok for image in on_host) == (30 if sampling == "none" else 31)
+        scorer = Scorer.open(bundle, device="cuda:0")
+        assert (scorer.backend.device, scorer.backend.precision) == ("cuda:0", "fp32")
+        for batch_size in (1, 5, 16, 64):
+            the_same(scorer.score(images, batch_size=batch_size, **options), on_host)
+        assert scorer.score(images[0]).score == pytest.approx(on_host[0].score, abs=1e-5)
+    cuda_path._DECODED_BYTES = 20_000  # a few images at a time
+    bundle = make_bundle(folder / "groups.pscr", exemplars=200).path
+    the_same(
+        Scorer.open(bundle, device="cuda").score(images, **options),
+        Scorer.open(bundle, device="cpu").score(images, **options),
+    )
+
+
+def memory(driver: ctypes.CDLL, folder: Path) -> None:
+    """Buffers are allocated once, and all are given back."""
+    bundle = make_bundle(folder / "m.pscr").path
+    scorer = Scorer.open(bundle, device="cuda:0")
+    resident = driver.pretend_allocations()
+    assert 0 < resident < 10
+    image = encoded(pixels(50, 40), "JPEG")
+    seen = set()
+    for count, _ in enumerate(scorer.stream((image for _ in range(400)), batch_size=8)):
+        if count > 50:
+            seen.add(driver.pretend_allocations())
+    assert len(seen) == 1, "allocated while it runs"
+    assert driver.pretend_allocations() == resident
+    assert scorer.score([image] * 20) == scorer.score([image] * 20)
+    assert driver.pretend_allocations() == resident
+
+
+def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
+    """The batch is halved once, with a line; a second time it is an error. Without room for buffers it is one line."""
+    bundle = make_bundle(folder / "m.pscr").path
+    images = troublesome()
+    expected = Scorer.open(bundle, device="cpu").score(images, features=True, exemplar_scores=True)
+    original = onnxruntime_cuda.OnnxRuntimeEngine.enqueue
+    scorer = Scorer.open(bundle, device="cuda:0")
+    room = 8
+
+    def enqueue(self, tensors):
+        if self.batch_size > room:
+            raise DeviceMemoryError("pretended GPU is out of memory")
+        original(self, tensors)
+
+    onnxruntime_cuda.OnnxRuntimeEngine.enqueue = enqueue
+    before = driver.pretend_copies_on_device()
+    the_same(scorer.score(images, batch_size=16, features=True, exemplar_scores=True), expected)
+    assert driver.pretend_copies_on_device() > before
+    room = 3
+    with pytest.raises(DeviceMemoryError, match="out of memory"):
+        scorer.score(images, batch_size=16)
+    onnxruntime_cuda.OnnxRuntimeEngine.enqueue = original
+    the_same(scorer.score(images, batch_size=16, features=True, exemplar_scores=True), expected)
+    resident = driver.pretend_allocations()
+    driver.pretend_limit(ctypes.c_long(100_000))
+    with pytest.raises(DeviceMemoryError, match="use a smaller --batch-size"):
+        scorer.score(images, batch_size=64)
+    assert driver.pretend_allocations() == resident
+
+
+def faults(driver: ctypes.CDLL, folder: Path) -> None:
+    """A fault in any stage ends the run with the fault itself, soon, and nothing is left behind."""
+    bundle = make_bundle(folder / "m.pscr").path
+    scorer = Scorer.open(bundle, device="cuda:0")
+    resident = driver.pretend_allocations()
+    data = [encoded(pixels(50, 40), "JPEG"), encoded(pixels(50, 40), "PNG")] * 60
+    for stage in ("decode", "upload", "infer", "collect", "_decode_on_host", "_decode_on_device", "_enqueue"):
+        for after in (0, 1, 3):
+            original, calls = getattr(cuda_path.DevicePath, stage), iter(range(10**6))
+
+            def fault(*arguments, calls=calls, after=after, original=original):
+                if next(calls) == after:
+                    raise RuntimeError("injected")
+                return original(*arguments)
+
+            setattr(cuda_path.DevicePath, stage, fault)
+            start = monotonic()
+            with pytest.raises(RuntimeError, match="injected"):
+                list(scorer.stream(data, batch_size=8))
+            assert monotonic() - start < 5
+            setattr(cuda_path.DevicePath, stage, original)
+            assert driver.pretend_allocations() == resident
+    assert all(image.ok for image in scorer.score(data, batch_size=8))
+
+
+def refusals(driver: ctypes.CDLL, folder: Path) -> None:
+    """Each is one line."""
+    bundle = make_bundle(folder / "m.pscr")
+    with pytest.raises(BackendError, match=r"installed onnxruntime is the one for CPUs: .*\[gpu\]"):
+        provider = onnxruntime_cuda.Provider("CUDAExecutionProvider", "cuda")
+        onnxruntime_cuda.Provider.__new__.__defaults__ = tuple(provider)
+        registry.create_backend(bundle, device="cuda:0")
+
+
+if __name__ == "__main__":
+    check, folder = sys.argv[1], Path(sys.argv[2])
+    pycuda = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    if pycuda is not None:
+        sys.path.append(str(pycuda))
+    assert P == 32
+    driver = pretend_driver.install(pycuda, folder)
+    pretend_gpu()
+    globals()[check](driver, folder)
+    print("passed", check)
