@@ -104,14 +104,16 @@ def test_rps_follows_the_content_not_batch_or_order(tmp_path):
 
 
 def test_what_this_host_cannot_run_is_refused(tiny, tmp_path):
-    with pytest.raises(UsageError, match="runs on cpu only"):
+    with pytest.raises(UsageError, match="there is no cuda:0 here"):
         Scorer.open(tiny.path, device="cuda:0")
     with pytest.raises(UsageError, match="choose from onnxruntime"):
-        Scorer.open(tiny.path, backend="tensorrt")
+        Scorer.open(tiny.path, backend="openvino")
+    with pytest.raises(UsageError, match="runs on NVIDIA GPUs"):
+        Scorer.open(tiny.path, backend="tensorrt", device="cpu")
     with pytest.raises(BundleError, match="no precision fp16"):
         Scorer.open(tiny.path, precision="fp16")
     int8 = make_bundle(tmp_path / "int8.pscr", precisions=("int8",))
-    with pytest.raises(BackendError, match="no precision that runs on a CPU, only int8"):
+    with pytest.raises(BackendError, match="no precision that runs on cpu, only int8"):
         Scorer.open(int8.path)
 
 

@@ -28,6 +28,7 @@ from pscr_engine.bundle import (
     write_contents,
 )
 from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError
+from pscr_engine.parity import compare
 from pscr_engine.sampling import Sampling
 
 from .checkpoint import Checkpoint, read_checkpoint
@@ -43,7 +44,6 @@ from .exemplars import (
 )
 from .graph import export_graph
 from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
-from .parity import compare
 from .precision import TRUNK_DTYPES, prepare_trunk
 
 log = logging.getLogger("pscr_export")

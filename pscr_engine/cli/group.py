@@ -20,6 +20,9 @@ class _Entry(NamedTuple):
 COMMANDS = {
     "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
     "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
+    "compile": _Entry(
+        "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
+    ),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
     "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),
     "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images."),

@@ -17,7 +17,7 @@ from cuda.bindings import driver as cuda
 from numpy.typing import NDArray
 
 from ..errors import BackendError, one_line
-from .device import PinnedBuffer, Stream, no_driver, no_room, require_index
+from .device import PinnedBuffer, Stream, no_driver, no_room, require_driver, require_index
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
@@ -69,6 +69,7 @@ class BindingsDevice:
             count = _call(cuda.cuDeviceGetCount)
         except (BackendError, RuntimeError) as error:  # RuntimeError: there is no driver library
             raise BackendError(no_driver(one_line(error, 120))) from error
+        require_driver(_call(cuda.cuDriverGetVersion))
         require_index(index, count)
         return cls(index)
 

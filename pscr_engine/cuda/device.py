@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 
+_OLDEST_DRIVER = 13000
+
 
 class DeviceBuffer(Protocol):
     """Memory on the device.
@@ -169,6 +171,15 @@ def no_driver(reason: str) -> str:
         f"no usable NVIDIA driver ({reason}): install a driver of release 580 or later and see that nvidia-smi "
         "works, or score on the CPU with --devices cpu"
     )
+
+
+def require_driver(version: int) -> None:
+    """Raise BackendError if the driver is older than what the kernels and the libraries are made for."""
+    if version < _OLDEST_DRIVER:
+        raise BackendError(
+            f"the NVIDIA driver is too old: it supports CUDA {version // 1000}.{version % 1000 // 10}, and CUDA 13 is "
+            "needed; install a driver of release 580 or later, or score on the CPU with --devices cpu"
+        )
 
 
 def require_index(index: int, count: int) -> None:

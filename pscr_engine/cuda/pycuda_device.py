@@ -12,7 +12,7 @@ import pycuda.driver as cuda  # only this module and its tests import it
 from numpy.typing import NDArray
 
 from ..errors import BackendError, one_line
-from .device import PinnedBuffer, Stream, no_driver, no_room, require_index
+from .device import PinnedBuffer, Stream, no_driver, no_room, require_driver, require_index
 
 _NON_BLOCKING = 1
 
@@ -37,6 +37,7 @@ class PyCudaDevice:
             count = cuda.Device.count()
         except cuda.Error as error:
             raise BackendError(no_driver(one_line(error, 120))) from error
+        require_driver(cuda.get_driver_version())
         require_index(index, count)
         return cls(index)
 

@@ -95,6 +95,10 @@ def refusals(driver: ctypes.CDLL, folder: Path) -> None:
         device.allocate(5000)
     with pytest.raises(BackendError, match=r"cuda:3: no such GPU here \(there is cuda:0\)"):
         open_device(3)
+    driver.pretend_version(12040)
+    with pytest.raises(BackendError, match=r"driver is too old: it supports CUDA 12\.4.*release 580"):
+        open_device(0)
+    driver.pretend_version(13000)
     driver.pretend_devices(0)
     with pytest.raises(BackendError, match=r"cuda:0: no such GPU here \(there is none\)"):
         open_device(0)

@@ -28,10 +28,11 @@ static long allocations, launches, copies, limit_bytes = 1L << 33;
 static __thread void *stack[64];
 static __thread int depth;
 #define current (depth ? stack[depth - 1] : 0)
-static int context, devices = 1;
+static int context, devices = DEVICES, driver = 13000;
 
 long pretend_launches(void) { return launches; }
 long pretend_copies_on_device(void) { return copies; }
+void pretend_version(int version) { driver = version; }
 void pretend_devices(int count) { devices = count; }
 void pretend_limit(long bytes) { limit_bytes = bytes; }
 long pretend_allocations(void) { return allocations; }
@@ -47,7 +48,7 @@ static Result memory(Address *out, size_t bytes) {
   return 0;
 }
 Result cuInit(unsigned flags) { return devices < 0 ? 100 : 0; }
-Result cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+Result cuDriverGetVersion(int *version) { *version = driver; return 0; }
 Result cuGetErrorString(Result error, const char **text) { *text = "pretended error"; return 0; }
 Result cuDeviceGetCount(int *count) { *count = devices; return 0; }
 Result cuDeviceGet(int *device, int index) { *device = index; return index < devices ? 0 : 101; }
@@ -138,7 +139,7 @@ def install(pycuda: Path | None, folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(build(pycuda, folder)), mode=ctypes.RTLD_GLOBAL)
 
 
-def build(pycuda: Path | None, folder: Path) -> Path:
+def build(pycuda: Path | None, folder: Path, devices: int = 1) -> Path:
     """Compile the driver, with all that PyCUDA's extension needs if there is one, as `folder`/libcuda.so.1.
 
     What it does not pretend fails with CUDA's error 801, "not supported".
@@ -153,7 +154,7 @@ def build(pycuda: Path | None, folder: Path) -> Path:
     source.write_text(_SOURCE + "".join(f"Result {name}(void) {{ return 801; }}\n" for name in sorted(needed)))
     library = folder / "libcuda.so.1"
     driver = folder / "pretend.o"
-    subprocess.run(["cc", "-c", "-fPIC", "-O1", "-w", "-o", driver, source], check=True)
+    subprocess.run(["cc", "-c", "-fPIC", "-O1", "-w", f"-DDEVICES={devices}", "-o", driver, source], check=True)
     flags = ["-shared", "-Wl,-soname,libcuda.so.1", "-ldl"]
     subprocess.run(["g++", *flags, "-o", library, driver, host_kernel.compile_object(folder)], check=True)
     return library

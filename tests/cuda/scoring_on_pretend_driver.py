@@ -18,21 +18,13 @@ import pytest
 
 from pscr_engine import Scorer
 from pscr_engine.backends import onnxruntime_cuda, registry
-from pscr_engine.cuda import backend as cuda_backend
 from pscr_engine.cuda import path as cuda_path
-from pscr_engine.cuda.decoder import ImageDecoder
 from pscr_engine.cuda.device import DeviceMemoryError
 from pscr_engine.errors import BackendError
 from tests.images import encoded, pixels
 from tests.tiny import P, make_bundle
 
-from . import pretend_driver
-
-
-def pretend_gpu() -> None:
-    """Where the path would need a GPU, give it the processor: everything else is as it is."""
-    cuda_backend._decoder = lambda device, threads: ImageDecoder(None, threads)
-    onnxruntime_cuda.Provider.__new__.__defaults__ = ("CPUExecutionProvider", "cpu")
+from . import host_in_place_of_gpu, pretend_driver
 
 
 def troublesome() -> list[bytes]:
@@ -178,6 +170,6 @@ if __name__ == "__main__":
         sys.path.append(str(pycuda))
     assert P == 32
     driver = pretend_driver.install(pycuda, folder)
-    pretend_gpu()
+    host_in_place_of_gpu.install()
     globals()[check](driver, folder)
     print("passed", check)

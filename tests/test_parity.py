@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pscr_export.parity import compare, spearman
+
+from pscr_engine.parity import compare, spearman
 
 
 def test_the_report_states_differences_on_the_label_scale():

@@ -1,11 +1,11 @@
-"""Compare an exported graph's scores with the PyTorch model's."""
+"""Compare scores of one and the same images: of a graph with the PyTorch model's, of a plan with a graph's."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pscr_engine.bundle import Parity
+from .bundle import Parity
 
 # Largest |difference| as a share of the label range, and smallest rank correlation.
 TOLERANCES: dict[str, tuple[float, float | None]] = {
@@ -27,7 +27,7 @@ def compare(
 
     Args:
         precision: which tolerance applies.
-        reference: PyTorch FP32 scores, [N].
+        reference: FP32 scores, [N]: PyTorch's, or ONNX Runtime's.
         scores: the graph's scores of the same images, [N].
         label_range: smallest and largest label.
         accepted: whether the user wants this precision in any case.

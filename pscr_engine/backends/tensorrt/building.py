@@ -1,0 +1,137 @@
+"""Build a plan: one code path for TensorRT 10.13 to 11."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import SupportsInt
+
+import tensorrt as trt
+
+from ...atomic import atomic_file
+from ...cuda.device import Device, DeviceMemoryError
+from ...cuda.engine import Shape
+from ...errors import BackendError
+from .logger import Logger
+
+Report = Callable[[str, int, int | None], None]
+
+
+class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # Any, where TensorRT is not installed
+    """Hands progress on, and stops the build when asked."""
+
+    def __init__(self, report: Report) -> None:
+        trt.IProgressMonitor.__init__(self)
+        self._report, self._phases = report, dict[str, int]()
+        self.cancelled = threading.Event()
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt) -> None:
+        self._phases[phase_name] = int(num_steps)
+        if parent_phase is None:
+            self._report(phase_name, 0, int(num_steps))
+
+    def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
+        self._report(phase_name, int(step) + 1, self._phases.get(phase_name))
+        return not self.cancelled.is_set()
+
+    def phase_finish(self, phase_name: str) -> None:
+        self._phases.pop(phase_name, None)
+
+
+def build_plan(
+    graph: Path,
+    device: Device,
+    shape: Shape,
+    *,
+    batch_size: int,
+    max_exemplars: int,
+    optimization_level: int,
+    timing_cache: Path,
+    report: Report = lambda step, done, total: None,
+) -> bytes:
+    """Compile a graph for the GPU. Types are the graph's own: an FP16 graph makes an FP16 plan.
+
+    Args:
+        graph: the .onnx file.
+        device: the GPU.
+        shape: of the graph's tensors.
+        batch_size: B that kernels are chosen for, and the largest.
+        max_exemplars: M at most.
+        optimization_level: 0 (quickest build) to 5 (fastest plan).
+        timing_cache: file with measurements of earlier builds, which is brought up to date.
+        report: is told phase, step and steps.
+
+    Raises:
+        DeviceMemoryError: the GPU has too little memory for the build.
+        BackendError: TensorRT refuses the graph.
+        KeyboardInterrupt: the user has had enough.
+    """
+    monitor, outcome = _Monitor(report), list[bytes | BaseException]()
+
+    def build() -> None:
+        try:
+            with device.current():
+                outcome.append(
+                    _build(graph, shape, batch_size, max_exemplars, optimization_level, timing_cache, monitor)
+                )
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            outcome.append(error)
+
+    # In a thread of its own, since Ctrl-C reaches Python only between two of the main thread's instructions.
+    thread = threading.Thread(target=build, name="tensorrt")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+    except BaseException:
+        monitor.cancelled.set()
+        thread.join()
+        raise
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _build(
+    graph: Path,
+    shape: Shape,
+    batch_size: int,
+    max_exemplars: int,
+    optimization_level: int,
+    timing_cache: Path,
+    monitor: _Monitor,
+) -> bytes:
+    logger = Logger()
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(graph)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        texts = "; ".join(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
+        raise BackendError(f"{graph}: TensorRT can't read it: {texts or logger.reasons()}")
+    config = builder.create_builder_config()
+    config.builder_optimization_level = optimization_level
+    config.max_aux_streams = 0  # the streams are ours
+    config.clear_flag(trt.BuilderFlag.TF32)  # an FP32 graph means FP32
+    config.progress_monitor = monitor
+    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.exists() else b"")
+    config.set_timing_cache(cache, False)
+    profile = builder.create_optimization_profile()
+    D, P, C, M = shape
+    profile.set_shape("patches", (D, P, P, 3), (batch_size * D, P, P, 3), (batch_size * D, P, P, 3))
+    profile.set_shape("exemplar_hidden", (1, C), (M, C), (max_exemplars, C))
+    profile.set_shape("exemplar_labels", (1,), (M,), (max_exemplars,))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if monitor.cancelled.is_set():
+        raise KeyboardInterrupt
+    if plan is None:
+        if logger.out_of_memory:
+            raise DeviceMemoryError("the GPU has too little memory to build the plan; use a smaller --batch-size")
+        raise BackendError(f"{graph}: TensorRT can't build a plan: {logger.reasons()}")
+    measured = config.get_timing_cache().serialize()
+    timing_cache.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(timing_cache) as file:
+        file.write_bytes(bytes(measured))
+    return bytes(plan)

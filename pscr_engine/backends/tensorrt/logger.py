@@ -1,0 +1,44 @@
+"""TensorRT's messages. Errors are collected: they are the only reason behind a None or a False."""
+
+from __future__ import annotations
+
+import logging
+
+import tensorrt as trt
+
+log = logging.getLogger("pscr_engine.tensorrt")
+
+_LEVELS = {
+    trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+    trt.ILogger.Severity.ERROR: logging.ERROR,
+    trt.ILogger.Severity.WARNING: logging.INFO,  # of the kind that a user can do nothing about
+    trt.ILogger.Severity.INFO: logging.DEBUG,
+    trt.ILogger.Severity.VERBOSE: logging.DEBUG,
+}
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
+
+
+class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not installed
+    """Must live as long as what it is given to."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.errors: list[str] = []
+
+    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        """Called by TensorRT, from any thread."""
+        level = _LEVELS[severity]
+        if level == logging.ERROR:
+            self.errors.append(msg)
+        log.log(logging.DEBUG if level == logging.ERROR else level, "%s", msg)
+
+    def reasons(self) -> str:
+        """The errors since the last call, in one line."""
+        text = " ".join(" ".join(self.errors).split())[:400]
+        self.errors.clear()
+        return text or "TensorRT gives no reason"
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether one of the errors is a lack of memory."""
+        return any(sign in message.lower() for message in self.errors for sign in _OUT_OF_MEMORY)

@@ -1,0 +1,104 @@
+"""TensorRT's real Python bindings on a machine without TensorRT or a GPU: as a type stub of each version.
+
+The bindings' wheel holds one extension module. It loads once placeholders stand in for TensorRT's libraries, of
+which it needs ten C functions; its docstrings then give every class, method and parameter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+# The first and the last minor release of each major one that pscr-engine is for, with CUDA 13.
+VERSIONS = ("10.13.3.9.post1", "10.16.1.11", "11.0.0.114", "11.4.0.106")
+PACKAGE = "tensorrt_cu13_bindings"
+
+_LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+_PLACEHOLDERS = "\n".join(
+    f"void *{name}(void) {{ return 0; }}"
+    for name in (
+        "createInferBuilder_INTERNAL", "createInferRuntime_INTERNAL", "createInferRefitter_INTERNAL",
+        "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getPluginRegistry",
+        "getBuilderPluginRegistry", "getNvOnnxParserVersion", "getInferLibVersion", "initLibNvInferPlugins",
+    )
+)  # fmt: skip
+
+
+def download(version: str, folder: Path) -> bool:
+    """Fetch and unpack the wheel; False where that can't be done."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    command = [*pip, "--only-binary=:all:", "--dest", folder, f"{PACKAGE}=={version}"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        return False
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", next(folder.glob("*.whl")), folder / "wheel"], check=True)
+    return True
+
+
+def make_stub(folder: Path) -> Path:
+    """Write `folder`/stub/tensorrt/__init__.pyi, from the wheel unpacked in `folder`."""
+    subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True)
+    made = (folder / "raw/tensorrt_bindings/tensorrt.pyi").read_text()
+    out = folder / "stub/tensorrt/__init__.pyi"
+    out.parent.mkdir(parents=True)
+    out.write_text(repaired(made))
+    return out.parent.parent
+
+
+def repaired(stub: str) -> str:
+    """What the docstrings get wrong, and what they don't say."""
+    # A parameter called `in`, and the module's own `bool`, which hides Python's.
+    stub = re.sub(r"([(, ])in: ", r"\1in_: ", stub)
+    stub = re.sub(r"(-> |: )bool\b(?! *#)", r"\1builtins.bool", stub)
+    stub = re.sub(r"(?m)^(\s*def \w+\()(.*)(\)(?: -> .*)?:)$", _parameters, stub)
+    # Factories give None where TensorRT fails; host memory is a buffer.
+    for factory in ("build_serialized_network", "deserialize_cuda_engine", "create_execution_context"):
+        stub = re.sub(rf"(def {factory}\(.*\) -> )(\w+):", r"\1\2 | None:", stub)
+    stub = stub.replace(
+        "class IHostMemory:\n", "class IHostMemory:\n    def __buffer__(self, flags: int, /) -> memoryview: ...\n"
+    )
+    return stub.replace("import typing\n", "import builtins\nimport typing\n__version__: str\n", 1)
+
+
+def _parameters(match: re.Match[str]) -> str:
+    """Parameters behind one with a default have one, too; sequences stand for Dims."""
+    depth, parts = 0, [""]
+    for letter in match[2]:
+        depth += (letter in "[(") - (letter in ")]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    optional, fixed = False, []
+    for part in parts:
+        if "=" in part:
+            optional = True
+        elif optional and not part.strip().startswith("*"):
+            part += " = ..."
+        fixed.append(re.sub(r"(?<=: )Dims\b", "Dims | typing.Sequence[typing.SupportsInt]", part))
+    return match[1] + ",".join(fixed) + match[3]
+
+
+def _write_raw_stub(folder: Path) -> None:
+    """In a process of its own, since one process can load one version."""
+    extension = folder / "wheel/tensorrt_bindings/tensorrt.so"
+    major = re.search(rb"libnvinfer\.so\.(\d+)\x00", extension.read_bytes())
+    assert major is not None
+    source = folder / "placeholders.c"
+    source.write_text(_PLACEHOLDERS + "\n")
+    for name in _LIBRARIES:
+        library = f"lib{name}.so.{major[1].decode()}"
+        flags = ["-shared", "-fPIC", f"-Wl,-soname,{library}"]
+        subprocess.run(["cc", *flags, "-o", folder / library, source], check=True)
+        ctypes.CDLL(str(folder / library), mode=ctypes.RTLD_GLOBAL)
+    sys.path.insert(0, str(folder / "wheel"))
+    import pybind11_stubgen
+
+    sys.argv = ["pybind11-stubgen", "tensorrt_bindings.tensorrt", "-o", str(folder / "raw"), "--ignore-all-errors"]
+    pybind11_stubgen.main()
+
+
+if __name__ == "__main__":
+    _write_raw_stub(Path(sys.argv[1]))

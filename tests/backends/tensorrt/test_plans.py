@@ -1,0 +1,81 @@
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from pscr_engine.backends.tensorrt.plans import PlanKey, PlanStore
+from pscr_engine.bundle import Parity
+from pscr_engine.errors import BackendError
+from tests.tiny import make_bundle
+
+KEY = PlanKey("ab12", "fp16", "10.13.3.9", "NVIDIA H200", "9.0", 64, 1024, 3)
+GOOD = Parity(48, 1e-4, 1e-5, None, 2e-2, None)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return PlanStore(make_bundle(tmp_path / "m.pscr"))
+
+
+def test_a_plan_is_found_again(store):
+    assert store.find(KEY, exactly=True) == "there is none"
+    path = store.write(KEY, b"plan", GOOD, 12.34)
+    assert path.name.startswith("fp16-nvidia-h200-b64-")
+    record, plan = store.find(KEY, exactly=True)
+    assert (plan, record.key, record.parity, record.seconds) == (b"plan", KEY, GOOD, 12.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"graph": "other"}, "it is of another export of the model"),
+        ({"precision": "fp32"}, "it was built for precision fp16, this is fp32"),
+        ({"tensorrt": "11.0"}, "it was built for TensorRT 10.13.3.9, this is 11.0"),
+        ({"gpu": "NVIDIA L4"}, "it was built for GPU NVIDIA H200, this is NVIDIA L4"),
+        ({"compute_capability": "8.9"}, "it was built for compute capability 9.0, this is 8.9"),
+    ],
+)
+def test_a_stale_plan_is_not_used_and_it_is_said_why(store, change, reason):
+    store.write(KEY, b"plan", GOOD, 1)
+    for exactly in (True, False):
+        assert store.find(replace(KEY, **change), exactly=exactly) == reason
+
+
+def test_scoring_takes_any_plan_that_is_large_enough_compiling_the_very_one(store):
+    store.write(KEY, b"plan 64", GOOD, 1)
+    store.write(replace(KEY, batch_size=16), b"plan 16", GOOD, 1)
+    assert store.find(replace(KEY, batch_size=8), exactly=False)[1] == b"plan 16"
+    assert store.find(replace(KEY, batch_size=17), exactly=False)[1] == b"plan 64"
+    assert store.find(replace(KEY, batch_size=65), exactly=False) == "none is for batches of 65"
+    assert "batch size" in store.find(replace(KEY, batch_size=8), exactly=True)
+    assert "optimization level 3, this is 5" in store.find(replace(KEY, optimization_level=5), exactly=True)
+
+
+def test_only_what_is_on_record_is_loaded(store):
+    path = store.write(KEY, b"plan", GOOD, 1)
+    path.write_bytes(b"evil")
+    assert "is not the plan that was built (SHA-256 differs)" in store.find(KEY, exactly=True)
+    path.unlink()
+    assert "No such file" in store.find(KEY, exactly=True)
+    store.write(KEY, b"plan", replace(GOOD, max_abs_diff=1.0), 1)
+    assert "failed its parity check" in store.find(KEY, exactly=True)
+    record = path.with_suffix(".json")
+    for broken in ("", "[]", "{}", "null", '{"key": 3}', json.dumps({**json.loads(record.read_text()), "parity": 1})):
+        record.write_text(broken)
+        assert store.find(KEY, exactly=True) == "there is none"
+    (store.folder / "foreign.plan").write_bytes(b"never looked at")
+    assert store.find(KEY, exactly=False) == "there is none"
+
+
+def test_a_record_under_another_name_is_not_a_record(store):
+    path = store.write(KEY, b"plan", GOOD, 1)
+    path.with_suffix(".json").rename(path.with_name("other.json"))
+    assert store.find(KEY, exactly=True) == "there is none"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_bundle_that_cannot_be_written_is_one_line(store):
+    store.folder.parent.chmod(0o500)
+    with pytest.raises(BackendError, match="copy the bundle to a folder of yours"):
+        store.write(KEY, b"plan", GOOD, 1)
