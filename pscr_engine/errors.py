@@ -8,6 +8,7 @@
     │   └── OutputError        the output folder holds something else, or can't be written
     ├── BundleError            a bundle is missing, damaged, or of another format version
     ├── BackendError           an inference backend can't run on this host
+    │   └── DeviceLostError    a GPU has dropped out in the middle of the work
     ├── MissingDependencyError an optional package is not installed
     ├── CheckpointError        a file is not a usable PSCR checkpoint
     ├── ExemplarError          the exemplar list, or an image in it, can't be used
@@ -53,6 +54,10 @@ class BundleError(PscrError):
 
 class BackendError(PscrError):
     """An inference backend, device or precision is not available on this host."""
+
+
+class DeviceLostError(BackendError):
+    """A GPU has dropped out: an Xid, uncorrectable memory, off the bus. Its process can't use it any more."""
 
 
 class MissingDependencyError(PscrError):

@@ -9,6 +9,7 @@ from ..cuda.backend import CudaBackend
 from ..cuda.device import Device
 from ..cuda.engine import Engine, Shape
 from ..cuda.exemplars import ResidentExemplars
+from ..cuda.near import stay_near
 from ..cuda.open import open_device
 from ..errors import BackendError, MissingDependencyError
 from .tensorrt.compiling import DEFAULT_OPTIMIZATION_LEVEL, plan_key
@@ -22,6 +23,8 @@ def create_on_gpu(
 ) -> CudaBackend:
     """See `registry.create_backend`. "auto" is TensorRT where the bundle has a plan that fits, else ONNX Runtime."""
     device = open_device(index)
+    if threads:  # one of several workers: others look after the other cores
+        stay_near(device.pci_bus_id)
     found: tuple[PlanRecord, bytes] | None = None
     if backend != "onnxruntime":
         found = _plan(bundle, device, precision, batch_size, required=backend == "tensorrt")

@@ -12,6 +12,7 @@ from .decoder import ImageDecoder
 from .device import Device
 from .engine import Engine, Shape
 from .exemplars import ResidentExemplars
+from .loss import loss_is_told
 from .path import DevicePath
 
 log = logging.getLogger("pscr_engine")
@@ -30,6 +31,7 @@ class CudaBackend:
 
     Raises:
         DeviceMemoryError: there is no room for it.
+        DeviceLostError: the GPU has dropped out.
         BackendError, MissingDependencyError: the engine can't run here.
     """
 
@@ -37,11 +39,20 @@ class CudaBackend:
         self._gpu = device
         self._shape = Shape.of(bundle.info, bundle.exemplars.count)
         self._decoder = _decoder(device, threads)
-        with device.current():
+        with loss_is_told(device), device.current():
             self._exemplars = ResidentExemplars.upload(device, bundle.exemplars)
             self._engine = create(device, self._exemplars, self._shape)
         self.name, self.precision = self._engine.name, self._engine.precision
         self.device, self.batch_size = f"cuda:{device.index}", self._engine.batch_size
+        log.info(
+            "%s: %s, %s, %s, batches of %d, JPEGs decoded on the %s",
+            self.device,
+            device.name,
+            self.name,
+            self.precision,
+            self.batch_size,
+            "processor" if self._decoder is None else "GPU",
+        )
 
     def path(self, settings: PathSettings) -> Path:
         """See `backends.base.DeviceBackend`."""

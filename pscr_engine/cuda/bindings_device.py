@@ -27,9 +27,19 @@ _TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int}
 
 
 class _CudaError(BackendError):
-    def __init__(self, function: str, code: int) -> None:
-        super().__init__(f"{function} failed: {_text(code)}")
+    """A call's error.
+
+    Args:
+        message: for people.
+        code: CUresult.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message, code)
         self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def _text(code: int) -> str:
@@ -41,7 +51,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's result: None, a value, or several."""
     code, *values = function(*arguments)
     if int(code):
-        raise _CudaError(function.__name__, int(code))
+        raise _CudaError(f"{function.__name__} failed: {_text(int(code))}", int(code))
     return values[0] if len(values) == 1 else tuple(values) or None
 
 
@@ -58,6 +68,7 @@ class BindingsDevice:
             _call(cuda.cuDeviceGetAttribute, attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device),
         )
         self.driver: int = _call(cuda.cuDriverGetVersion)
+        self.pci_bus_id: str = _call(cuda.cuDeviceGetPCIBusId, 32, device).split(b"\0")[0].decode()
         self._context = _call(cuda.cuDevicePrimaryCtxRetain, device)
         self._kernels: dict[str, _Kernel] = {}
 

@@ -95,12 +95,14 @@ class Device(Protocol):
         name: of the product, "NVIDIA H200" for example.
         compute_capability: (9, 0) for example.
         driver: version of CUDA that the driver supports, 13000 for 13.0.
+        pci_bus_id: "0000:17:00.0" for example.
     """
 
     index: int
     name: str
     compute_capability: tuple[int, int]
     driver: int
+    pci_bus_id: str
 
     def current(self) -> AbstractContextManager[None]:
         """Make the device current in this thread while the body runs. All other methods need that."""

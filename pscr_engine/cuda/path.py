@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
+from ..errors import DeviceLostError
 from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import TooSmallError, content_digest
 from ..stages.decode import check_size, decode
@@ -29,6 +30,7 @@ from ..stages.sample import sample
 from .decoder import Decoded, Encoded, ImageDecoder
 from .device import Device, DeviceMemoryError, PinnedBuffer
 from .engine import Engine, Shape, Tensors
+from .loss import loss_is_told
 from .sampler import DeviceImage, Tables
 from .slot import Slot, Wanted
 from .spread import Spread
@@ -95,18 +97,33 @@ class DevicePath:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._halved = False
         self._last_done = 0.0
+        self._lost = False
         self.stages = (
-            Stage("decode", self.decode, _DECODE_TASKS),
-            Stage("upload", self.upload),
-            Stage("infer", self.infer),
-            Stage("collect", self.collect),
+            Stage("decode", self._watched(self.decode), _DECODE_TASKS),
+            Stage("upload", self._watched(self.upload)),
+            Stage("infer", self._watched(self.infer)),
+            Stage("collect", self._watched(self.collect)),
         )
         try:
-            with device.current():
+            with loss_is_told(device), device.current():
                 self._open(Wanted(settings.features, settings.exemplar_scores))
-        except BaseException:
+        except BaseException as error:
+            self._lost = isinstance(error, DeviceLostError)
             self.close()
             raise
+
+    def _watched(self, stage: Callable[[MicroBatch], MicroBatch]) -> Callable[[MicroBatch], MicroBatch]:
+        """`stage`, whose errors are told apart from the end of the GPU."""
+
+        def call(batch: MicroBatch) -> MicroBatch:
+            try:
+                with loss_is_told(self._device):
+                    return stage(batch)
+            except DeviceLostError:
+                self._lost = True
+                raise
+
+        return call
 
     def _open(self, wanted: Wanted) -> None:
         s = self._settings
@@ -349,6 +366,8 @@ class DevicePath:
     def close(self) -> None:
         """Wait for the device, then give all buffers back."""
         self._images.shutdown(wait=True, cancel_futures=True)
+        if self._lost:
+            return
         with self._device.current():
             self._engine.stream.synchronize()
             for slot in self._slots:

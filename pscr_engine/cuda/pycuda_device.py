@@ -26,6 +26,7 @@ class PyCudaDevice:
         self.name: str = device.name()
         self.compute_capability: tuple[int, int] = device.compute_capability()
         self.driver: int = cuda.get_driver_version()
+        self.pci_bus_id: str = device.pci_bus_id()
         self._context = device.retain_primary_context()
         self._kernels: dict[str, _Kernel] = {}
 

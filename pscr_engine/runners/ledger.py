@@ -77,7 +77,7 @@ class Ledger:
             idle: whether who asks has no other chunk; only then it gets one that a worker has died on.
         """
         with self._lock:
-            if self._again and not idle:
+            if self._again and self._again[0].suspect and not idle:
                 return None
             chunk = self._again.pop(0) if self._again else self._fresh()
             if chunk is not None:
@@ -98,6 +98,12 @@ class Ledger:
                     self._ends_at(chunk.rows.start + done.rows)
                 if done.rows:
                     self.rows = max(self.rows, chunk.rows.start + done.rows)
+
+    def returned(self, chunks: Collection[int]) -> None:
+        """The worker that had `chunks` can't go on, through no fault of theirs. They are handed out again, first."""
+        with self._lock:
+            for index in sorted(chunks, reverse=True):
+                self._again.insert(0, self._out.pop(index))
 
     def lost(self, chunks: Collection[int]) -> None:
         """The worker that had `chunks` has died. They are handed out again, before all others, each by itself.

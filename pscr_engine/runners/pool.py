@@ -12,7 +12,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..errors import WorkerError
+from ..errors import BackendError, DeviceLostError, WorkerError
 from .ledger import Chunk, Ledger
 from .snapshot import Progression
 from .worker import WorkerSetup
@@ -22,6 +22,8 @@ log = logging.getLogger("pscr_engine")
 # A second chunk waits at the worker, so that its pipeline stays full from one to the next.
 _CHUNKS_AT_WORKER = 2
 _STARTS = 3
+# A card that has dropped out may come back, once.
+_LOSSES = 2
 
 
 class WorkerTraceback(Exception):  # noqa: N818 - it is shown as the cause of the error itself
@@ -93,8 +95,9 @@ class Pool:
 
     def __init__(self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: Progression, lock: int) -> None:
         self._setups, self._ledger, self._progression, self._lock = setups, ledger, progression, lock
-        self._workers: list[WorkerProcess] = []
+        self._workers: dict[int, WorkerProcess] = {}
         self._starts = dict.fromkeys(range(len(setups)), 0)
+        self._losses = dict.fromkeys(range(len(setups)), 0)
 
     def run(self) -> None:
         """Have every chunk of the ledger scored.
@@ -105,15 +108,15 @@ class Pool:
         """
         try:
             for slot in range(len(self._setups)):
-                self._workers.append(self._start(slot))
+                self._workers[slot] = self._start(slot)
             while not self._ledger.finished:
-                for worker in self._workers:
+                for worker in self._workers.values():
                     self._feed(worker)
-                for connection in wait([worker.connection for worker in self._workers]):
-                    slot = next(i for i, worker in enumerate(self._workers) if worker.connection is connection)
+                heard = wait([worker.connection for worker in self._workers.values()])
+                for slot in [slot for slot, worker in self._workers.items() if worker.connection in heard]:
                     self._hear(slot)
         finally:
-            for worker in self._workers:
+            for worker in self._workers.values():
                 worker.kill()
 
     def _start(self, slot: int) -> WorkerProcess:
@@ -151,7 +154,28 @@ class Pool:
                 self._progression.committed(worker, done.status, stages)
             case "error":
                 error, text = content
-                raise error from WorkerTraceback(text)
+                if not self._is_loss(slot, error):
+                    raise error from WorkerTraceback(text)
+                self._drop(slot, error)
+
+    def _is_loss(self, slot: int, error: BaseException) -> bool:
+        """Whether an error is the end of a GPU and not of the run; one that is gone can't be opened again, either."""
+        cannot_reopen = self._losses[slot] > 0 and not self._workers[slot].ready and isinstance(error, BackendError)
+        return isinstance(error, DeviceLostError) or cannot_reopen
+
+    def _drop(self, slot: int, error: BaseException) -> None:
+        """A GPU has dropped out: its chunks go to the others, and it is given one more chance."""
+        worker = self._workers.pop(slot)
+        worker.kill()
+        self._progression.gone(worker)
+        self._ledger.returned(list(worker.chunks))
+        self._losses[slot] += 1
+        again = self._losses[slot] < _LOSSES
+        if not again and not self._workers:
+            raise error
+        log.warning("%s; its chunks are given out again%s", error, "" if again else ", and the run goes on without it")
+        if again:
+            self._workers[slot] = self._start(slot)
 
     def _bury(self, slot: int) -> None:
         """A worker process has died: its chunks go to others, and another process takes its place."""

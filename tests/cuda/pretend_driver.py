@@ -28,7 +28,7 @@ static long allocations, launches, copies, limit_bytes = 1L << 33;
 static __thread void *stack[64];
 static __thread int depth;
 #define current (depth ? stack[depth - 1] : 0)
-static int context, devices = DEVICES, driver = 13000;
+static int context, opened = -1, devices = DEVICES, driver = 13000;
 
 long pretend_launches(void) { return launches; }
 long pretend_copies_on_device(void) { return copies; }
@@ -37,6 +37,11 @@ void pretend_devices(int count) { devices = count; }
 void pretend_limit(long bytes) { limit_bytes = bytes; }
 long pretend_allocations(void) { return allocations; }
 
+// PRETEND_LOSS=INDEX:LAUNCHES: that device drops out after so many launches, in every process that uses it.
+static int lost(void) {
+  const char *text = getenv("PRETEND_LOSS");
+  return text && atoi(text) == opened && launches >= atol(strchr(text, ':') + 1) ? 719 : 0;
+}
 static Result handle(void **out) { *out = calloc(1, 64); return 0; }
 static Result memory(Address *out, size_t bytes) {
   void *block;
@@ -53,13 +58,17 @@ Result cuGetErrorString(Result error, const char **text) { *text = "pretended er
 Result cuDeviceGetCount(int *count) { *count = devices; return 0; }
 Result cuDeviceGet(int *device, int index) { *device = index; return index < devices ? 0 : 101; }
 Result cuDeviceGetName(char *name, int bytes, int device) { snprintf(name, bytes, "pretended GPU"); return 0; }
+Result cuDeviceGetPCIBusId(char *id, int bytes, int device) {
+  snprintf(id, bytes, "0000:0%d:00.0", device + 1);
+  return 0;
+}
 Result cuDeviceComputeCapability(int *major, int *minor, int device) { *major = 9; *minor = 0; return 0; }
 Result cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)limit_bytes; return 0; }
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
   *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 1024;
   return 0;
 }
-Result cuDevicePrimaryCtxRetain(void **out, int device) { *out = &context; return 0; }
+Result cuDevicePrimaryCtxRetain(void **out, int device) { *out = &context; opened = device; return 0; }
 Result cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
 Result cuCtxPushCurrent_v2(void *pushed) { stack[depth++] = pushed; return 0; }
 Result cuCtxPopCurrent_v2(void **out) {
@@ -93,12 +102,12 @@ Result cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *stream
 }
 Result cuStreamCreate(void **out, unsigned flags) { return flags == 1 ? handle(out) : 1; }
 Result cuStreamDestroy_v2(void *stream) { free(stream); return 0; }
-Result cuStreamSynchronize(void *stream) { return 0; }
+Result cuStreamSynchronize(void *stream) { return lost(); }
 Result cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return 0; }
 Result cuEventCreate(void **out, unsigned flags) { return handle(out); }
 Result cuEventDestroy_v2(void *event) { free(event); return 0; }
 Result cuEventRecord(void *event, void *stream) { return 0; }
-Result cuEventSynchronize(void *event) { return 0; }
+Result cuEventSynchronize(void *event) { return lost(); }
 Result cuModuleLoadDataEx(void **out, const void *image, unsigned n, void *options, void *values) {
   return handle(out);
 }

@@ -129,7 +129,7 @@ def test_workers_killed_at_random_moments(place):
 def test_a_killed_worker_is_replaced(place):
     slow = fault(
         place / "slow",
-        "import pscr_engine.pipeline as p, time\n"
+        "import pscr_engine.stages.host_path as p, time\n"
         "def infer(*arguments, original=p.infer, **options):\n"
         "    time.sleep(0.002)\n"
         "    original(*arguments, **options)\n"
@@ -150,7 +150,7 @@ def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
     """A decoder that crashes the process: the rows are named, and the run can be resumed."""
     deadly = fault(
         place / "deadly",
-        "import os, pscr_engine.pipeline as p\n"
+        "import os, pscr_engine.stages.host_path as p\n"
         "def decode(query, options, original=p.decode):\n"
         "    os.abort() if query.row == 777 else original(query, options)\n"
         "p.decode = decode\n",
@@ -173,9 +173,9 @@ def test_a_fault_in_any_stage_ends_the_run_with_its_traceback(place, tmp_path, s
     target = {
         "source": "pscr_engine.stages.source.base.QueryMaker.make",
         "fetch": "pscr_engine.pipeline.fetch",
-        "decode": "pscr_engine.pipeline.decode",
+        "decode": "pscr_engine.stages.host_path.decode",
         "sample": "pscr_engine.stages.sample.Sampler.sample",
-        "infer": "pscr_engine.pipeline.infer",
+        "infer": "pscr_engine.stages.host_path.infer",
         "sink": "pscr_engine.runners.worker.to_table",
     }[stage]
     injected = fault(

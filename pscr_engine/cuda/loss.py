@@ -1,0 +1,32 @@
+"""Tell an error on a GPU from the end of the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import DeviceLostError, one_line
+from .device import Device, DeviceMemoryError
+
+
+@contextmanager
+def loss_is_told(device: Device) -> Iterator[None]:
+    """Let errors of the body pass, unless the GPU is gone: then every call to it fails, each library's in its own way.
+
+    Raises:
+        DeviceLostError: it is gone (an Xid, uncorrectable memory, off the bus).
+    """
+    try:
+        yield
+    except (DeviceLostError, DeviceMemoryError):
+        raise
+    except Exception as error:
+        try:
+            with device.current():
+                device.stream().synchronize()
+        except Exception as reason:  # noqa: BLE001 - each library has its own
+            raise DeviceLostError(
+                f"cuda:{device.index} ({device.name}) has dropped out: {one_line(reason, 120)}; look for "
+                "Xid errors with dmesg, and give the same command again to go on"
+            ) from error
+        raise
