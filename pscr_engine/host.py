@@ -1,4 +1,4 @@
-"""This host: processor cores that may really be used, and how memory is kept."""
+"""This host: processor cores that may really be used, the user's cache, and how memory is kept."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None if int(quota) <= 0 else int(quota) / int(period)
     except (OSError, ValueError):
         return None
+
+
+def cache_folder() -> Path:
+    """Where this user keeps what can be made again; it need not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pscr-engine"
 
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

@@ -61,7 +61,8 @@ class ScoredImage:
 class Scorer:
     """Scores images with one bundle on one device.
 
-    Use `Scorer.open`. A scorer is not safe for use by several threads at once.
+    Use `Scorer.open`. A scorer is not safe for use by several threads at once. On a GPU it holds memory there
+    until `close`, or until the end of a `with` statement.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend | DeviceBackend) -> None:
@@ -74,8 +75,8 @@ class Scorer:
 
         Args:
             bundle: folder that `pscr-engine export` made.
-            device: "cpu", or "auto" for the best this host has.
-            backend: "onnxruntime", or "auto".
+            device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
+            backend: "onnxruntime", "tensorrt", or "auto" for the best one that can be used.
             precision: "fp32", "fp16", or "auto" for the fastest that this device runs well.
 
         Raises:
@@ -84,6 +85,19 @@ class Scorer:
         """
         opened = Bundle.open(bundle)
         return cls(opened, create_backend(opened, backend=backend, device=device, precision=precision))
+
+    def close(self) -> None:
+        """Give a GPU's memory back. The scorer can't be used any more."""
+        if isinstance(self.backend, DeviceBackend):
+            self.backend.close()
+
+    def __enter__(self) -> Self:
+        """Return the scorer."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close it."""
+        self.close()
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is an Iterable[str], too

@@ -64,3 +64,7 @@ class DeviceBackend(Protocol):
     def path(self, settings: PathSettings) -> Path:
         """All the stages from encoded images to scores, with their buffers."""
         ...
+
+    def close(self) -> None:
+        """Give the device's memory back. No path is open any more."""
+        ...

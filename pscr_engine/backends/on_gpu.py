@@ -19,7 +19,7 @@ log = logging.getLogger("pscr_engine")
 
 
 def create_on_gpu(
-    bundle: Bundle, index: int, *, backend: str, precision: str, batch_size: int | None, threads: int
+    bundle: Bundle, index: int, *, backend: str, precision: str, batch_size: int | None, threads: int, tune: bool
 ) -> CudaBackend:
     """See `registry.create_backend`. "auto" is TensorRT where the bundle has a plan that fits, else ONNX Runtime."""
     device = open_device(index)
@@ -48,7 +48,10 @@ def create_on_gpu(
             batch_size=batch_size or DEFAULT_BATCH_SIZE,
         )
 
-    return CudaBackend(bundle, device, create, threads=threads)
+    created = CudaBackend(bundle, device, create, threads=threads)
+    if tune and batch_size is None and found is None:  # a plan is made for its batch size
+        created.tune(bundle.digest)
+    return created
 
 
 def _plan(

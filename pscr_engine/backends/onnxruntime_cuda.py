@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..cuda.device import Device, DeviceMemoryError
+from ..cuda.device import Device, DeviceMemoryError, Stream
 from ..cuda.engine import Shape, Tensors
 from ..cuda.exemplars import ResidentExemplars
 from ..errors import BackendError, MissingDependencyError, one_line
@@ -61,8 +61,10 @@ class OnnxRuntimeEngine:
         except ImportError as error:
             raise MissingDependencyError("onnxruntime-gpu", "scoring on a GPU", "gpu") from error
         self._ort, self._provider = onnxruntime, provider or Provider()
+        self.version: str = onnxruntime.__version__
         self._graph, self._device, self._exemplars, self._shape = graph, device, exemplars, shape
-        self.precision, self.stream = precision, device.stream()
+        self.precision = precision
+        self.streams: tuple[Stream, ...] = (device.stream(),)
         self._require_provider()
         self.resize(batch_size)
 
@@ -111,7 +113,7 @@ class OnnxRuntimeEngine:
         return {
             "device_id": str(self._device.index),
             "has_user_compute_stream": "1",
-            "user_compute_stream": str(self.stream.handle),
+            "user_compute_stream": str(self.streams[0].handle),
             "do_copy_in_default_stream": "1",
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "cudnn_conv_use_max_workspace": "1",
@@ -120,7 +122,7 @@ class OnnxRuntimeEngine:
             "arena_extend_strategy": "kSameAsRequested",
         }
 
-    def enqueue(self, tensors: Tensors) -> None:
+    def enqueue(self, tensors: Tensors, lane: int = 0) -> None:
         """See `cuda.engine.Engine.enqueue`."""
         binding = self._bindings.get(tensors)
         try:

@@ -20,6 +20,7 @@ def create_backend(
     precision: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
+    tune: bool = False,
 ) -> Backend | DeviceBackend:
     """Load `bundle` into a backend on a device.
 
@@ -30,6 +31,7 @@ def create_backend(
         precision: "fp32", "fp16", or "auto" for the fastest one that this device runs well.
         batch_size: images per batch, which engines on a GPU are made for; None for their own choice.
         threads: processor threads that it may use; None for all usable cores.
+        tune: whether to measure which batch size is best, where `batch_size` is None and the engine takes any.
 
     Raises:
         UsageError: an unknown backend or device.
@@ -50,6 +52,7 @@ def create_backend(
             precision=chosen,
             batch_size=batch_size,
             threads=threads or 0,
+            tune=tune,
         )
     if backend == "tensorrt":
         raise UsageError("backend 'tensorrt' runs on NVIDIA GPUs: name one with --devices cuda:0")

@@ -14,12 +14,16 @@ from typing import Any
 
 import click
 
+from ..cuda.count import driver_version, gpu_count
+from ..cuda.device import require_driver
+from ..devices import lacking_packages
+from ..errors import BackendError
 from ..host import usable_cpus
 
 _PACKAGES = {
     "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
-    "GPU": ("tensorrt", "pycuda"),
+    "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt"),
 }
 _CPU_FLAGS = (
     "avx2",
@@ -50,7 +54,7 @@ def doctor(as_json: bool) -> None:
     for group, packages in _PACKAGES.items():
         click.echo(f"\n{group}:")
         for name in packages:
-            click.echo(f"  {name:<16} {facts['versions'][name] or '-'}")
+            click.echo(f"  {name:<23} {facts['versions'][name] or '-'}")
     click.echo("\nthis host can:")
     for name, (able, advice) in facts["abilities"].items():
         click.echo(f"  {'yes' if able else 'no ':<3}  {name}{'' if able else ': ' + advice}")
@@ -70,26 +74,47 @@ def examine() -> dict[str, Any]:
         },
         "gpus": gpus,
         "versions": versions,
-        "abilities": _abilities(versions, gpus),
+        "abilities": _abilities(versions),
     }
 
 
-def _abilities(versions: dict[str, str | None], gpus: list[str]) -> dict[str, tuple[bool, str]]:
+def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
     runtime = find_spec("onnxruntime") is not None
     clash = versions["onnxruntime"] is not None and versions["onnxruntime-gpu"] is not None
     score_advice = "pip install 'pscr-engine[cpu]'"
     if clash:
         score_advice = "onnxruntime and onnxruntime-gpu overwrite each other: uninstall both, then install one extra"
     lacking = [name for name in _PACKAGES["export"] if versions[name] is None]
-    gpu_advice = "this version of pscr-engine scores on CPUs only"
     return {
         "score on the CPU": (runtime and not clash, score_advice),
         "export checkpoints": (
             runtime and not lacking,
             f"pip install 'pscr-engine[cpu,export]' (lacks {', '.join(lacking) or 'onnxruntime'})",
         ),
-        "score on a GPU": (False, gpu_advice + ("" if gpus else "; no NVIDIA driver was found either")),
+        "score on a GPU": _gpu_ability(),
+        "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),
+        "compile for TensorRT": _gpu_ability("tensorrt", "pip install 'pscr-engine[tensorrt]'"),
     }
+
+
+def _gpu_ability(module: str | None = None, advice: str = "") -> tuple[bool, str]:
+    """Whether GPUs can be used, and `module` with them."""
+    if not gpu_count():
+        return False, "no NVIDIA driver with a GPU was found; see nvidia-smi"
+    try:
+        require_driver(driver_version())
+    except BackendError as error:
+        return False, str(error)
+    if lacking := lacking_packages():
+        return False, f"pip install 'pscr-engine[gpu]' (lacks {', '.join(lacking)})"
+    return (True, "") if module is None or _importable(module) else (False, advice)
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # its parent is not there
+        return False
 
 
 def _version(name: str) -> str | None:

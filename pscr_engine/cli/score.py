@@ -52,12 +52,30 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
     "--devices",
     default="auto",
     show_default=True,
-    metavar="auto|all|cpu[,cpu...]",
-    help="One worker process per device in the list.",
+    metavar="auto|all|cpu|cuda:N[,...]",
+    help="One worker process per device in the list; auto: every GPU, or else the CPU.",
 )
-@click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
-@click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
-@click.option("--batch-size", default="auto", show_default=True, callback=_auto_or_number, help="Images per batch.")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *BACKENDS]),
+    help="auto: on a GPU TensorRT, if the bundle has a plan that fits (see compile).",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *PRECISIONS]),
+    help="auto: on a GPU fp16, if the bundle has it; on a CPU fp32.",
+)
+@click.option(
+    "--batch-size",
+    default="auto",
+    show_default=True,
+    callback=_auto_or_number,
+    help="Images per batch. auto: on a GPU, before a long run, the best one is found and remembered.",
+)
 @click.option(
     "--chunk-rows",
     default="auto",

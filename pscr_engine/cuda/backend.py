@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..bundle import Bundle
 from ..errors import BackendError, MissingDependencyError
 from ..stages.path import Path, PathSettings
+from .batch_size import find_batch_size
 from .decoder import ImageDecoder
 from .device import Device
 from .engine import Engine, Shape
@@ -54,9 +55,27 @@ class CudaBackend:
             "processor" if self._decoder is None else "GPU",
         )
 
+    def tune(self, bundle_digest: str) -> None:
+        """Find the batch size that is best for throughput, which takes some seconds when it is done first.
+
+        Raises:
+            BackendError: not even a small batch can be run.
+        """
+        identity = {"engine": self.name, "version": self._engine.version, "precision": self.precision}
+        with loss_is_told(self._gpu), self._gpu.current():
+            self.batch_size = find_batch_size(
+                self._engine, self._gpu, self._shape, {**identity, "bundle": bundle_digest}
+            )
+
     def path(self, settings: PathSettings) -> Path:
         """See `backends.base.DeviceBackend`."""
         return DevicePath(self._gpu, self._engine, self._shape, self._decoder, settings)
+
+    def close(self) -> None:
+        """Give the device's memory back. No path is open any more."""
+        with self._gpu.current():
+            self._engine.close()
+            self._exemplars.free()
 
 
 def _decoder(device: Device, threads: int) -> ImageDecoder | None:

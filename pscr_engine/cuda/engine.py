@@ -41,17 +41,19 @@ class Engine(Protocol):
 
     Attributes:
         name: as in `--backend`.
+        version: of the library.
         precision: which of the bundle's graphs runs.
         batch_size: B. Always so many are computed; of a smaller batch, the rest is to be ignored.
-        stream: what `enqueue` runs on, in order.
+        streams: one per lane; what is enqueued on a lane is computed in order, and lanes side by side.
     """
 
     name: str
+    version: str
     precision: str
     batch_size: int
-    stream: Stream
+    streams: tuple[Stream, ...]
 
-    def enqueue(self, tensors: Tensors) -> None:
+    def enqueue(self, tensors: Tensors, lane: int = 0) -> None:
         """Begin to score a batch.
 
         Raises:
@@ -61,7 +63,7 @@ class Engine(Protocol):
         ...
 
     def resize(self, batch_size: int) -> None:
-        """Change B. Nothing is under way on `stream`.
+        """Change B. Nothing is under way on any stream.
 
         Raises:
             BackendError: it can't run such batches.

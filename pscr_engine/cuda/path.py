@@ -37,8 +37,8 @@ from .spread import Spread
 
 log = logging.getLogger("pscr_engine")
 
-# One is filled, one is computed, one is read back.
-_SLOTS = 3
+# One is filled, one is read back; beside them, one is computed per lane of the engine.
+_SLOTS_BESIDE = 2
 _DECODE_TASKS = 2
 # Decoded images on the device at once, per slot; beyond, a batch is decoded in groups.
 _DECODED_BYTES = 512 * 2**20
@@ -130,13 +130,19 @@ class DevicePath:
         if self._engine.batch_size != s.batch_size:
             self._engine.resize(s.batch_size)
         self._spread = Spread(self._device)
-        for _ in range(_SLOTS):
+        lanes = len(self._engine.streams)
+        for number in range(lanes + _SLOTS_BESIDE):
             sampling = s.sampling if self._decoder else None
-            self._slots.append(Slot(self._device, sampling, s.rows, self._shape, wanted))
+            self._slots.append(Slot(self._device, sampling, s.rows, self._shape, wanted, number % lanes))
             self._free.put(self._slots[-1])
         # The first run chooses algorithms and takes the memory it needs: now, and not in the middle of the run.
-        self._score(self._slots[0], min(s.rows, s.batch_size))
-        self._engine.stream.synchronize()
+        for slot in self._slots[:lanes]:
+            self._score(slot, min(s.rows, s.batch_size))
+        self._synchronize()
+
+    def _synchronize(self) -> None:
+        for stream in self._engine.streams:
+            stream.synchronize()
 
     # decode ---------------------------------------------------------------------------------------------------------
 
@@ -292,9 +298,10 @@ class DevicePath:
         slot, count = work.slot, len(work.placed)
         work.enqueued = perf_counter()
         with self._device.current():
-            slot.ready.block(self._engine.stream)
+            stream = self._engine.streams[slot.lane]
+            slot.ready.block(stream)
             work.outputs = self._score(slot, count)
-            slot.scored.record(self._engine.stream)
+            slot.scored.record(stream)
             slot.scored.block(slot.stream)
             slot.read_back(work.outputs, count, self._spread)
         return batch
@@ -309,23 +316,23 @@ class DevicePath:
             self._halved = True
             smaller = self._engine.batch_size // 2
             log.warning("%s; going on with batches of %d", error, smaller)
-            self._engine.stream.synchronize()
+            self._synchronize()
             self._engine.resize(smaller)
             return self._enqueue(slot, count)
 
     def _enqueue(self, slot: Slot, count: int) -> Tensors:
         """Batches behind the first are moved to its place: engines want aligned addresses."""
-        device, stream, B = self._device, self._engine.stream, self._engine.batch_size
+        device, stream, B = self._device, self._engine.streams[slot.lane], self._engine.batch_size
         tensors, row_bytes = slot.engine_tensors, slot.row_bytes
         if count <= B:
-            self._engine.enqueue(tensors)
+            self._engine.enqueue(tensors, slot.lane)
             return tensors
         for start in range(0, count, B):
             images = min(B, count - start)
             if start:
                 nbytes = row_bytes.patches
                 device.copy_on_device(tensors.patches, tensors.patches + start * nbytes, images * nbytes, stream)
-            self._engine.enqueue(tensors)
+            self._engine.enqueue(tensors, slot.lane)
             for target, source, nbytes in list(zip(slot.gathered, tensors, row_bytes, strict=True))[1:]:
                 device.copy_on_device(target + start * nbytes, source, images * nbytes, stream)
         return slot.gathered
@@ -369,7 +376,7 @@ class DevicePath:
         if self._lost:
             return
         with self._device.current():
-            self._engine.stream.synchronize()
+            self._synchronize()
             for slot in self._slots:
                 slot.stream.synchronize()
                 slot.held.clear()

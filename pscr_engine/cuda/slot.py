@@ -39,13 +39,16 @@ class Slot:
         rows: images at most.
         shape: of the tensors.
         wanted: what comes back.
+        lane: which one of the engine's computes it.
 
     Raises:
         DeviceMemoryError: there is no room for it; nothing is left behind.
     """
 
-    def __init__(self, device: Device, sampling: Sampling | None, rows: int, shape: Shape, wanted: Wanted) -> None:
-        self.rows, self.shape, self.wanted = rows, shape, wanted
+    def __init__(
+        self, device: Device, sampling: Sampling | None, rows: int, shape: Shape, wanted: Wanted, lane: int = 0
+    ) -> None:
+        self.rows, self.shape, self.wanted, self.lane = rows, shape, wanted, lane
         self._device = device
         self._buffers: list[DeviceBuffer] = []
         self.sampler: DeviceSampler | None = None

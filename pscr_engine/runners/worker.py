@@ -26,6 +26,8 @@ from ..stages.source import Manifest
 from .ledger import Chunk, ChunkDone
 
 _WATCHED_FOLDERS = 64
+# On a GPU, to find the best batch size takes some ten seconds, once per host and bundle.
+_ROWS_WORTH_TUNING = 50_000
 
 
 class WorkerSetup(NamedTuple):
@@ -103,6 +105,7 @@ class Worker:
             precision=setup.precision,
             batch_size=config.batch_size,
             threads=setup.threads,
+            tune=setup.manifest.num_rows is None or setup.manifest.num_rows >= _ROWS_WORTH_TUNING,
         )
         schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
         pipeline = _pipeline(config, bundle, backend, setup.threads)

@@ -108,6 +108,42 @@ Result cuEventCreate(void **out, unsigned flags) { return handle(out); }
 Result cuEventDestroy_v2(void *event) { free(event); return 0; }
 Result cuEventRecord(void *event, void *stream) { return 0; }
 Result cuEventSynchronize(void *event) { return lost(); }
+// Recorded work: a host function per step, which the pretended TensorRT hands in while its stream is capturing.
+struct Graph { int steps; void (*step[8])(void); };
+static __thread void *capturing;
+static __thread struct Graph recorded;
+static long graph_launches;
+long pretend_graph_launches(void) { return graph_launches; }
+int pretend_is_capturing(void *stream) { return capturing && capturing == stream; }
+void pretend_record(void (*step)(void)) { recorded.step[recorded.steps++] = step; }
+Result cuStreamBeginCapture_v2(void *stream, int mode) {
+  if (!current || mode != 1 || capturing) return 1;
+  capturing = stream;
+  recorded.steps = 0;
+  return 0;
+}
+Result cuStreamEndCapture(void *stream, struct Graph **out) {
+  if (capturing != stream) return 401;
+  capturing = 0;
+  *out = malloc(sizeof recorded);
+  **out = recorded;
+  return 0;
+}
+Result cuGraphInstantiateWithFlags(struct Graph **out, struct Graph *graph, unsigned long long flags) {
+  if (getenv("PRETEND_NO_GRAPHS")) return 900;
+  *out = malloc(sizeof *graph);
+  **out = *graph;
+  allocations++;
+  return 0;
+}
+Result cuGraphDestroy(void *graph) { free(graph); return 0; }
+Result cuGraphExecDestroy(void *graph) { free(graph); allocations--; return 0; }
+Result cuGraphLaunch(struct Graph *graph, void *stream) {
+  if (!current) return 201;
+  for (int i = 0; i < graph->steps; i++) graph->step[i]();
+  graph_launches++;
+  return 0;
+}
 Result cuModuleLoadDataEx(void **out, const void *image, unsigned n, void *options, void *values) {
   return handle(out);
 }

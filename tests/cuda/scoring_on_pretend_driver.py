@@ -9,6 +9,8 @@ binding, and every line of the path. Pretended: the driver. Device memory is hos
 from __future__ import annotations
 
 import ctypes
+import json
+import os
 import sys
 from pathlib import Path
 from time import monotonic
@@ -18,6 +20,7 @@ import pytest
 
 from pscr_engine import Scorer
 from pscr_engine.backends import onnxruntime_cuda, registry
+from pscr_engine.cuda import batch_size as measuring
 from pscr_engine.cuda import path as cuda_path
 from pscr_engine.cuda.device import DeviceMemoryError
 from pscr_engine.errors import BackendError
@@ -25,6 +28,7 @@ from tests.images import encoded, pixels
 from tests.tiny import P, make_bundle
 
 from . import host_in_place_of_gpu, pretend_driver
+from .commands import FAKE_TENSORRT
 
 
 def troublesome() -> list[bytes]:
@@ -108,10 +112,10 @@ def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
     scorer = Scorer.open(bundle, device="cuda:0")
     room = 8
 
-    def enqueue(self, tensors):
+    def enqueue(self, tensors, lane):
         if self.batch_size > room:
             raise DeviceMemoryError("pretended GPU is out of memory")
-        original(self, tensors)
+        original(self, tensors, lane)
 
     onnxruntime_cuda.OnnxRuntimeEngine.enqueue = enqueue
     before = driver.pretend_copies_on_device()
@@ -152,6 +156,56 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
             setattr(cuda_path.DevicePath, stage, original)
             assert driver.pretend_allocations() == resident
     assert all(image.ok for image in scorer.score(data, batch_size=8))
+
+
+def graphs(driver: ctypes.CDLL, folder: Path) -> None:
+    """TensorRT's work is recorded once per slot and then launched; where it can't be, it is enqueued each time."""
+    sys.path.append(str(FAKE_TENSORRT))
+    from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_plan
+
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    bundle = make_bundle(folder / "m.pscr")
+    images = troublesome() * 4
+    expected = Scorer.open(bundle.path, device="cpu").score(images, features=True, exemplar_scores=True)
+    for allowed in (True, False):
+        if not allowed:
+            os.environ["PRETEND_NO_GRAPHS"] = "1"
+        compile_plan(bundle, 0, CompileSettings("fp32", batch_size=16, force=True))
+        scorer = Scorer.open(bundle.path, device="cuda:0", backend="tensorrt")
+        resident, before = driver.pretend_allocations(), driver.pretend_graph_launches()
+        for batch_size in (16, 4, 16):
+            the_same(scorer.score(images, batch_size=batch_size, features=True, exemplar_scores=True), expected)
+        assert (driver.pretend_graph_launches() > before) == allowed
+        scorer.backend.close()
+        assert driver.pretend_allocations() < resident
+
+
+def batch_size(driver: ctypes.CDLL, folder: Path) -> None:
+    """Found by measuring, remembered for this host and bundle, and no larger than memory allows."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    bundle = make_bundle(folder / "m.pscr")
+    backend = registry.create_backend(bundle, device="cuda:0", tune=True)
+    resident = driver.pretend_allocations()
+    assert backend.batch_size in measuring.CANDIDATES
+    (file,) = (folder / "pscr-engine").glob("batch-size-*.json")
+    content = json.loads(file.read_text())
+    assert content["batch_size"] == backend.batch_size
+    rates = {int(size): rate for size, rate in content["images_per_second"].items()}
+    assert measuring.knee(rates) == backend.batch_size
+    file.write_text('{"batch_size": 48}')
+    assert registry.create_backend(bundle, device="cuda:0", tune=True).batch_size == 48
+    assert registry.create_backend(bundle, device="cuda:0", tune=True, batch_size=5).batch_size == 5
+    for unusable in ("", "[]", '{"batch_size": "48"}', '{"batch_size": 0}'):
+        file.write_text(unusable)
+        assert registry.create_backend(bundle, device="cuda:0", tune=True).batch_size in measuring.CANDIDATES
+    file.unlink()
+    driver.pretend_limit(ctypes.c_long(40 * 9 * P * P * 3))  # the patches of 32 images, and not of 64
+    small = registry.create_backend(bundle, device="cuda:0", tune=True)
+    assert small.batch_size in (16, 32)
+    before = driver.pretend_allocations()
+    small.close()
+    assert driver.pretend_allocations() == before - 2
+    assert resident == 2, "what was measured with is given back"
 
 
 def refusals(driver: ctypes.CDLL, folder: Path) -> None:

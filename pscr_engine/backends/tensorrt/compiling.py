@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ from ...cuda.engine import Engine, Shape
 from ...cuda.exemplars import ResidentExemplars
 from ...cuda.open import open_device
 from ...errors import BackendError, ParityError
+from ...host import cache_folder
 from ...parity import compare
 from ...records import Pixels
 from ..base import Backend, DeviceBackend
@@ -110,7 +111,8 @@ def compile_plan(
             plan, device, exemplars, shape, precision=settings.precision, batch_size=settings.batch_size
         )
 
-    parity = check_parity(bundle, CudaBackend(bundle, device, create), settings.images)
+    with closing(CudaBackend(bundle, device, create)) as backend:
+        parity = check_parity(bundle, backend, settings.images)
     if not parity.passed:
         srcc = "" if parity.srcc is None else f", SRCC {parity.srcc:.5f}"
         raise ParityError(
@@ -175,6 +177,5 @@ def made_up_images() -> list[Pixels]:
 
 def _timing_cache(key: PlanKey) -> Path:
     """Measurements hold for a version of TensorRT and a GPU."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pscr-engine"
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{key.tensorrt}-{key.gpu}")
-    return root / f"tensorrt-{name}.timing"
+    return cache_folder() / f"tensorrt-{name}.timing"

@@ -6,6 +6,9 @@ import logging
 
 import tensorrt as trt
 
+from ...cuda.device import DeviceMemoryError
+from ...errors import BackendError
+
 log = logging.getLogger("pscr_engine.tensorrt")
 
 _LEVELS = {
@@ -37,6 +40,11 @@ class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not i
         text = " ".join(" ".join(self.errors).split())[:400]
         self.errors.clear()
         return text or "TensorRT gives no reason"
+
+    def failure(self, what: str) -> BackendError:
+        """What to raise after a None or a False."""
+        kind = DeviceMemoryError if self.out_of_memory else BackendError
+        return kind(f"{what}: {self.reasons()}")
 
     @property
     def out_of_memory(self) -> bool:

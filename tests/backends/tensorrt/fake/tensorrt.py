@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 __version__ = os.environ.get("FAKE_TENSORRT_VERSION", "10.13.3.9")
+STEPS = []  # of recorded work, which the driver calls
 MODE = os.environ.get("FAKE_TENSORRT", "")
 
 
@@ -207,13 +208,23 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream_handle):
         assert stream_handle > 0, "on the default stream TensorRT waits for all others"
+        addresses = dict(self.addresses)
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.pretend_is_capturing(ctypes.c_void_p(stream_handle)):
+            step = ctypes.CFUNCTYPE(None)(lambda: self._compute(addresses))
+            STEPS.append(step)
+            driver.pretend_record(step)
+            return True
+        self._compute(addresses)
+        return True
+
+    def _compute(self, addresses):
         feeds = {}
         for name, shape in self.shapes.items():
             kind = np.uint8 if name == "patches" else np.float32
             nbytes = int(np.prod(shape)) * np.dtype(kind).itemsize
-            feeds[name] = np.frombuffer(ctypes.string_at(self.addresses[name], nbytes), kind).reshape(shape)
+            feeds[name] = np.frombuffer(ctypes.string_at(addresses[name], nbytes), kind).reshape(shape)
         names = ["score", "exemplar_scores", "features"]
         for name, value in zip(names, self.session.run(names, feeds), strict=True):
             value = value + np.float32(MODE == "off_by_one")
-            ctypes.memmove(self.addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
-        return True
+            ctypes.memmove(addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
