@@ -24,6 +24,9 @@ EngineFactory = Callable[[Device, ResidentExemplars, Shape], Engine]
 class CudaBackend:
     """See `backends.base.DeviceBackend`. The exemplar cache and the engine stay on the device.
 
+    Attributes:
+        gpu, engine, shape, decoder: what it is made of; `decoder` is None if all images are decoded on the processor.
+
     Args:
         bundle: an opened bundle.
         device: the GPU.
@@ -37,14 +40,14 @@ class CudaBackend:
     """
 
     def __init__(self, bundle: Bundle, device: Device, create: EngineFactory, *, threads: int = 0) -> None:
-        self._gpu = device
-        self._shape = Shape.of(bundle.info, bundle.exemplars.count)
-        self._decoder = _decoder(device, threads)
+        self.gpu = device
+        self.shape = Shape.of(bundle.info, bundle.exemplars.count)
+        self.decoder = _decoder(device, threads)
         with loss_is_told(device), device.current():
             self._exemplars = ResidentExemplars.upload(device, bundle.exemplars)
-            self._engine = create(device, self._exemplars, self._shape)
-        self.name, self.precision = self._engine.name, self._engine.precision
-        self.device, self.batch_size = f"cuda:{device.index}", self._engine.batch_size
+            self.engine = create(device, self._exemplars, self.shape)
+        self.name, self.precision = self.engine.name, self.engine.precision
+        self.device, self.batch_size = f"cuda:{device.index}", self.engine.batch_size
         log.info(
             "%s: %s, %s, %s, batches of %d, JPEGs decoded on the %s",
             self.device,
@@ -52,7 +55,7 @@ class CudaBackend:
             self.name,
             self.precision,
             self.batch_size,
-            "processor" if self._decoder is None else "GPU",
+            "processor" if self.decoder is None else "GPU",
         )
 
     def tune(self, bundle_digest: str) -> None:
@@ -61,20 +64,18 @@ class CudaBackend:
         Raises:
             BackendError: not even a small batch can be run.
         """
-        identity = {"engine": self.name, "version": self._engine.version, "precision": self.precision}
-        with loss_is_told(self._gpu), self._gpu.current():
-            self.batch_size = find_batch_size(
-                self._engine, self._gpu, self._shape, {**identity, "bundle": bundle_digest}
-            )
+        identity = {"engine": self.name, "version": self.engine.version, "precision": self.precision}
+        with loss_is_told(self.gpu), self.gpu.current():
+            self.batch_size = find_batch_size(self.engine, self.gpu, self.shape, {**identity, "bundle": bundle_digest})
 
     def path(self, settings: PathSettings) -> Path:
         """See `backends.base.DeviceBackend`."""
-        return DevicePath(self._gpu, self._engine, self._shape, self._decoder, settings)
+        return DevicePath(self.gpu, self.engine, self.shape, self.decoder, settings)
 
     def close(self) -> None:
         """Give the device's memory back. No path is open any more."""
-        with self._gpu.current():
-            self._engine.close()
+        with self.gpu.current():
+            self.engine.close()
             self._exemplars.free()
 
 

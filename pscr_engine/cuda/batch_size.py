@@ -77,9 +77,16 @@ def find_batch_size(engine: Engine, device: Device, shape: Shape, identity: Mapp
 
 
 def measure_batch_sizes(
-    engine: Engine, device: Device, shape: Shape, candidates: tuple[int, ...] = CANDIDATES
+    engine: Engine, device: Device, shape: Shape, candidates: tuple[int, ...] = CANDIDATES, *, to_the_end: bool = False
 ) -> dict[int, float]:
-    """Images per second of the engine alone, by batch size, as far as memory lasts and it is worth it.
+    """Images per second of the engine alone, by batch size.
+
+    Args:
+        engine: nothing is under way on it.
+        device: current in this thread.
+        shape: of the engine's tensors.
+        candidates: batch sizes, ascending. It stops where memory ends,
+        to_the_end: and, unless this is set, at the first one that brings nothing over the one before.
 
     Raises:
         BackendError: not even the smallest batch can be run.
@@ -94,9 +101,9 @@ def measure_batch_sizes(
             if not rates:
                 raise
             break
-        last = rates.get(size // 2, 0.0)
+        brings = rate / max(rates.values(), default=rate / 2)
         rates[size] = rate
-        if rate < _WORTH_IT * last:
+        if brings < _WORTH_IT and not to_the_end:
             break
     return rates
 

@@ -14,6 +14,7 @@ from ..errors import BackendError, MissingDependencyError, one_line
 # What decoders on the GPU and Pillow agree on: JPEGs in YCbCr or grey. There are many ways from other colours to RGB.
 _CODEC, _CHANNELS, _BITS = "jpeg", (1, 3), 8
 _COLOURS = ("SYCC", "GRAY")
+_APP0, _APP14, _FRAMES = 0xE0, 0xEE, (0xC0, 0xC1, 0xC2)
 _END_OF_IMAGE, _TRAILER_BYTES = b"\xff\xd9", 64
 
 
@@ -53,13 +54,14 @@ class ImageDecoder:
     Args:
         device: index of the GPU; None to decode on the processor, to the host's memory.
         threads: processor threads it may use; 0 for one per core.
+        smooth_chroma: whether colours between samples are interpolated, as by Pillow, or repeated.
 
     Raises:
         MissingDependencyError: nvImageCodec is not installed.
         BackendError: it does not start here.
     """
 
-    def __init__(self, device: int | None = None, threads: int = 0) -> None:
+    def __init__(self, device: int | None = None, threads: int = 0, *, smooth_chroma: bool = True) -> None:
         try:
             with _without_chatter():
                 from nvidia import nvimgcodec
@@ -77,7 +79,7 @@ class ImageDecoder:
                 device_id=nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY if device is None else device,
                 max_num_cpu_threads=threads,
                 backends=[nvimgcodec.Backend(kind) for kind in used],
-                options=":fancy_upsampling=1",
+                options=f":fancy_upsampling={int(smooth_chroma)}",
             )
         except Exception as error:
             raise BackendError(f"nvImageCodec does not start: {one_line(error, 200)}") from error
@@ -100,6 +102,7 @@ class ImageDecoder:
                 and stream.num_channels in _CHANNELS
                 and stream.precision == _BITS
                 and stream.color_spec.name in _COLOURS
+                and (stream.num_channels == 1 or _is_ycbcr(data))
             ):
                 return Encoded(stream, int(stream.height), int(stream.width))
         return None
@@ -118,6 +121,22 @@ class ImageDecoder:
             return []
         decoded = self._decoder.decode([image.stream for image in images], params=self._params, cuda_stream=stream)
         return [None if image is None else _described(image) for image in decoded]
+
+
+def _is_ycbcr(data: bytes) -> bool:
+    """Whether a JPEG of three channels is surely not RGB, by libjpeg's rules; nvImageCodec calls them all YCbCr."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        content = data[at + 4 : at + 2 + length]
+        if marker == _APP0 and content.startswith(b"JFIF\0"):
+            return True
+        if marker == _APP14 and content.startswith(b"Adobe"):
+            return content[11:12] == b"\1"
+        if marker in _FRAMES:  # precision, height, width, how many components; then three bytes for each
+            return [content[6], content[9], content[12]] == [1, 2, 3]
+        at += 2 + length
+    return False
 
 
 @contextmanager

@@ -37,13 +37,16 @@ class PretendHost:
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
 
-    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pscr_engine", *map(str, arguments)]
+    def start(self, *arguments: object, module: str = "pscr_engine", **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", module, *map(str, arguments)]
         return subprocess.Popen(
             command, env={**self._environment, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=120)
+        return self.run_module("pscr_engine", *arguments, **environment)
+
+    def run_module(self, module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, module=module, **environment)
+        out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pscr_engine.cuda import build_fatbin
 from pscr_engine.cuda.sampler import TAPS, DeviceImage, Tables, bilinear_taps
+from pscr_engine.cuda.spread import scratch_bytes
 from pscr_engine.sampling import Sampling, TooSmallError
 
 from . import host_kernel
@@ -89,6 +90,26 @@ def test_an_image_that_cannot_be_enlarged_is_refused_as_on_the_host():
     assert sampling.fitted_size(100, 300) == (224, 672)
     with pytest.raises(TooSmallError, match=r"5000×1: resizing .* over the limit of 1,000,000"):
         sampling.fitted_size(1, 5000, 10**6)
+
+
+@settings(deadline=None)
+@given(
+    images=st.integers(1, 300),
+    exemplars=st.integers(1, 400),
+    offset=st.sampled_from([0.0, 3.0, 1000.0]),
+    seed=st.integers(0, 99),
+)
+def test_the_spread_is_numpys(kernel, images, exemplars, offset, seed):
+    scores = (np.random.default_rng(seed).normal(0, 1, (images, exemplars)) + offset).astype(np.float32)
+    means = scores.mean(axis=1, dtype=np.float32)
+    scratch = np.full(scratch_bytes(images) // 8, np.nan)
+    out = np.full(images + 1, 77, np.float32)
+    addresses = [array.ctypes.data for array in (scores, means, scratch, out)]
+    kernel.launch("add_up_spread", (1, images), 128, *addresses[:3], ctypes.c_int32(exemplars))
+    sizes = [ctypes.c_int32(size) for size in (images, 128, exemplars)]
+    kernel.launch("finish_spread", (-(-images // 128), 1), 128, *addresses[2:], *sizes)
+    np.testing.assert_allclose(out[:-1], scores.std(axis=1, dtype=np.float64), rtol=1e-6, atol=1e-7)
+    assert out[-1] == 77
 
 
 @pytest.mark.parametrize("source", build_fatbin.SOURCES, ids=lambda source: source.name)

@@ -1,5 +1,6 @@
 """Whole commands on several pretended GPUs: the workers, the ledger and the path are real."""
 
+import json
 import re
 
 import pyarrow as pa
@@ -87,6 +88,11 @@ def test_when_the_last_gpu_drops_out_the_run_can_be_resumed(host, place, expecte
     outcome = score(host, place, out, "--devices", "cuda:0")
     assert outcome.returncode == 0, outcome.stderr
     same(rows(place / out), expected)
+
+
+def test_doctor_sees_them(host):
+    abilities = json.loads(host.run("doctor", "--json").stdout)["abilities"]
+    assert all(able for able, _ in abilities.values()), abilities
 
 
 def test_a_gpu_that_is_not_there_is_one_line(host, place):

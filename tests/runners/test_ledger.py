@@ -34,7 +34,7 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
     finished, workers = [], [[], [], []]
     while not ledger.finished:
         at = workers[data.draw(st.integers(0, 2))]
-        action = data.draw(st.sampled_from(["take", "take", "finish", "finish", "die"]))
+        action = data.draw(st.sampled_from(["take", "take", "finish", "finish", "die", "drop out"]))
         if action == "take" and len(at) < 2:
             chunk = ledger.take(idle=not at)
             if chunk is not None:
@@ -47,6 +47,9 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
                 finished.append(chunk.index)
         elif action == "die":
             ledger.lost([chunk.index for chunk in at])
+            at.clear()
+        elif action == "drop out":
+            ledger.returned([chunk.index for chunk in at])
             at.clear()
     assert sorted([*finished, *parts]) == list(range(chunks))
     assert ledger.rows == total
@@ -65,6 +68,15 @@ def test_a_chunk_that_kills_two_workers_is_named():
     assert (other.index, other.suspect) == (1, True)
     with pytest.raises(WorkerError, match=r"rows 10 to 19 \(chunk 1\) have killed a worker 2 times"):
         ledger.lost([other.index])
+
+
+def test_chunks_of_a_device_that_has_dropped_out_go_to_others_without_suspicion():
+    ledger = Ledger(10, end=100, strikes=1)
+    first, second, third = ledger.take(), ledger.take(), ledger.take()
+    ledger.returned([second.index, first.index])
+    again = [ledger.take(idle=False), ledger.take(idle=False)]
+    assert [(chunk.index, chunk.suspect) for chunk in again] == [(0, False), (1, False)]
+    assert ledger.take().index == third.index + 1
 
 
 def test_only_failed_rows_of_a_part_are_asked_for():

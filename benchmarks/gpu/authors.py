@@ -1,0 +1,93 @@
+"""Against the algorithm of the PSCR authors' code, eager, on the same card."""
+
+from __future__ import annotations
+
+import io
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .clock import rate
+from .engines import torch_lacks
+from .place import REFERENCE, Place
+from .result import Result, SkippedError
+from .whole import score
+
+_TIMES = 150
+_STARTS = (0, 150, 288)
+_SIDE = 224
+_ROWS = 20_000
+_GOLDEN = "queries/q01_astronaut.png"
+
+
+def run(place: Place) -> Result:
+    """Both images of each of the ten pairs are encoded, for each image: 180 patches. FP32, as written there."""
+    reason = torch_lacks(place)
+    if reason:
+        raise SkippedError(reason)
+    import torch
+
+    result = Result()
+    paths, golden = place.images("jpg"), place.golden()
+    for backbone in place.backbones:
+        authors = AuthorsAlgorithm(place, backbone)
+        rows = count()
+        with torch.inference_mode():
+            off = abs(
+                authors.score(REFERENCE / "images" / _GOLDEN)
+                - golden["models"][backbone]["runs"]["ops"]["score"][_GOLDEN]
+            )
+            result.check(f"{backbone}: the authors' algorithm gives their score", off < 1e-3, f"off by {off:.1e}")
+            eager = rate(
+                lambda authors=authors, rows=rows: authors.score(paths[next(rows) % len(paths)]),
+                lambda: torch.cuda.synchronize(place.device),
+                1,
+                2 * place.seconds,
+            )
+        ours = score(place, place.bundle(backbone), "jpg", round(_ROWS * min(1.0, place.seconds)))["images_per_second"]
+        result.figures[backbone] = {"authors' algorithm, images/s": round(eager, 2), "score, images/s": round(ours)}
+        result.target(f"{backbone}: times the authors' algorithm", ours / eager, _TIMES)
+    return result
+
+
+class AuthorsAlgorithm:
+    """One image at a time, each pair from its files: decode, normalise, crop, encode, compare."""
+
+    def __init__(self, place: Place, backbone: str) -> None:
+        import torch
+        from pscr_export.checkpoint import read_checkpoint
+
+        checkpoint = read_checkpoint(place.checkpoint(backbone), backbone)
+        C = checkpoint.backbone.feature_size
+        self._device = place.name
+        self._trunk = checkpoint.trunk.to(place.name).eval()
+        self._regressor = torch.nn.Sequential(torch.nn.Linear(2 * C, C), torch.nn.ReLU(), torch.nn.Linear(C, 1))
+        self._regressor[0].load_state_dict({"weight": checkpoint.fc1_weight, "bias": checkpoint.fc1_bias})
+        self._regressor[2].load_state_dict({"weight": checkpoint.fc2_weight, "bias": checkpoint.fc2_bias})
+        self._regressor.to(place.name)
+        listed = [line.split(",") for line in (REFERENCE / "images/exemplars.csv").read_text().splitlines()[1:]]
+        self._exemplars = [(REFERENCE / "images" / path, float(label)) for path, label in listed]
+
+    def score(self, image: Path) -> float:
+        """The mean over exemplars of label + delta."""
+        import torch
+
+        scores = []
+        for exemplar, label in self._exemplars:
+            pair = torch.stack([_patches(image), _patches(exemplar)]).to(self._device)
+            features = self._trunk(pair.flatten(0, 1)).unflatten(0, (2, 9)).mean(1)
+            scores.append(label + self._regressor(features.flatten()).item())
+        return float(np.mean(scores))
+
+
+def _patches(file: Path) -> Any:
+    """Float32 [9, 3, 224, 224]."""
+    import torch
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    pixels = to_tensor(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
+    pixels = normalize(pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return torch.stack([pixels[:, i : i + _SIDE, j : j + _SIDE] for i in _STARTS for j in _STARTS])

@@ -1,0 +1,50 @@
+"""What is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pscr_engine.cli.doctor import examine
+from pscr_engine.cuda.open import open_device
+
+from .place import Place
+from .result import Result
+
+_QUERY = "name,memory.total,driver_version,pci.bus_id,clocks.max.sm,clocks.max.mem,power.limit,mig.mode.current"
+
+
+def run(place: Place) -> Result:
+    """The card, the driver, the packages; where TensorRT's library is, if it is anywhere."""
+    result = Result()
+    device = open_device(place.device)
+    with device.current():
+        free, total = device.memory()
+    result.figures["device"] = {
+        "name": device.name,
+        "compute_capability": device.compute_capability,
+        "driver_cuda": device.driver,
+        "pci_bus_id": device.pci_bus_id,
+        "memory_gb": round(total / 1e9, 1),
+        "free_gb": round(free / 1e9, 1),
+        "opened_with": type(device).__name__,
+    }
+    if shutil.which("nvidia-smi"):
+        answer = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        result.figures["nvidia_smi"] = answer.stdout.strip().splitlines()
+    else:
+        result.skipped["nvidia-smi"] = "not installed"
+    result.figures["found"] = examine()
+    places = [Path(entry) for entry in ("/usr/lib", "/usr/local", "/opt", *sys.path) if entry]
+    libraries = {str(path) for entry in places if entry.is_dir() for path in entry.rglob("libnvinfer*.so*")}
+    result.figures["tensorrt_libraries"] = sorted(libraries)
+    if not libraries:
+        result.skipped["TensorRT"] = "no libnvinfer on this host"
+    return result

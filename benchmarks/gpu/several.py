@@ -1,0 +1,31 @@
+"""From one GPU to all of this host's."""
+
+from __future__ import annotations
+
+from pscr_engine.cuda.count import gpu_count
+
+from .place import Place
+from .result import Result, SkippedError
+from .whole import score
+
+_ROWS = 40_000
+
+
+def run(place: Place) -> Result:
+    """Images/s with 1 … N GPUs, and the share of N times one."""
+    count = gpu_count()
+    if count < 2:
+        raise SkippedError("there is one GPU")
+    result = Result()
+    for backbone in place.backbones:
+        bundle = place.bundle(backbone)
+        rates = {}
+        for used in range(1, count + 1):
+            devices = ",".join(f"cuda:{index}" for index in range(used))
+            rows = round(_ROWS * used * min(1.0, place.seconds))
+            rates[used] = score(place, bundle, "jpg", rows, devices)["images_per_second"]
+        result.figures[backbone] = {
+            "images/s": {str(used): round(value) for used, value in rates.items()},
+            "scaling": {str(used): round(value / (used * rates[1]), 3) for used, value in rates.items()},
+        }
+    return result
