@@ -1,6 +1,6 @@
 """What the engine needs of a GPU, as plain integers: addresses and handles that any library takes.
 
-Implemented by PyCUDA (`pycuda_device`) and by cuda.core (`cuda_core_device`), in the device's primary
+Implemented by PyCUDA (`pycuda_device`) and by cuda.bindings (`bindings_device`), in the device's primary
 context, which ONNX Runtime, PyTorch and nvImageCodec share; it is made current in the thread that asks.
 """
 
