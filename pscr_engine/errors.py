@@ -11,6 +11,7 @@
     │   └── DeviceLostError    a GPU has dropped out in the middle of the work
     ├── MissingDependencyError an optional package is not installed
     ├── CheckpointError        a file is not a usable PSCR checkpoint
+    ├── DatasetError           a labelled database is missing or malformed
     ├── ExemplarError          the exemplar list, or an image in it, can't be used
     ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
@@ -73,6 +74,10 @@ class MissingDependencyError(PscrError):
 
 class CheckpointError(PscrError):
     """A file is not a PSCR checkpoint that can be exported."""
+
+
+class DatasetError(PscrError):
+    """A labelled database is missing, malformed, or can't be split as asked."""
 
 
 class ExemplarError(PscrError):

@@ -23,6 +23,7 @@ from pscr_engine.atomic import sha256_of
 from pscr_engine.errors import CheckpointError
 
 from .backbones import BACKBONES, Backbone
+from .record import KEY, TrainingRecord
 
 # A checkpoint saved under NumPy 1 names the same constructor by its old module.
 _ALLOWED: list[Any] = [
@@ -46,6 +47,7 @@ class Checkpoint:
         fc1_weight, fc1_bias, fc2_weight, fc2_bias: the regressor: float32 [C, 2C], [C], [1, C], [1].
         epoch: epoch after which it was saved, if it says.
         rho_best: best SRCC so far, if it says.
+        record: how it was trained, if that was done here.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Checkpoint:
     fc2_bias: Tensor
     epoch: int | None
     rho_best: float | None
+    record: TrainingRecord | None = None
 
 
 def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
@@ -72,7 +75,10 @@ def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
             missing or unexpected keys, wrong shapes, or weights that are not finite.
     """
     path = Path(path)
-    content = _load(path)
+    content = load_content(path)
+    record = record_of(path, content)
+    if record is not None and record.method != "contrastive":
+        raise CheckpointError(f"{path}: the {record.method} baseline compares with no exemplars; it can't be exported")
     parts = {name: _state_dict(path, content, name) for name in ("backbone", "regressor")}
     spec = _choose_backbone(path, parts["backbone"], backbone)
     trunk = spec.build().eval()
@@ -100,10 +106,32 @@ def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
         fc["fc2.bias"],
         epoch=None if epoch is None else int(epoch),
         rho_best=_number(content.get("rho_best")),
+        record=record,
     )
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def record_of(path: Path, content: Mapping[str, Any]) -> TrainingRecord | None:
+    """What a checkpoint says about its training; None if it was not trained here.
+
+    Raises:
+        CheckpointError: it can't be understood.
+    """
+    if KEY not in content:
+        return None
+    try:
+        return TrainingRecord.from_dict(content[KEY])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its training record can't be read ({error}); another version wrote it"
+        ) from error
+
+
+def load_content(path: Path) -> Mapping[str, Any]:
+    """All that is in a checkpoint, loaded without executing anything.
+
+    Raises:
+        CheckpointError: no file, no checkpoint, or code that would have to run.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}; name a checkpoint")
     try:

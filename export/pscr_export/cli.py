@@ -38,9 +38,14 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 )
 @click.option(
     "--exemplars",
-    required=True,
     type=click.Path(path_type=Path),
-    help="CSV, JSONL or Parquet list of labelled images, with columns path and mos.",
+    help="CSV, JSONL or Parquet list of labelled images, with columns path and mos.  [default: the images that the "
+    "checkpoint was trained on, if pscr-engine trained it]",
+)
+@click.option(
+    "--exemplar-root",
+    type=click.Path(path_type=Path),
+    help="Where the images that the checkpoint was trained on are now.",
 )
 @click.option(
     "--out",
@@ -58,10 +63,10 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 )
 @click.option(
     "--sampling",
-    default="ops",
+    default="auto",
     show_default=True,
-    type=click.Choice(SAMPLINGS),
-    help="How patches are taken; as in training.",
+    type=click.Choice(["auto", *SAMPLINGS]),
+    help="How patches are taken; auto: as in training if the checkpoint says so, else ops.",
 )
 @click.option(
     "--precision",
@@ -77,7 +82,14 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     default="all",
     show_default=True,
     callback=_all_or_number,
-    help="How many exemplars to keep, spread evenly over the labels.",
+    help="How many exemplars to keep.",
+)
+@click.option(
+    "--select",
+    default="stratified",
+    show_default=True,
+    type=click.Choice(["stratified", "random"]),
+    help="Which ones: spread evenly over the labels' order, or random.",
 )
 @click.option("--label-column", default="mos", show_default=True, help="The exemplar list's column of labels.")
 @click.option(
@@ -87,7 +99,13 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="Smallest and largest label.  [default: those of the exemplars]",
 )
 @click.option("--opset", type=int, help="ONNX opset.  [default: the exporter's]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="For --sampling rps.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="For --sampling rps and --select random.",
+)
 @click.option(
     "--accept-parity",
     default="",
@@ -103,6 +121,7 @@ def export(**settings: Any) -> None:
 
     \b
     Examples:
+      pscr-engine export --ckpt training/best.pt
       pscr-engine export --ckpt best_model.pt --exemplars exemplars.csv
       pscr-engine export --ckpt best_model.pt --exemplars train.csv --num-exemplars 100 --precision fp32,fp16
     """

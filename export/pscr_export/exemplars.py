@@ -20,6 +20,7 @@ from pscr_engine.stages.sample import Sampler
 from pscr_engine.stages.source import ManifestOptions, open_manifest
 
 from .network import ScoringNetwork
+from .record import TrainingRecord
 
 _ENCODE_BATCH = 4
 
@@ -91,19 +92,31 @@ def read_images(source: str | Path) -> list[LabelledImage]:
     return images
 
 
-def choose(images: Sequence[LabelledImage], count: int | None) -> list[LabelledImage]:
-    """`count` exemplars spread evenly over the labels' order, in list order; all of them for None.
+def recorded_exemplars(record: TrainingRecord, root: Path | None = None) -> list[LabelledImage]:
+    """The images that a checkpoint was trained on, and check every one of them.
+
+    Args:
+        record: the checkpoint's.
+        root: folder in which they are found by their names; None for where they were.
 
     Raises:
-        ExemplarError: there are fewer than `count`.
+        ExemplarError: some are not there any more, or can't be read.
     """
-    if count is None:
-        return list(images)
-    if count > len(images):
-        raise ExemplarError(f"--num-exemplars {count}: the list has only {len(images)}")
-    by_label = sorted(range(len(images)), key=lambda index: (images[index].mos, index))
-    # The middle of each of `count` equal stretches of the label order.
-    return [images[index] for index in sorted(by_label[(2 * k + 1) * len(images) // (2 * count)] for k in range(count))]
+    images, faults = [], []
+    listed = record.exemplars
+    for row, (name, file, mos) in enumerate(zip(listed["names"], listed["files"], listed["mos"], strict=True)):
+        query = Query(row, path=str(name), location=str(file if root is None else root / str(name)))
+        _try_decode(query)
+        if query.ok:
+            images.append(LabelledImage(str(name), str(query.location), float(mos)))
+        else:
+            faults.append(f"{query.location}: {query.error}")
+    if faults:
+        raise ExemplarError(
+            f"{len(faults)} of {len(listed['names'])} training images can't be read ({faults[0]}); if they were moved, "
+            "name their folder with --exemplar-root, else give a list with --exemplars"
+        )
+    return images
 
 
 def spread(places: Sequence[int], limit: int) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,17 +35,18 @@ from pscr_engine.sampling import Sampling
 from .checkpoint import Checkpoint, read_checkpoint
 from .exemplars import (
     LabelledImage,
-    choose,
     encode,
     image_digests,
     patches_of,
     read_exemplars,
     read_images,
+    recorded_exemplars,
     spread,
 )
 from .graph import export_graph
 from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
 from .precision import TRUNK_DTYPES, prepare_trunk
+from .selection import RULES, select
 
 log = logging.getLogger("pscr_export")
 
@@ -68,29 +70,34 @@ class ExportConfig:
 
     Args:
         checkpoint: the .pt file.
-        exemplars: list of labelled images (CSV, JSONL, Parquet with `path` and `label_column`).
+        exemplars: list of labelled images (CSV, JSONL, Parquet with `path` and `label_column`); None for the
+            images that the checkpoint was trained on, if it was trained here.
         out: the bundle to make.
         backbone: its name, or "auto".
-        sampling: "ops", "nops", "rps" or "none".
+        sampling: "ops", "nops", "rps", "none", or "auto" for what the checkpoint was trained with, else "ops".
         precisions: which graphs to make, in this order.
         calibration: more images to measure parity on, in any form that `score` takes.
-        num_exemplars: how many exemplars to keep, spread over the labels; None for all.
+        num_exemplars: how many exemplars to keep; None for all.
+        select: and by which rule, see `selection.select`.
+        exemplar_root: where the images that the checkpoint was trained on have been moved to.
         label_column: the exemplar list's label column.
         label_range: smallest and largest label; None to take them from the exemplars.
         opset: ONNX opset; None for the exporter's default.
-        seed: for "rps".
+        seed: for "rps", and for the selection "random".
         accept_parity: precisions to keep although their parity check fails.
         overwrite: replace a bundle that is at `out`.
     """
 
     checkpoint: Path
-    exemplars: Path
+    exemplars: Path | None = None
     out: Path = Path("model.pscr")
     backbone: str = "auto"
-    sampling: str = "ops"
+    sampling: str = "auto"
     precisions: tuple[str, ...] = ("fp32",)
     calibration: str | None = None
     num_exemplars: int | None = None
+    select: str = "stratified"
+    exemplar_root: Path | None = None
     label_column: str = "mos"
     label_range: tuple[float, float] | None = None
     opset: int | None = None
@@ -102,6 +109,8 @@ class ExportConfig:
         for precision in (*self.precisions, *self.accept_parity):
             if precision not in EXPORT_PRECISIONS:
                 raise UsageError(f"precision {precision!r}: choose from {', '.join(EXPORT_PRECISIONS)}")
+        if self.select not in RULES:
+            raise UsageError(f"--select {self.select!r}: choose from {', '.join(RULES)}")
         if not self.precisions:
             raise UsageError("no precision to export: name at least one")
         if self.label_range is not None and not -math.inf < self.label_range[0] < self.label_range[1] < math.inf:
@@ -124,11 +133,12 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
     """
     _check_out(config)
     checkpoint = read_checkpoint(config.checkpoint, config.backbone)
-    sampling = Sampling.create(config.sampling, checkpoint.backbone.patch_size, config.seed)
-    listed = read_exemplars(config.exemplars, config.label_column)
-    images = choose(listed, config.num_exemplars)
+    sampling = _sampling(config, checkpoint)
+    listed = _listed(config, checkpoint)
+    places = select([image.mos for image in listed], config.num_exemplars, config.select, config.seed)
+    images = [listed[place] for place in places]
     calibration = read_images(config.calibration) if config.calibration else []
-    label_range = config.label_range or _label_range(config.exemplars, listed)
+    label_range = config.label_range or _label_range(config, checkpoint, listed)
 
     network = ScoringNetwork(checkpoint.trunk, checkpoint, sampling.patches).eval()
     features = encode(network, images, sampling, lambda done, total: progress("encode exemplars", done, total))
@@ -156,13 +166,7 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
                 mean=MEAN,
                 std=STD,
                 label_range=label_range,
-                exemplars={
-                    "count": len(images),
-                    "listed": len(listed),
-                    "source": config.exemplars.name,
-                    "sha256": sha256_of(config.exemplars) if config.exemplars.is_file() else None,
-                    "label_column": config.label_column,
-                },
+                exemplars=_described(config, images, listed),
                 graphs=graphs,
                 checkpoint={
                     "file": checkpoint.path.name,
@@ -192,10 +196,45 @@ def _check_out(config: ExportConfig) -> None:
         raise OutputError(f"{config.out}: there is a bundle already; choose another --out or use --overwrite")
 
 
-def _label_range(source: Path, images: Sequence[LabelledImage]) -> tuple[float, float]:
+def _sampling(config: ExportConfig, checkpoint: Checkpoint) -> Sampling:
+    record = checkpoint.record
+    trained = "ops" if record is None else record.sampling
+    name = trained if config.sampling == "auto" else config.sampling
+    if record is not None and name != trained:
+        log.warning("%s was trained with --sampling %s, not %s", checkpoint.path, trained, name)
+    return Sampling.create(name, checkpoint.backbone.patch_size if record is None else record.patch_size, config.seed)
+
+
+def _listed(config: ExportConfig, checkpoint: Checkpoint) -> list[LabelledImage]:
+    if config.exemplars is not None:
+        return read_exemplars(config.exemplars, config.label_column)
+    if checkpoint.record is None:
+        raise UsageError(
+            f"{checkpoint.path}: does not say what it was trained on: name labelled images with --exemplars"
+        )
+    return recorded_exemplars(checkpoint.record, config.exemplar_root)
+
+
+def _described(
+    config: ExportConfig, images: Sequence[LabelledImage], listed: Sequence[LabelledImage]
+) -> dict[str, Any]:
+    """Where the exemplars came from, for `bundle.json`."""
+    source = config.exemplars
+    chosen: dict[str, Any] = {"count": len(images), "listed": len(listed)}
+    if len(images) < len(listed):
+        chosen |= {"select": config.select}
+    if source is None:
+        return {**chosen, "source": "the checkpoint's training images", "sha256": None, "label_column": None}
+    digest = sha256_of(source) if source.is_file() else None
+    return {**chosen, "source": source.name, "sha256": digest, "label_column": config.label_column}
+
+
+def _label_range(config: ExportConfig, checkpoint: Checkpoint, images: Sequence[LabelledImage]) -> tuple[float, float]:
+    if config.exemplars is None and checkpoint.record is not None:
+        return checkpoint.record.label_range
     low, high = min(image.mos for image in images), max(image.mos for image in images)
     if low == high:
-        raise ExemplarError(f"{source}: all labels are {low:g}; give the scale with --label-range LOW HIGH")
+        raise ExemplarError(f"{config.exemplars}: all labels are {low:g}; give the scale with --label-range LOW HIGH")
     return low, high
 
 

@@ -19,6 +19,8 @@ class _Entry(NamedTuple):
 # never loads them.
 COMMANDS = {
     "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
+    "train": _Entry("pscr_training.cli_train:train", "Train a PSCR model on labelled images."),
+    "evaluate": _Entry("pscr_training.cli_evaluate:evaluate", "Compare a model's scores with labels."),
     "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from pscr_export.exemplars import LabelledImage, choose, read_exemplars, spread
+from pscr_export.exemplars import read_exemplars, spread
+from pscr_export.selection import select
 
 from pscr_engine.errors import ExemplarError, ManifestError
 
@@ -53,15 +54,22 @@ def test_no_label_column_and_no_rows(tmp_path):
 
 
 def test_a_choice_is_spread_over_the_labels():
-    labels = np.random.default_rng(0).permutation(100)
-    images = [LabelledImage(str(index), str(index), float(label)) for index, label in enumerate(labels)]
-    chosen = choose(images, 10)
-    assert sorted(image.mos for image in chosen) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
-    assert [int(image.path) for image in chosen] == sorted(int(image.path) for image in chosen)
-    assert choose(images, None) == images
-    assert choose(images, 100) == images
+    labels = np.random.default_rng(0).permutation(100).astype(float).tolist()
+    chosen = select(labels, 10)
+    assert sorted(labels[place] for place in chosen) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert chosen == sorted(chosen)
+    for count in (None, 100):
+        assert select(labels, count) == list(range(100))
+    assert select(labels, 10, "all") == list(range(100))
     with pytest.raises(ExemplarError, match="has only 100"):
-        choose(images, 101)
+        select(labels, 101)
+
+
+def test_a_random_choice_follows_from_its_seed():
+    labels = [float(value) for value in range(50)]
+    chosen = [select(labels, 10, "random", seed) for seed in (1, 1, 2)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert all(len(set(places)) == 10 and places == sorted(places) for places in chosen)
 
 
 @pytest.mark.parametrize(("count", "limit"), [(5, 10), (10, 10), (11, 10), (1000, 64)])

@@ -16,6 +16,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Scene = Image.Image
 
+_MEAN_GREY, _CONTRAST, _GRAIN = 120.0, 0.8, 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class SyntheticImage:
@@ -55,7 +57,11 @@ def generate(count: int, *, size: int = 512, seed: int = 0, rater_noise: float =
 
 
 def _scene(rng: np.random.Generator, size: int) -> Scene:
-    """A gradient sky, textured ground and a few shaded shapes."""
+    """A gradient sky, textured ground and a few shaded shapes, with grain of all sizes; grey on the average.
+
+    As photographs have both: without grain a blur shows at edges only, and without a balance a shift of
+    colours is just another scene.
+    """
     y, x = np.mgrid[0:size, 0:size] / size
     colours = rng.uniform(40, 220, (3, 3))
     sky = colours[0] + (colours[1] - colours[0]) * (y * rng.uniform(0.3, 1) + x * rng.uniform(0, 0.7))[..., None]
@@ -78,7 +84,20 @@ def _scene(rng: np.random.Generator, size: int) -> Scene:
                 draw.polygon([(cx, box[1]), (box[2], cy), (cx, box[3]), (box[0], cy)], fill=colour)
             else:
                 draw.ellipse(box, fill=colour)
-    return image
+    pixels = np.asarray(image, np.float64)
+    balanced = _MEAN_GREY + (pixels - pixels.mean((0, 1))) * _CONTRAST
+    return Image.fromarray(_to_uint8(balanced + _grain(rng, size)[..., None]))
+
+
+def _grain(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """Noise in octaves, each half as fine and equally strong, [size, size]."""
+    out = np.zeros((size, size))
+    cells = size
+    while cells >= 8:
+        octave = Image.fromarray(rng.normal(0, _GRAIN, (cells, cells)).astype(np.float32))
+        out += np.asarray(octave.resize((size, size), Image.Resampling.BICUBIC))
+        cells //= 2
+    return out
 
 
 def _blur(image: Scene, strength: float, rng: np.random.Generator) -> Scene:

@@ -1,0 +1,94 @@
+"""Checkpoints in the PSCR authors' format, with what this project adds under a key of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pscr_export.backbones import BACKBONES
+from pscr_export.checkpoint import load_content, record_of
+from pscr_export.record import KEY, TrainingRecord
+from torch import Tensor
+
+from pscr_engine.atomic import atomic_file
+from pscr_engine.errors import CheckpointError
+
+from .method import Model
+
+# What the authors' networks have beside the trunk. Nothing is computed with it, but they load strictly.
+_PASSED_OVER: dict[str, dict[str, tuple[int, ...]]] = {
+    **{
+        name: {
+            "classifier.0.weight": (4096, 25088),
+            "classifier.0.bias": (4096,),
+            "classifier.3.weight": (4096, 4096),
+            "classifier.3.bias": (4096,),
+            "classifier.6.weight": (1000, 4096),
+            "classifier.6.bias": (1000,),
+        }
+        for name in ("vgg16", "vgg19")
+    },
+    "inceptionv4": {"last_linear.weight": (1000, 1536), "last_linear.bias": (1000,)},
+    "vit": {
+        "vit.norm.weight": (1024,),
+        "vit.norm.bias": (1024,),
+        "vit.head.weight": (1000, 1024),
+        "vit.head.bias": (1000,),
+    },
+    "swin": {"model.head.fc.weight": (1000, 1024), "model.head.fc.bias": (1000,)},
+}
+
+
+def save_checkpoint(
+    path: Path, model: Model, optimizer: torch.optim.Optimizer, epoch: int, record: TrainingRecord, scaler: Any = None
+) -> None:
+    """Write a checkpoint; it appears whole.
+
+    Args:
+        path: the file.
+        model: its weights.
+        optimizer: its state.
+        epoch: the last one that is done, from 0.
+        record: all else.
+        scaler: of mixed precision, or None.
+    """
+    trunk: dict[str, Tensor] = {key: value.detach().cpu() for key, value in model.trunk.state_dict().items()}
+    for key, shape in _PASSED_OVER.get(model.backbone.name, {}).items():
+        trunk[key] = torch.zeros(1).expand(shape)  # stored as one number
+    content = {
+        "epoch": epoch,
+        "backbone": trunk,
+        "regressor": {key: value.detach().cpu() for key, value in model.regressor.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "rho_best": np.float64(record.best if record.best is not None else 0.0),
+        KEY: record.as_dict(),
+    }
+    if scaler is not None:
+        content["scaler"] = scaler.state_dict()
+    with atomic_file(path) as file:
+        torch.save(content, file)
+
+
+def load_model(path: Path) -> tuple[Model, TrainingRecord, dict[str, Any]]:
+    """A checkpoint that was trained here: the model, in training mode, its record, and the file's whole content.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it was not trained here.
+    """
+    content = dict(load_content(path))
+    record = record_of(path, content)
+    if record is None:
+        raise CheckpointError(
+            f"{path}: was not trained by pscr-engine; export it with --exemplars, and evaluate the bundle"
+        )
+    backbone = BACKBONES[str(record.settings["backbone"])]
+    model = Model(backbone, record.method)
+    wanted = model.trunk.state_dict()
+    try:
+        model.trunk.load_state_dict({key: content["backbone"][key] for key in wanted})
+        model.regressor.load_state_dict(content["regressor"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its weights are not those of {backbone.name} ({str(error)[:100]})") from error
+    return model, record, content

@@ -1,0 +1,104 @@
+"""`pscr-engine evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pscr_engine.cli import logs
+from pscr_engine.cli.progress import progress
+
+from .cli_train import SPLITS, source_options
+
+_NAMES = {
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "plcc": "PLCC",
+    "plcc_logistic": "PLCC, logistic fit",
+    "rmse": "RMSE",
+    "rmse_logistic": "RMSE, logistic fit",
+}
+
+
+def _all_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor all") from None
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@source_options
+@click.option("--split", type=click.Choice(SPLITS), help="[default: the checkpoint's; for a bundle all images]")
+@click.option("--part", default="test", show_default=True, type=click.Choice(["test", "val", "train", "all"]))
+@click.option(
+    "--num-exemplars",
+    default="all",
+    show_default=True,
+    callback=_all_or_number,
+    help="Of a checkpoint's training images; a bundle has its own.",
+)
+@click.option("--select", default="stratified", show_default=True, type=click.Choice(["stratified", "random"]))
+@click.option("--seed", default=0, show_default=True, help="Of --select random and of the bootstrap.")
+@click.option("--precision", default="auto", show_default=True, help="Of a bundle.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--workers", default=0, show_default=True, help="Processes that read images; 0 for none.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures, and each image's score.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a scatter plot, .svg or .png.")
+def evaluate(
+    model: Path,
+    dataset: str | None,
+    root: str | None,
+    label: str | None,
+    split_column: str | None,
+    images: int,
+    json_file: Path | None,
+    plot: Path | None,
+    **settings: Any,
+) -> None:
+    """Compare a model's scores with labels: SRCC, KRCC, PLCC and RMSE with 95% bootstrap intervals.
+
+    MODEL is a checkpoint that was trained here, or a bundle. A checkpoint is evaluated on the test
+    part of its own split, against its training images as exemplars, unless told otherwise.
+
+    \b
+    Examples:
+      pscr-engine evaluate training/best.pt --plot best.svg
+      pscr-engine evaluate model.pscr --precision fp16 --dataset agiqa-3k --data AGIQA-3K --split paper
+    """
+    logs.configure(as_json=False)
+    from .data.open import Source
+    from .evaluate import EvaluateConfig
+    from .evaluate import evaluate as run
+
+    if settings["split"] is None and split_column:
+        settings["split"] = "column"
+    source = None if dataset is None else Source(dataset, root, label, split_column, images)
+    with progress("images") as report:
+        found = run(EvaluateConfig(model, source, **settings), report)
+    values = found.metrics.as_json()
+    against = f"{found.exemplars} exemplars" if found.exemplars else "no exemplars"
+    click.echo(f"{found.name}, {found.precision}, {against}; {found.data}: {found.metrics.images} images")
+    if found.leakage:
+        click.echo(f"{found.leakage:.0%} of them have a prompt that was trained on")
+    for name, shown in _NAMES.items():
+        value, low, high = values[name]
+        click.echo(f"  {shown:<19} {value:8.4f}   95% {low:.4f} to {high:.4f}")
+    if json_file is not None:
+        rows = [
+            {"path": str(item.file), "mos": item.mos, "score": round(float(score), 6)}
+            for item, score in zip(found.items, found.scores, strict=True)
+        ]
+        facts = {"model": found.name, "precision": found.precision, "exemplars": found.exemplars, "data": found.data}
+        facts |= {"leakage": found.leakage}
+        json_file.write_text(json.dumps({**facts, "metrics": values, "images": rows}, indent=1) + "\n")
+    if plot is not None:
+        from .scatter import scatter
+
+        scatter(found, plot)

@@ -1,0 +1,111 @@
+"""`pscr-engine train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pscr_engine.cli import logs
+from pscr_engine.cli.progress import progress
+from pscr_engine.sampling import SAMPLINGS
+
+# Names only: PyTorch is imported when a training begins, not for --help.
+BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
+SPLITS = ("paper", "random", "prompt-disjoint", "column")
+
+
+def source_options(command: Any) -> Any:
+    """What both `train` and `evaluate` ask about the data."""
+    options = (
+        click.option(
+            "--dataset",
+            help="agiqa-1k, agiqa-3k, aigciqa2023, synthetic, or a CSV, JSONL or Parquet file with path and mos.",
+        ),
+        click.option("--data", "root", help="Folder of the database, or of the table's images."),
+        click.option("--label", help="Which label, or the table's column.  [default: quality, or mos]"),
+        click.option("--split-column", help="The table's column that says train, test or val."),
+        click.option("--images", default=1000, show_default=True, help="How many images, for --dataset synthetic."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@source_options
+@click.option("--split", type=click.Choice(SPLITS), help="[default: column if there is --split-column, else random]")
+@click.option(
+    "--val-share", default=0.1, show_default=True, help="Share of the training images that choose the best epoch."
+)
+@click.option("--out", default="training", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
+@click.option("--backbone", default="resnet18", show_default=True, type=click.Choice(BACKBONES))
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    help="What the trunk begins with: imagenet (downloaded), none (random), or a file.",
+)
+@click.option(
+    "--method",
+    default="contrastive",
+    show_default=True,
+    type=click.Choice(["contrastive", "no-reference"]),
+    help="no-reference is the baseline that predicts the label directly; it can't be exported.",
+)
+@click.option("--sampling", default="ops", show_default=True, type=click.Choice(SAMPLINGS))
+@click.option("--patch-size", type=int, help="Side of a patch in pixels.  [default: the backbone's, 224 or 299]")
+@click.option("--epochs", default=100, show_default=True)
+@click.option("--batch-size", default=8, show_default=True, help="Pairs per step.")
+@click.option("--accumulate", default=1, show_default=True, help="Steps whose gradients are added up.")
+@click.option("--learning-rate", default=1e-4, show_default=True, help="1e-5 suits swin.")
+@click.option("--weight-decay", default=1e-5, show_default=True)
+@click.option("--amp", is_flag=True, help="Mixed precision: FP16 on a GPU, BF16 on a CPU.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--workers", default=0, show_default=True, help="Processes that read images; 0 for none.")
+@click.option(
+    "--cache-mb", default=2000, show_default=True, help="Memory for decoded images, kept from epoch to epoch."
+)
+@click.option("--seed", default=1, show_default=True)
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files beside log.csv.")
+@click.option("--overwrite", is_flag=True, help="Throw away the training that is in --out.")
+def train(
+    dataset: str | None,
+    root: str | None,
+    label: str | None,
+    split_column: str | None,
+    images: int,
+    split: str | None,
+    seed: int,
+    **settings: Any,
+) -> None:
+    """Train a PSCR model on labelled images.
+
+    Writes OUT/last.pt and OUT/best.pt after each epoch (best by SRCC on validation images, never on
+    the test's) and OUT/log.csv. After a crash the same command goes on, to the same result; so does
+    a larger --epochs. Then: pscr-engine evaluate OUT/best.pt, pscr-engine export --ckpt OUT/best.pt.
+
+    \b
+    Examples:
+      pscr-engine train --dataset agiqa-3k --data AGIQA-3K --split prompt-disjoint
+      pscr-engine train --dataset labels.csv --backbone resnet50 --amp --workers 8
+      pscr-engine train --dataset synthetic --weights none --patch-size 64 --epochs 5
+    """
+    if dataset is None:
+        raise click.UsageError("name labelled images with --dataset")
+    logs.configure(as_json=False)
+    from .data.open import Source
+    from .train import TrainConfig
+    from .train import train as run
+
+    source = Source(dataset, root, label, split_column, images, seed)
+    chosen = split or ("column" if split_column else "random")
+    config = TrainConfig(source, split=chosen, seed=seed, **settings)
+    with progress("images") as report:
+        result = run(config, report)
+    best = max(result.history, key=lambda entry: entry["val_srcc"])
+    click.echo(f"best epoch: {best['epoch'] + 1:.0f}, validation SRCC {best['val_srcc']:.4f} ({result.best})")
+    click.echo(f"next:       pscr-engine evaluate {result.best}")
+    if config.method == "contrastive":
+        click.echo(f"            pscr-engine export --ckpt {result.best}")

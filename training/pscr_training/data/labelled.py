@@ -1,0 +1,100 @@
+"""What every reader of a database gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pscr_engine.errors import DatasetError
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled image.
+
+    Args:
+        row: its place in the database's own list, from 0; splits are made by it.
+        name: as the list has it.
+        file: the image.
+        mos: the label.
+        prompt: what it was made from, or a number that stands for that; None if not known.
+        part: "train", "test" or "val", if the list itself has a split.
+    """
+
+    row: int
+    name: str
+    file: Path
+    mos: float
+    prompt: str | None = None
+    part: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A labelled set of images.
+
+    Args:
+        name: of the database, as in `--dataset`.
+        label: which one of its labels.
+        items: the images that are used, by row.
+        rows: length of the database's own list, left-out rows included.
+        label_range: of the scale.
+        paper_every: the paper's split takes every so many-th row for the test; None if there is no such split.
+        notes: what a user should know: rows left out, for example.
+    """
+
+    name: str
+    label: str
+    items: Sequence[Item]
+    rows: int
+    label_range: tuple[float, float]
+    paper_every: int | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def check_files(self) -> None:
+        """Raise DatasetError, naming what is missing, unless every image is there."""
+        missing = [str(item.file) for item in self.items if not item.file.is_file()]
+        if missing:
+            raise DatasetError(
+                f"{self.name}: {len(missing)} of {len(self.items)} images are missing, {listed(missing)}"
+            )
+
+
+def image_folder(root: Path, names: Iterable[str], example: str) -> Path:
+    """The one of several folders below `root` that holds `example`; the first if none does."""
+    folders = [root / name for name in names]
+    return next((folder for folder in folders if (folder / example).is_file()), folders[0])
+
+
+def number(value: object, where: str, faults: list[str]) -> float:
+    """A finite label, or a line in `faults`."""
+    try:
+        label = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        label = math.nan
+    if not math.isfinite(label):
+        faults.append(f"{where}: label {value!r} is not a finite number")
+    return label
+
+
+def raise_faults(source: Path, faults: Sequence[str]) -> None:
+    """Raise DatasetError if there are any."""
+    if faults:
+        raise DatasetError(f"{source}: {len(faults)} rows can't be used: {listed(faults, '; ')}")
+
+
+def listed(things: Sequence[str], between: str = ", ") -> str:
+    """The first few, and how many more."""
+    more = f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""
+    return between.join(things[:_SHOWN]) + more
+
+
+def require_file(path: Path, what: str) -> Path:
+    """`path`, or DatasetError saying what should be there."""
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; it should hold {what}")
+    return path

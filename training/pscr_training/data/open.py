@@ -1,0 +1,65 @@
+"""`--dataset`: which reader, and what it is given."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pscr_engine.errors import UsageError
+
+from .agiqa import agiqa_1k, agiqa_3k
+from .aigciqa import aigciqa2023
+from .labelled import Labelled
+from .made_up import made_up
+from .table import table
+
+_DATABASES = {"agiqa-1k": agiqa_1k, "agiqa-3k": agiqa_3k, "aigciqa2023": aigciqa2023}
+DATASETS = (*_DATABASES, "synthetic")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where labelled images come from.
+
+    Args:
+        dataset: name of a database, "synthetic", or a table's file.
+        root: folder of the database; of a table's images; for made-up images.
+        label: which label; None for quality, or a table's column mos.
+        split_column: a table's column that says train, test or val.
+        images: how many are made up.
+        seed: of what is made up.
+    """
+
+    dataset: str
+    root: str | None = None
+    label: str | None = None
+    split_column: str | None = None
+    images: int = 1000
+    seed: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the folder written out."""
+        values = asdict(self)
+        values["root"] = None if self.root is None else str(Path(self.root).resolve())
+        if self.dataset not in DATASETS:
+            values["dataset"] = str(Path(self.dataset).resolve())
+        return values
+
+    def open(self) -> Labelled:
+        """Read the labels.
+
+        Raises:
+            UsageError: an unknown name, or no folder for a database.
+            DatasetError: the labels are missing or malformed.
+        """
+        if self.dataset == "synthetic":
+            return made_up(Path(self.root or "synthetic"), self.images, self.seed)
+        if self.dataset in _DATABASES:
+            if self.root is None:
+                raise UsageError(f"--dataset {self.dataset}: name its folder with --data")
+            return _DATABASES[self.dataset](Path(self.root), self.label or "quality")
+        if "." not in Path(self.dataset).name:
+            raise UsageError(f"--dataset {self.dataset!r}: choose from {', '.join(DATASETS)}, or name a table's file")
+        root = None if self.root is None else Path(self.root)
+        return table(Path(self.dataset), self.label or "mos", root, self.split_column)

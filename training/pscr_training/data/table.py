@@ -1,0 +1,75 @@
+"""Anybody's labelled images: a CSV, TSV, JSONL or Parquet file with the columns `path` and a label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from pscr_engine.errors import DatasetError
+
+from .labelled import Item, Labelled, number, raise_faults, require_file
+
+_PARTS = {"train": "train", "training": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+
+
+def table(source: Path, label: str = "mos", root: Path | None = None, part_column: str | None = None) -> Labelled:
+    """Read such a file. A column `prompt`, if there is one, groups images for splits by prompt.
+
+    Args:
+        source: the file.
+        label: column of labels.
+        root: folder that paths start from; None for the file's own.
+        part_column: column that says train, test or val.
+
+    Raises:
+        DatasetError: the file can't be read, lacks a column, or has rows that can't be used.
+    """
+    require_file(source, "columns path and mos")
+    read = _read(source)
+    lacking = [name for name in ("path", label, part_column) if name and name not in read.column_names]
+    if lacking:
+        raise DatasetError(f"{source}: no column {', '.join(lacking)} (there is {', '.join(read.column_names)})")
+    if not read.num_rows:
+        raise DatasetError(f"{source}: no rows in it")
+    columns = {
+        name: read[name].to_pylist() for name in read.column_names if name in ("path", "prompt", label, part_column)
+    }
+    prompts = columns.get("prompt", [None] * read.num_rows)
+    parts = columns[part_column] if part_column else [None] * read.num_rows
+    faults: list[str] = []
+    items, folder = [], root or source.parent
+    for row, (path, value, prompt, part) in enumerate(
+        zip(columns["path"], columns[label], prompts, parts, strict=True)
+    ):
+        if not isinstance(path, str) or not path:
+            faults.append(f"row {row}: path {path!r} is not text")
+            continue
+        name = None if part is None else _PARTS.get(str(part).strip().lower())
+        if part_column and name is None:
+            faults.append(f"row {row}, {path}: {part_column} is {part!r}, not train, test or val")
+        mos = number(value, f"row {row}, {path}", faults)
+        items.append(Item(row, path, folder / path, mos, None if prompt is None else str(prompt), name))
+    raise_faults(source, faults)
+    labels = [item.mos for item in items]
+    return Labelled(str(source), label, items, read.num_rows, (min(labels), max(labels)))
+
+
+def _read(source: Path) -> pa.Table:
+    text = pa.csv.ConvertOptions(column_types={"path": pa.string(), "prompt": pa.string()})
+    suffix = source.suffix.lower()
+    try:
+        match suffix:
+            case ".parquet":
+                return pq.read_table(source)
+            case ".csv" | ".tsv":
+                parsing = pa.csv.ParseOptions(delimiter="," if suffix == ".csv" else "\t", newlines_in_values=True)
+                return pa.csv.read_csv(source, parse_options=parsing, convert_options=text)
+            case ".jsonl":
+                return pa.json.read_json(source)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{source}: can't be read ({error})") from error
+    raise DatasetError(f"{source}: unknown kind of table; use .csv, .tsv, .jsonl or .parquet")

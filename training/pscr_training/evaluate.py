@@ -1,0 +1,198 @@
+"""How well a checkpoint or a bundle predicts the labels of a split."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pscr_export.record import TrainingRecord
+from pscr_export.selection import select
+
+from pscr_engine.bundle import MANIFEST_NAME
+from pscr_engine.errors import DatasetError, UsageError
+from pscr_engine.sampling import Sampling
+
+from .checkpoints import load_model
+from .data.labelled import Item, Labelled
+from .data.open import Source
+from .data.splits import leakage, split
+from .metrics import Floats, Metrics, measure
+from .scoring import direct_scores, encode, labels_of, scores
+
+log = logging.getLogger("pscr_training")
+
+Report = Callable[[str, int, int | None], None]
+PARTS = ("test", "val", "train", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """What `pscr-engine evaluate` is asked to do; see its options.
+
+    Args:
+        model: a checkpoint that was trained here, or a bundle.
+        source: the labelled images; None for those that the checkpoint was trained on.
+        split: rule; None for the checkpoint's own, or, for a bundle, all images.
+        part: which part of the split.
+        num_exemplars: of a checkpoint: how many; None for all training images.
+        select: and by which rule.
+        seed: of that rule, and of the bootstrap.
+        precision: of a bundle.
+        device: for PyTorch or for the engine.
+    """
+
+    model: Path
+    source: Source | None = None
+    split: str | None = None
+    part: str = "test"
+    num_exemplars: int | None = None
+    select: str = "stratified"
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores beside labels, and what follows.
+
+    Args:
+        name: of the model.
+        data: of the images.
+        items: the images.
+        scores, labels: float64 [N].
+        metrics: of these.
+        exemplars: M; 0 for the no-reference baseline.
+        precision: "fp32" for PyTorch.
+        leakage: share of the images whose prompt was trained on; None if not known.
+    """
+
+    name: str
+    data: str
+    items: Sequence[Item]
+    scores: Floats
+    labels: Floats
+    metrics: Metrics
+    exemplars: int
+    precision: str
+    leakage: float | None
+
+
+def evaluate(config: EvaluateConfig, report: Report = lambda step, done, total: None) -> Evaluation:
+    """Score a part of a split and compare.
+
+    Raises:
+        UsageError: settings that don't go together.
+        CheckpointError, BundleError, DatasetError: the model or the data can't be used.
+    """
+    if (config.model / MANIFEST_NAME).is_file() or config.model.is_dir():
+        return _bundle(config, report)
+    return _checkpoint(config, report)
+
+
+def _checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
+    model, record, _ = load_model(config.model)
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    )
+    model.to(device).eval()
+    sampling = Sampling.create(record.sampling, record.patch_size, int(record.settings["seed"]))
+    labelled = (config.source or Source(**record.database)).open()
+    items, leaked = _part(config, labelled, record)
+    features = encode(model, items, sampling, config.workers, lambda done, total: report("encode images", done, total))
+    count = 0
+    if record.method == "contrastive":
+        exemplars = chosen_exemplars(record, config.num_exemplars, config.select, config.seed)
+        count = len(exemplars)
+        known = encode(
+            model, exemplars, sampling, config.workers, lambda done, total: report("encode exemplars", done, total)
+        )
+        labels = torch.from_numpy(labels_of(exemplars)).float().to(device)
+        predicted = scores(model, features, known, labels)
+    else:
+        predicted = direct_scores(model, features)
+    return _evaluation(config, labelled, items, predicted, count, "fp32", leaked)
+
+
+def _bundle(config: EvaluateConfig, report: Report) -> Evaluation:
+    from pscr_engine import Scorer
+
+    if config.source is None:
+        raise UsageError("a bundle does not say what it was trained on: name labelled images with --dataset")
+    labelled = config.source.open()
+    items, leaked = _part(config, labelled, None)
+    predicted = []
+    with Scorer.open(config.model, device=config.device, precision=config.precision) as scorer:
+        for item, image in zip(items, scorer.stream(item.file for item in items), strict=True):
+            if image.score is None:
+                raise DatasetError(f"{item.file}: {image.error}")
+            predicted.append(image.score)
+            report("score images", len(predicted), len(items))
+        count, precision = scorer.bundle.exemplars.count, scorer.backend.precision
+    return _evaluation(config, labelled, items, np.array(predicted, np.float64), count, precision, leaked)
+
+
+def chosen_exemplars(record: TrainingRecord, count: int | None, rule: str, seed: int) -> list[Item]:
+    """Some of the training images, where they were when the model was trained.
+
+    Raises:
+        DatasetError: they are not there any more.
+        ExemplarError: there are too few.
+    """
+    listed = record.exemplars
+    places = select(listed["mos"], count, rule, seed)
+    chosen = [
+        Item(place, str(listed["names"][place]), Path(listed["files"][place]), float(listed["mos"][place]))
+        for place in places
+    ]
+    Labelled("the training images", "", chosen, len(chosen), record.label_range).check_files()
+    return chosen
+
+
+def _part(config: EvaluateConfig, labelled: Labelled, record: TrainingRecord | None) -> tuple[list[Item], float | None]:
+    if config.part not in PARTS:
+        raise UsageError(f"part {config.part!r}: choose from {', '.join(PARTS)}")
+    rule, own = config.split, None if record is None or config.source is not None else record.split
+    if own is not None and rule in (None, own["rule"]):
+        parts = split(labelled, own["rule"], seed=own["seed"], val_share=own["val_share"])
+    elif rule is not None:
+        parts = split(labelled, rule, seed=1 if record is None else record.split["seed"])
+    else:
+        parts = None
+    if parts is None or config.part == "all":
+        items, leaked = list(labelled.items), None
+    else:
+        items = getattr(parts, config.part)
+        leaked = leakage(parts.train, items) if config.part == "test" else None
+    if len(items) < 3:
+        raise DatasetError(f"{labelled.name}: {len(items)} images are too few to evaluate on")
+    Labelled(labelled.name, labelled.label, items, len(items), labelled.label_range).check_files()
+    return items, leaked
+
+
+def _evaluation(
+    config: EvaluateConfig,
+    labelled: Labelled,
+    items: Sequence[Item],
+    predicted: Floats,
+    exemplars: int,
+    precision: str,
+    leaked: float | None,
+) -> Evaluation:
+    labels = labels_of(items)
+    return Evaluation(
+        str(config.model),
+        f"{labelled.name}, {labelled.label}, {config.part}",
+        items,
+        predicted,
+        labels,
+        measure(predicted, labels, config.seed),
+        exemplars,
+        precision,
+        leaked,
+    )

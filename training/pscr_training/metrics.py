@@ -1,0 +1,122 @@
+"""How well scores follow opinions: correlations with bootstrap intervals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+from scipy.stats import kendalltau, pearsonr, spearmanr
+
+Floats = NDArray[np.float64]
+
+_RESAMPLES = 1000
+_INTERVAL = (2.5, 97.5)
+
+
+class Estimate(NamedTuple):
+    """A value and its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Agreement of N scores with N labels.
+
+    Args:
+        images: N.
+        srcc: Spearman's rank correlation.
+        krcc: Kendall's tau-b.
+        plcc: Pearson's correlation.
+        plcc_logistic: the same after the four-parameter logistic of VQEG has been fitted to the labels.
+        rmse: root mean squared difference to the labels.
+        rmse_logistic: the same after the fit.
+    """
+
+    images: int
+    srcc: Estimate
+    krcc: Estimate
+    plcc: Estimate
+    plcc_logistic: Estimate
+    rmse: Estimate
+    rmse_logistic: Estimate
+
+    def as_json(self) -> dict[str, Any]:
+        """For a JSON file."""
+        values = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def measure(scores: Floats, labels: Floats, seed: int = 0) -> Metrics:
+    """All metrics. Images are resampled; the logistic is fitted once, to all of them.
+
+    Args:
+        scores: float [N].
+        labels: float [N].
+        seed: of the bootstrap.
+    """
+    fitted = logistic_fit(scores, labels)
+    dice = np.random.default_rng(seed)
+    drawn = [dice.integers(len(scores), size=len(scores)) for _ in range(_RESAMPLES)]
+
+    def estimate(of: Callable[[Floats, Floats], float], predicted: Floats) -> Estimate:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of resamples in which all values are equal
+            values = [of(predicted[index], labels[index]) for index in drawn]
+            low, high = np.nanpercentile(values, _INTERVAL)
+            return Estimate(of(predicted, labels), float(low), float(high))
+
+    return Metrics(
+        len(scores),
+        estimate(srcc, scores),
+        estimate(lambda a, b: float(kendalltau(a, b).statistic), scores),
+        estimate(plcc, scores),
+        estimate(plcc, fitted),
+        estimate(_rmse, scores),
+        estimate(_rmse, fitted),
+    )
+
+
+def srcc(scores: Floats, labels: Floats) -> float:
+    """Spearman's rank correlation; NaN where all values are equal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(spearmanr(scores, labels).statistic)
+
+
+def plcc(scores: Floats, labels: Floats) -> float:
+    """Pearson's correlation; NaN where all values are equal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(pearsonr(scores, labels).statistic)
+
+
+def logistic_fit(scores: Floats, labels: Floats) -> Floats:
+    """`scores` through VQEG's (b1 − b2) / (1 + exp(−(x − b3) / |b4|)) + b2, fitted to `labels`.
+
+    As they are, where the fit does not converge. (VQEG, Final report, phase I, 2000, section 6.)
+    """
+
+    def logistic(x: Floats, b1: float, b2: float, b3: float, b4: float) -> Floats:
+        return (b1 - b2) / (1 + np.exp(-(x - b3) / (abs(b4) + 1e-12))) + b2
+
+    begin = [labels.max(), labels.min(), scores.mean(), max(float(scores.std()), 1e-6)]
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            found, _ = curve_fit(logistic, scores, labels, p0=begin, maxfev=20_000)
+            fitted = logistic(scores, *found)
+    except (RuntimeError, TypeError, ValueError):
+        return scores
+    return fitted if np.isfinite(fitted).all() else scores
+
+
+def _rmse(scores: Floats, labels: Floats) -> float:
+    return float(np.sqrt(np.mean((scores - labels) ** 2)))

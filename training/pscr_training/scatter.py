@@ -1,0 +1,35 @@
+"""Scores against labels, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pscr_engine.errors import MissingDependencyError, UsageError
+
+from .evaluate import Evaluation
+from .metrics import logistic_fit
+
+
+def scatter(evaluation: Evaluation, file: Path) -> None:
+    """Write a scatter plot, with the fitted logistic, as SVG or PNG.
+
+    Raises:
+        UsageError: the file's name ends otherwise.
+        MissingDependencyError: Matplotlib is not installed.
+    """
+    if file.suffix.lower() not in (".svg", ".png"):
+        raise UsageError(f"--plot {file}: name a file that ends in .svg or .png")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("matplotlib", "the scatter plot", "train") from None
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    scores, labels, metrics = evaluation.scores, evaluation.labels, evaluation.metrics
+    axes.scatter(scores, labels, s=10, alpha=0.5, linewidths=0)
+    order = scores.argsort()
+    axes.plot(scores[order], logistic_fit(scores, labels)[order], linewidth=1.5, color="black")
+    axes.set_xlabel("score")
+    axes.set_ylabel("label")
+    axes.set_title(f"{evaluation.data}: SRCC {metrics.srcc.value:.3f}, PLCC {metrics.plcc_logistic.value:.3f}")
+    figure.savefig(file, metadata={"Date": None} if file.suffix.lower() == ".svg" else None)

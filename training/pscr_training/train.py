@@ -1,0 +1,350 @@
+"""Training: epochs of steps, each followed by validation and a checkpoint that the next run can go on from."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from pscr_export.backbones import BACKBONES
+from pscr_export.record import TrainingRecord
+from pscr_export.selection import select
+from torch.utils.data import DataLoader
+
+from pscr_engine.errors import CheckpointError, OutputError, PscrError, UsageError
+from pscr_engine.sampling import Sampling
+
+from .checkpoints import load_model, save_checkpoint
+from .data.labelled import Labelled
+from .data.open import Source
+from .data.patches import Batch, Decoded, Pairs, Shuffled, Singles, stack
+from .data.splits import Split, leakage, split
+from .method import METHODS, Model, contrastive_loss, no_reference_loss
+from .metrics import plcc, srcc
+from .scoring import direct_scores, encode, labels_of, scores
+from .weights import load_weights
+
+log = logging.getLogger("pscr_training")
+
+Report = Callable[[str, int, int | None], None]
+LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
+_VALIDATION_EXEMPLARS = 64
+_COLUMNS = ("epoch", "loss", "val_srcc", "val_plcc", "images_per_second", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What `pscr-engine train` is asked to do; see its options."""
+
+    source: Source
+    out: Path = Path("training")
+    split: str = "random"
+    val_share: float = 0.1
+    backbone: str = "resnet18"
+    weights: str = "imagenet"
+    method: str = "contrastive"
+    sampling: str = "ops"
+    patch_size: int | None = None
+    epochs: int = 100
+    batch_size: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-5
+    amp: bool = False
+    device: str = "auto"
+    workers: int = 0
+    seed: int = 1
+    cache_mb: int = 2000
+    tensorboard: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"method {self.method!r}: choose from {', '.join(METHODS)}")
+        if self.backbone not in BACKBONES:
+            raise UsageError(f"backbone {self.backbone!r}: choose from {', '.join(BACKBONES)}")
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if not 0 < self.val_share < 1:
+            raise UsageError(f"--val-share {self.val_share}: must be between 0 and 1")
+        if self.patch_size is not None and self.patch_size < 32:
+            raise UsageError(f"--patch-size {self.patch_size}: the trunks need at least 32 pixels")
+
+    def settings(self) -> dict[str, Any]:
+        """What the weights depend on, beside the data: a run with others can't go on from here."""
+        values = asdict(self)
+        for name in (
+            "source",
+            "out",
+            "split",
+            "val_share",
+            "epochs",
+            "device",
+            "workers",
+            "cache_mb",
+            "tensorboard",
+            "overwrite",
+        ):
+            del values[name]
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training has come to.
+
+    Args:
+        best, last: checkpoints.
+        history: one entry per epoch.
+    """
+
+    best: Path
+    last: Path
+    history: list[dict[str, float]]
+
+
+def train(config: TrainConfig, report: Report = lambda step, done, total: None) -> TrainResult:
+    """Train, or go on with a training that is in `config.out`.
+
+    Raises:
+        UsageError, OutputError: settings that can't be used, or a folder that holds something else.
+        DatasetError: the data are missing or malformed.
+        CheckpointError, PscrError: the weights can't be had, or the loss is no number any more.
+    """
+    labelled = config.source.open()
+    labelled.check_files()
+    parts = split(labelled, config.split, seed=config.seed, val_share=config.val_share)
+    _describe(labelled, parts)
+    backbone = BACKBONES[config.backbone]
+    sampling = Sampling.create(config.sampling, config.patch_size or backbone.patch_size)
+    record = _record(config, labelled, parts, sampling)
+    run = _Run.begin(config, record)
+    pairs = (Pairs if config.method == "contrastive" else Singles)(
+        parts.train, sampling, config.seed, Decoded(config.cache_mb * 10**6 // max(1, config.workers))
+    )
+    with _Log(config) as written:
+        written.again(run.history)
+        for epoch in range(len(run.history), config.epochs):
+            start = perf_counter()
+            loss = run.epoch(epoch, pairs, report)
+            seconds = perf_counter() - start
+            val_srcc, val_plcc = run.validate(parts, sampling)
+            entry = {
+                "epoch": epoch,
+                "loss": loss,
+                "val_srcc": val_srcc,
+                "val_plcc": val_plcc,
+                "images_per_second": round(len(parts.train) / seconds, 2),
+                "seconds": round(seconds, 2),
+            }
+            run.finish(epoch, entry)
+            written.add(entry)
+            log.info(
+                "epoch %d of %d: loss %.4f, validation SRCC %.4f, PLCC %.4f (%.0f s)",
+                epoch + 1, config.epochs, loss, val_srcc, val_plcc, seconds,
+            )  # fmt: skip
+    return TrainResult(config.out / BEST, config.out / LAST, run.history)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Model, optimiser and record of one training."""
+
+    config: TrainConfig
+    model: Model
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    record: TrainingRecord
+    device: torch.device
+
+    @classmethod
+    def begin(cls, config: TrainConfig, record: TrainingRecord) -> _Run:
+        device = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+        )
+        last = config.out / LAST
+        if config.overwrite and config.out.exists():
+            if not last.exists():
+                raise OutputError(f"{config.out}: is no training; choose another --out")
+            shutil.rmtree(config.out)
+        torch.manual_seed(config.seed)
+        content: dict[str, Any] | None = None
+        if last.exists():
+            model, earlier, content = load_model(last)
+            _check_same(config.out, earlier, record)
+            record = earlier
+            log.info("going on with %s: %d epochs are done", config.out, len(earlier.history))
+        elif config.out.exists() and any(config.out.iterdir()):
+            raise OutputError(f"{config.out}: holds something else; choose another --out")
+        else:
+            backbone = BACKBONES[config.backbone]
+            model = Model(backbone, config.method)
+            load_weights(model.trunk, backbone, config.weights)
+        config.out.mkdir(parents=True, exist_ok=True)
+        model.to(device).train()
+        model.trunk.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
+        if content is not None:
+            optimizer.load_state_dict(content["optimizer"])
+            if "scaler" in content and scaler.is_enabled():
+                scaler.load_state_dict(content["scaler"])
+        return cls(config, model, optimizer, scaler, record, device)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return self.record.history
+
+    def epoch(self, epoch: int, pairs: Pairs, report: Report) -> float:
+        """Every training image once; the mean loss."""
+        c = self.config
+        batches = Shuffled(len(pairs.items), c.batch_size, c.seed, epoch)
+        loader = DataLoader(pairs, batch_sampler=batches, num_workers=c.workers, collate_fn=stack)
+        total, seen, steps = 0.0, 0, len(batches)
+        self.optimizer.zero_grad()
+        for step, batch in enumerate(loader):
+            group = min(c.accumulate, steps - step // c.accumulate * c.accumulate)
+            loss = self._loss(batch)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise PscrError(
+                    f"the loss is {value} in epoch {epoch + 1}: use a smaller --learning-rate"
+                    f"{' or no --amp' if c.amp else ''}; {c.out / LAST} holds the epoch before"
+                )
+            self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
+            if (step + 1) % c.accumulate == 0 or step + 1 == steps:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.zero_grad()
+            total, seen = total + value * len(batch.mos), seen + len(batch.mos)
+            report(f"epoch {epoch + 1} of {c.epochs}, loss {total / seen:.3f}", seen, len(pairs.items))
+        return total / seen
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        on = Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+        kind = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        with torch.autocast(self.device.type, kind, enabled=self.config.amp):
+            if self.config.method == "contrastive":
+                return contrastive_loss(self.model, *on)
+            return no_reference_loss(self.model, on.patches, on.mos)
+
+    def validate(self, parts: Split, sampling: Sampling) -> tuple[float, float]:
+        """SRCC and PLCC on the validation images, against some of the training images."""
+        workers = self.config.workers
+        features = encode(self.model, parts.val, sampling, workers)
+        if self.config.method == "contrastive":
+            count = min(_VALIDATION_EXEMPLARS, len(parts.train))
+            chosen = [parts.train[place] for place in select([item.mos for item in parts.train], count)]
+            labels = torch.from_numpy(labels_of(chosen)).float().to(self.device)
+            predicted = scores(self.model, features, encode(self.model, chosen, sampling, workers), labels)
+        else:
+            predicted = direct_scores(self.model, features)
+        return srcc(predicted, labels_of(parts.val)), plcc(predicted, labels_of(parts.val))
+
+    def finish(self, epoch: int, entry: dict[str, float]) -> None:
+        """Keep the epoch: as the last one, and as the best one if it is."""
+        value, so_far = entry["val_srcc"], self.record.best
+        better = math.isfinite(value) and (so_far is None or value > so_far)
+        values = self.record.as_dict()
+        del values["version"]
+        self.record = TrainingRecord(
+            **{**values, "label_range": self.record.label_range, "history": [*self.history, entry],
+               "best": value if better else so_far}
+        )  # fmt: skip
+        out, scaler = self.config.out, self.scaler if self.scaler.is_enabled() else None
+        # The best first: should the run end between the two, the epoch is done again, to the same result.
+        if better or not (out / BEST).exists():
+            save_checkpoint(out / BEST, self.model, self.optimizer, epoch, self.record, scaler)
+        save_checkpoint(out / LAST, self.model, self.optimizer, epoch, self.record, scaler)
+
+
+class _Log:
+    """`log.csv`, and TensorBoard's files if they are wanted."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._file = config.out / LOG
+        self._board: Any = None
+        if config.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise UsageError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+            self._board = SummaryWriter(str(config.out / "tensorboard"))
+
+    def again(self, history: list[dict[str, float]]) -> None:
+        """Begin with the epochs that are done: the file may lack the last one, or have one too many."""
+        with self._file.open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(history)
+
+    def add(self, entry: dict[str, float]) -> None:
+        with self._file.open("a", newline="") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(entry)
+        if self._board is not None:
+            for name in ("loss", "val_srcc", "val_plcc"):
+                self._board.add_scalar(name, entry[name], entry["epoch"])
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _record(config: TrainConfig, labelled: Labelled, parts: Split, sampling: Sampling) -> TrainingRecord:
+    return TrainingRecord(
+        config.method,
+        config.sampling,
+        sampling.patch_size,
+        config.source.as_dict(),
+        {"rule": config.split, "seed": config.seed, "val_share": config.val_share},
+        labelled.label_range,
+        {
+            "names": [item.name for item in parts.train],
+            "files": [str(item.file.resolve()) for item in parts.train],
+            "mos": [item.mos for item in parts.train],
+        },
+        config.settings(),
+        [],
+        None,
+    )
+
+
+def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None:
+    """Raise OutputError if what is in the folder was trained otherwise."""
+    was, wanted = earlier.as_dict(), now.as_dict()
+    for part in ("settings", "database", "split"):
+        for name in sorted(was[part].keys() | wanted[part].keys()):
+            if was[part].get(name) != wanted[part].get(name):
+                raise OutputError(
+                    f"{out}: was trained with {name} {was[part].get(name)}, this is {wanted[part].get(name)}; "
+                    "choose another --out, or start afresh with --overwrite"
+                )
+    if was["exemplars"] != wanted["exemplars"]:
+        raise CheckpointError(f"{out}: the training images have changed; start afresh with --overwrite")
+
+
+def _describe(labelled: Labelled, parts: Split) -> None:
+    for note in labelled.notes:
+        log.warning("%s: %s", labelled.name, note)
+    log.info(
+        "%s, %s: %d images to train, %d to validate, %d to test",
+        labelled.name, labelled.label, len(parts.train), len(parts.val), len(parts.test),
+    )  # fmt: skip
+    leaked = leakage([*parts.train, *parts.val], parts.test)
+    if leaked:
+        log.warning(
+            "%.0f%% of the test images have a prompt that is also trained on: their scores will look better than "
+            "those of new images (--split prompt-disjoint avoids it)",
+            100 * leaked,
+        )

@@ -1,0 +1,115 @@
+"""What a trunk begins with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pscr_export.backbones import Backbone
+from torch import Tensor, nn
+
+from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError
+
+log = logging.getLogger("pscr_training")
+
+_TORCHVISION = {
+    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
+    "vgg16": "VGG16_Weights.IMAGENET1K_V1",
+    "vgg19": "VGG19_Weights.IMAGENET1K_V1",
+}
+_TIMM = {
+    "inceptionv4": "inception_v4",
+    "vit": "vit_large_patch16_224",
+    "swin": "swin_base_patch4_window7_224",
+    "mae": "vit_base_patch16_224.mae",
+}
+
+
+def load_weights(trunk: nn.Module, backbone: Backbone, source: str) -> None:
+    """Fill a trunk.
+
+    Args:
+        trunk: that of `backbone`.
+        backbone: its kind.
+        source: "imagenet" (downloaded), "none" (random, as they are), or a file of weights.
+
+    Raises:
+        PscrError: they can't be downloaded.
+        CheckpointError: the file does not hold this trunk's weights.
+    """
+    if source == "none":
+        return
+    state = _downloaded(backbone) if source == "imagenet" else _read(Path(source))
+    _fill(trunk, backbone, state, source)
+
+
+def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
+    try:
+        if backbone.name in _TORCHVISION:
+            from torchvision.models import get_weight
+
+            found: Mapping[str, Tensor] = get_weight(_TORCHVISION[backbone.name]).get_state_dict(check_hash=True)
+            return found
+        import timm
+
+        pretrained: Mapping[str, Tensor] = timm.create_model(_TIMM[backbone.name], pretrained=True).state_dict()
+    except ImportError as error:
+        raise MissingDependencyError(str(error.name), "training", "train") from error
+    except Exception as error:
+        raise PscrError(
+            f"the ImageNet weights of {backbone.name} can't be downloaded ({type(error).__name__}); "
+            "give a file with --weights FILE, or train from random ones with --weights none"
+        ) from error
+    return pretrained
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    if not file.is_file():
+        raise CheckpointError(f"--weights {file}: no such file")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{file}: no weights that can be loaded safely ({str(error).splitlines()[0][:120]})"
+        ) from error
+    for key in ("backbone", "state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{file}: holds no dictionary of tensors")
+    return content
+
+
+def _fill(trunk: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
+    wanted = trunk.state_dict()
+    named = _renamed(state, wanted)
+    lacking = [key for key in wanted if key not in named and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in wanted if key in named and named[key].shape != wanted[key].shape]
+    if lacking or wrong:
+        problem = f"lacks {lacking[0]}" if lacking else f"has {wrong[0]} in another shape"
+        raise CheckpointError(f"{source}: not the weights of {backbone.name}: it {problem}")
+    trunk.load_state_dict({key: named[key] for key in wanted if key in named}, strict=False)
+    log.info("%s begins with %s", backbone.name, source)
+
+
+def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as the trunk has them: libraries put another prefix before them, or none."""
+    plain = {key.removeprefix("module."): value for key, value in state.items()}
+    prefixes = {"", *(key.split(".")[0] + "." for key in wanted)}
+    best: dict[str, Tensor] = {}
+    for prefix in prefixes:
+        for candidate in (
+            {prefix + key: value for key, value in plain.items()},
+            {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)},
+        ):
+            if len(candidate.keys() & wanted.keys()) > len(best.keys() & wanted.keys()):
+                best = candidate
+    return best
