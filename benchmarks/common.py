@@ -9,14 +9,13 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
+from pscr_engine import __version__
 from pscr_engine.atomic import atomic_directory
 from pscr_engine.bundle import Bundle, BundleInfo, write_contents
 from pscr_engine.host import usable_cpus
@@ -39,10 +38,21 @@ def machine() -> dict[str, Any]:
         "usable_cores": usable_cpus(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("pscr-engine", "onnxruntime", "numpy", "pillow")},
+        "versions": versions("pscr-engine", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow"),
         "commit": commit.stdout.strip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Of those packages that are installed; this one may be a plain checkout."""
+    found = {"pscr-engine": __version__}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def untrained_bundle(backbone: str) -> Bundle:
@@ -70,6 +80,8 @@ def answering_bundle(like: Bundle, patch_size: int = 224) -> Bundle:
         sampling = Sampling.create("ops", patch_size)
         graphs = {"fp32": replace(like.info.graphs["fp32"], file="scorer.fp32.onnx")}
         info = replace(like.info, patch_size=patch_size, sampling=sampling, graphs=graphs)
+        import onnx
+
         with atomic_directory(path) as folder:
             onnx.save(_answering_graph(info), folder / "scorer.fp32.onnx")
             shutil.copy(like.path / "exemplars.parquet", folder)
@@ -77,7 +89,9 @@ def answering_bundle(like: Bundle, patch_size: int = 224) -> Bundle:
     return Bundle.open(path)
 
 
-def _answering_graph(info: BundleInfo) -> onnx.ModelProto:
+def _answering_graph(info: BundleInfo) -> Any:
+    from onnx import TensorProto, helper, numpy_helper
+
     P, D, C = info.patch_size, info.sampling.patches, info.feature_size
     constants = {
         "starts": np.zeros(4, np.int64),

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,17 +31,8 @@ from .gpu.place import Place
 from .gpu.report import markdown
 from .gpu.result import Result, SkippedError
 
-SECTIONS = {
-    "host": "host",
-    "decode": "decode",
-    "kernels": "kernels",
-    "ceilings": "ceilings",
-    "goldens": "goldens",
-    "engines": "engines",
-    "whole": "whole",
-    "authors": "authors",
-    "several": "several",
-}
+ONCE = ("host", "decode", "kernels", "ceilings")
+PER_BACKBONE = ("goldens", "engines", "whole", "authors", "several")
 _LEAST_SECONDS = 20.0
 
 
@@ -51,16 +44,20 @@ def main() -> int:
         {name: Path(path) for name, path in (each.split("=", 1) for each in arguments.bundle)},
         arguments.seconds,
         arguments.device,
+        arguments.only,
     )
     place.folder.mkdir(parents=True, exist_ok=True)
     if arguments.inside:
-        arguments.inside.write_text(json.dumps(asdict(_run(arguments.sections[0], place))))
+        _run(arguments.sections[0], place, arguments.inside)
         return 0
     card = _card(place)
     file = arguments.out or RESULTS / f"gpu-{re.sub(r'[^a-z0-9]+', '-', card.lower()).strip('-')}.json"
     record = _record(file, card)
     deadline = monotonic() + 60 * arguments.minutes
-    wanted = arguments.sections or [name for name in SECTIONS if name not in record["sections"]]
+    everything = [*ONCE, *(f"{name} {backbone}" for name in PER_BACKBONE for backbone in place.backbones)]
+    wanted = [name for name in everything if name.split()[0] in arguments.sections]
+    if not arguments.sections:
+        wanted = [name for name in everything if not record["sections"].get(name, {}).get("finished")]
     for name in wanted:
         left = deadline - monotonic()
         if left < _LEAST_SECONDS:
@@ -68,63 +65,80 @@ def main() -> int:
             continue
         print(f"{name} ...", flush=True)
         section = _in_a_process(name, arguments, left)
-        record["sections"][name] = section
-        record["sections"] = {each: record["sections"][each] for each in SECTIONS if each in record["sections"]}
+        sections = {**record["sections"], name: section}
+        record["sections"] = {each: sections[each] for each in everything if each in sections}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(record, indent=2) + "\n")
         file.with_suffix(".md").write_text(markdown(record))
         _show(section)
     print(file)
-    done = (record["sections"].get(name, {"checks": {}}) for name in wanted)
+    done = [record["sections"][name] for name in wanted if name in record["sections"]]
     return int(not all(holds for section in done for holds, _ in section["checks"].values()))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help="of: " + ", ".join(SECTIONS))
+    known = (*ONCE, *PER_BACKBONE)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="of: " + ", ".join(known))
     parser.add_argument("--bundle", action="append", default=[], metavar="BACKBONE=FOLDER")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU")
-    parser.add_argument("--folder", type=Path, default=CACHE / "gpu", help="for bundles and images; kept")
-    parser.add_argument("--minutes", type=float, default=9.0, help="after which no section is begun")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=CACHE / "gpu",
+        help="kept; images, reference checkpoints (BACKBONE.pt) and bundles (BACKBONE.pscr), unless they are there",
+    )
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which sections are stopped")
     parser.add_argument("--out", type=Path, help="the record; by default benchmarks/results/gpu-CARD.json")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long each figure is measured")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if unknown := sorted(set(arguments.sections) - set(SECTIONS)):
-        parser.error(f"no section {', '.join(unknown)}: there are {', '.join(SECTIONS)}")
+    if unknown := sorted(set(arguments.sections) - set(known)):
+        parser.error(f"no section {', '.join(unknown)}: there are {', '.join(known)}")
     return arguments
 
 
-def _run(name: str, place: Place) -> Result:
-    module = importlib.import_module(f".gpu.{SECTIONS[name]}", __package__)
-    try:
-        result: Result = module.run(place)
-    except (SkippedError, MissingDependencyError) as error:
-        return Result(skipped={name: str(error)})
-    return result
+def _run(name: str, place: Place, file: Path) -> None:
+    result = Result()
+    with result.kept_in(file):
+        try:
+            importlib.import_module(f".gpu.{name}", __package__).run(place, result)
+        except (SkippedError, MissingDependencyError) as error:
+            result.skipped[name] = str(error)
 
 
 def _in_a_process(name: str, arguments: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    section_name, _, backbone = name.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", "benchmarks.gpu_acceptance", name, "--inside", answer]
+        command = [sys.executable, "-m", "benchmarks.gpu_acceptance", section_name, "--inside", answer]
         command += ["--folder", arguments.folder, "--device", arguments.device, "--seconds", arguments.seconds]
         command += [word for bundle in arguments.bundle for word in ("--bundle", bundle)]
+        command += ["--only", backbone] if backbone else []
         start = monotonic()
+        process = subprocess.Popen(
+            list(map(str, command)), stderr=subprocess.PIPE, text=True, env=_environment(), start_new_session=True
+        )
         try:
-            outcome = subprocess.run(
-                list(map(str, command)), stderr=subprocess.PIPE, text=True, timeout=seconds, check=False
-            )
-            failure = f"exit code {outcome.returncode}: {one_line(outcome.stderr[-1500:], 1500)}"
+            _, stderr = process.communicate(timeout=seconds)
+            failure = f"exit code {process.returncode}: {one_line(stderr[-1500:], 1500)}"
         except subprocess.TimeoutExpired:
-            failure = f"not done in {seconds:.0f} s"
-        section: dict[str, Any]
-        if answer.exists():
-            section = json.loads(answer.read_text())
-        else:
-            section = asdict(Result(checks={"the section itself": (False, failure)}))
+            failure = f"stopped after {seconds:.0f} s; give the same command again, with more --minutes"
+            os.killpg(process.pid, signal.SIGKILL)  # with the runs that it has started
+            process.communicate()
+        section: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else asdict(Result())
+        if not section["finished"]:
+            section["checks"]["the section itself"] = (False, failure)
         section["seconds"] = round(monotonic() - start, 1)
         return section
+
+
+def _environment() -> dict[str, str]:
+    """With NVIDIA's libraries wherever Python finds packages: ONNX Runtime looks beside its own folder only."""
+    libraries = [str(path) for entry in sys.path if entry for path in sorted(Path(entry).glob("nvidia/*/lib"))]
+    known = os.environ.get("LD_LIBRARY_PATH")
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join([*([known] if known else []), *libraries])}
 
 
 def _card(place: Place) -> str:

@@ -36,10 +36,10 @@ METHOD = (
     "512×512 JPEG (quality 92, made-up scenes) on disk, in the page cache. Within a round each way runs once over all "
     "images, in turn; images/s, and ratios pair by pair within a round. resnet18, FP32, OPS, ten exemplars, batch 1. "
     "'session': ONNX Runtime fed ready patches. 'loop': fetch, decode, sample, infer, one image after another. "
-    "'score': `pscr-engine score`, in its own processes, manifest to Parquet with fsync; its own figure, from before "
-    "workers start to the last part. 'no inference': a graph that looks at one byte per patch, at batch 64, as a GPU "
-    "would take them, chunks of 1024; 'decoder': the decode stage alone, of bytes in memory; 'pillow': open from file, "
-    "convert to RGB, make an array, as the reference does; both in as many threads as there are cores."
+    "'score': `pscr-engine score`, in its own processes, manifest to Parquet with fsync; its own figure, from when "
+    "a worker is ready to the last part. 'no inference': a graph that looks at one byte per patch, at batch 64, as a "
+    "GPU would take them, chunks of 1024; 'decoder': the decode stage alone, of bytes in memory; 'pillow': open from "
+    "file, convert to RGB, make an array, as the reference does; both in as many threads as there are cores."
 )
 
 

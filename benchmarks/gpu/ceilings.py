@@ -12,9 +12,8 @@ _BYTES = 256 * 2**20
 _SIDE = 8192
 
 
-def run(place: Place) -> Result:
+def run(place: Place, result: Result) -> None:
     """GB/s to and from the card from pinned memory; FP16 TFLOP/s."""
-    result = Result()
     device = open_device(place.device)
     with device.current():
         buffer, pinned, stream = device.allocate(_BYTES), device.pinned(_BYTES), device.stream()
@@ -32,11 +31,10 @@ def run(place: Place) -> Result:
         import torch
     except ImportError:
         result.skipped["matrix product"] = "PyTorch is not installed"
-        return result
+        return
     if not torch.cuda.is_available():
         result.skipped["matrix product"] = "PyTorch can't use the GPU"
-        return result
+        return
     a = torch.randn(_SIDE, _SIDE, dtype=torch.float16, device=place.name)
     products = rate(lambda: a @ a, lambda: torch.cuda.synchronize(place.device), 1, place.seconds)
     result.figures["FP16 matrix product, TFLOP/s"] = round(products * 2 * _SIDE**3 / 1e12, 1)
-    return result

@@ -14,9 +14,9 @@ def rate(work: Callable[[], object], done: Callable[[], object], items: int, sec
         work: does, or enqueues, `items` of them.
         done: waits for what is enqueued.
         items: per call.
-        seconds: about how long to measure, after two calls to warm up.
+        seconds: about how long to measure, after three calls to warm up.
     """
-    for _ in range(2):
+    for _ in range(3):
         start = perf_counter()
         work()
         done()

@@ -16,9 +16,8 @@ from .result import Result
 _QUERY = "name,memory.total,driver_version,pci.bus_id,clocks.max.sm,clocks.max.mem,power.limit,mig.mode.current"
 
 
-def run(place: Place) -> Result:
+def run(place: Place, result: Result) -> None:
     """The card, the driver, the packages; where TensorRT's library is, if it is anywhere."""
-    result = Result()
     device = open_device(place.device)
     with device.current():
         free, total = device.memory()
@@ -47,4 +46,3 @@ def run(place: Place) -> Result:
     result.figures["tensorrt_libraries"] = sorted(libraries)
     if not libraries:
         result.skipped["TensorRT"] = "no libnvinfer on this host"
-    return result

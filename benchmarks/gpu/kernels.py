@@ -19,9 +19,8 @@ _SIZES = ((512, 512), (224, 224), (1024, 768), (225, 600), (300, 301), (100, 500
 _BATCH = 64
 
 
-def run(place: Place) -> Result:
+def run(place: Place, result: Result) -> None:
     """Every byte of the patches, and `score_std`, equal NumPy's; bytes per second."""
-    result = Result()
     device = open_device(place.device)
     with device.current():
         for name in ("ops", "nops", "rps"):
@@ -39,7 +38,6 @@ def run(place: Place) -> Result:
         "share of a copy on the device": round(sampled * moved / copy, 3),
     }
     result.figures["copy on the device, GB/s read and written"] = round(copy, 1)
-    return result
 
 
 def _upload(device: Device, data: np.ndarray) -> DeviceBuffer:

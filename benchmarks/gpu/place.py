@@ -33,10 +33,12 @@ class Place:
     bundles: dict[str, Path]
     seconds: float
     device: int = 0
+    only: str = ""
+    """The backbone that this process is about."""
 
     @property
     def backbones(self) -> tuple[str, ...]:
-        return tuple(self.bundles) or BACKBONES
+        return (self.only,) if self.only else tuple(self.bundles) or BACKBONES
 
     @property
     def name(self) -> str:

@@ -11,12 +11,11 @@ from .whole import score
 _ROWS = 40_000
 
 
-def run(place: Place) -> Result:
+def run(place: Place, result: Result) -> None:
     """Images/s with 1 … N GPUs, and the share of N times one."""
     count = gpu_count()
     if count < 2:
         raise SkippedError("there is one GPU")
-    result = Result()
     for backbone in place.backbones:
         bundle = place.bundle(backbone)
         rates = {}
@@ -28,4 +27,3 @@ def run(place: Place) -> Result:
             "images/s": {str(used): round(value) for used, value in rates.items()},
             "scaling": {str(used): round(value / (used * rates[1]), 3) for used, value in rates.items()},
         }
-    return result

@@ -68,7 +68,16 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
 
 
 def _tidy(model: Any) -> None:
-    """Name the batch axis of the outputs, and drop notes that hold this machine's paths."""
+    """Name the batch axis of the outputs, and drop notes that hold this machine's paths.
+
+    What asks for the shape of the uint8 input asks the cast input instead: TensorRT lets nothing but a cast read it.
+    """
+    patches = next(value for value in model.graph.inputs if value.name == "patches")
+    cast = next(node for node in patches.consumers() if node.op_type == "Cast")
+    for node, index in list(patches.uses()):
+        if node is not cast:
+            node.replace_input_with(index, cast.outputs[0])
+    model.graph.sort()
     for output in model.graph.outputs:
         shape = list(output.shape)
         output.shape = type(output.shape)(["B", *shape[1:]])

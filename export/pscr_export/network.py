@@ -79,7 +79,8 @@ class ScoringNetwork(nn.Module):
 
     def features(self, patches: Tensor) -> Tensor:
         """F of B images, float32 [B, C]: the mean of the trunk's features over each image's D patches."""
-        x = patches.permute(0, 3, 1, 2).float()
+        # The cast comes first: TensorRT takes uint8 as an input only, and nothing but a cast may read it.
+        x = patches.float().permute(0, 3, 1, 2)
         x = x * self.get_buffer("scale") + self.get_buffer("shift")
         out: Tensor = self.trunk(x.to(self.trunk_dtype)).float()
         return out.reshape(-1, self.patches, self.feature_size).mean(dim=1)

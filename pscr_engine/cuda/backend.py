@@ -14,6 +14,7 @@ from .device import Device
 from .engine import Engine, Shape
 from .exemplars import ResidentExemplars
 from .loss import loss_is_told
+from .memory_pool import keep_freed_memory
 from .path import DevicePath
 
 log = logging.getLogger("pscr_engine")
@@ -42,8 +43,8 @@ class CudaBackend:
     def __init__(self, bundle: Bundle, device: Device, create: EngineFactory, *, threads: int = 0) -> None:
         self.gpu = device
         self.shape = Shape.of(bundle.info, bundle.exemplars.count)
-        self.decoder = _decoder(device, threads)
         with loss_is_told(device), device.current():
+            self.decoder = _decoder(device, threads)
             self._exemplars = ResidentExemplars.upload(device, bundle.exemplars)
             self.engine = create(device, self._exemplars, self.shape)
         self.name, self.precision = self.engine.name, self.engine.precision
@@ -80,8 +81,12 @@ class CudaBackend:
 
 
 def _decoder(device: Device, threads: int) -> ImageDecoder | None:
+    """On `device`, which is current: the library makes its streams on whatever is."""
     try:
-        return ImageDecoder(device.index, threads)
+        decoder = ImageDecoder(device.index, threads)
+        decoder.probe()
     except (MissingDependencyError, BackendError) as error:
         log.warning("%s; JPEGs are decoded on the processor instead", error)
         return None
+    keep_freed_memory(device.index)
+    return decoder

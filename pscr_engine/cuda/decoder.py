@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 from ..errors import BackendError, MissingDependencyError, one_line
 
@@ -106,6 +109,18 @@ class ImageDecoder:
             ):
                 return Encoded(stream, int(stream.height), int(stream.width))
         return None
+
+    def probe(self) -> None:
+        """Decode a small image.
+
+        Raises:
+            BackendError: it can't: a library is missing, or does not work with this driver.
+        """
+        file = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(file, "JPEG")
+        encoded = self.read(file.getvalue())
+        if encoded is None or self.decode([encoded])[0] is None:
+            raise BackendError("nvImageCodec decodes no JPEG here; is nvidia-nvjpeg installed for this CUDA?")
 
     def decode(self, images: Sequence[Encoded], stream: int = 0) -> list[Decoded | None]:
         """Decode a batch; what uses the images on `stream`, or waits for it, sees them whole.

@@ -45,6 +45,7 @@ _DECODED_BYTES = 512 * 2**20
 # Images that the kernel enlarges further than this, height and width together, are enlarged on the host.
 _ENLARGED_SIDES = 5
 _WAIT_SECONDS = 0.05
+_MANY_REFUSED = 8
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ class DevicePath:
         self._slots: list[Slot] = []
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._halved = False
+        self._refusal_told = False
         self._last_done = 0.0
         self._lost = False
         self.stages = (
@@ -229,10 +231,13 @@ class DevicePath:
             refused: list[Query] = []
             for group in _groups(work.encoded):
                 refused += self._decode_on_device(work, slot, group)
-            for query in refused:
-                self._decode_after_all(work, query)
+            if refused:
+                self._decode_after_all(work, refused)
             slot.ready.record(slot.stream)
         work.encoded.clear()
+        if not work.placed:  # nothing of it can be decoded
+            work.slot = None
+            self._free.put(slot)
         return batch
 
     def _take_slot(self) -> Slot | None:
@@ -280,13 +285,16 @@ class DevicePath:
             s.stats.sample.add(len(images), perf_counter() - start)
         return refused
 
-    def _decode_after_all(self, work: _Work, query: Query) -> None:
+    def _decode_after_all(self, work: _Work, refused: Sequence[Query]) -> None:
         """What the GPU's decoder refuses, the host's decides on: it also knows the reason."""
-        place = len(work.placed)
-        self._decode_on_host(query, self._places(work)[place])
-        if query.ok:
-            work.placed.append(query)
-            self._copy(work, place, 1)
+        if len(refused) >= _MANY_REFUSED and not self._refusal_told:
+            self._refusal_told = True
+            log.warning("the GPU's decoder refuses many JPEGs, which takes time: look at their format")
+        begin = len(work.placed)
+        places = self._places(work)[begin : begin + len(refused)]
+        list(self._images.map(self._decode_on_host, refused, places))
+        work.placed += [query if query.ok else None for query in refused]
+        self._copy(work, begin, len(refused))
 
     # infer and collect ----------------------------------------------------------------------------------------------
 
@@ -307,35 +315,39 @@ class DevicePath:
         return batch
 
     def _score(self, slot: Slot, count: int) -> Tensors:
-        """Enqueue the engine for `count` images; where their scores will be."""
-        try:
-            return self._enqueue(slot, count)
-        except DeviceMemoryError as error:
-            if self._halved or self._engine.batch_size == 1:
-                raise
-            self._halved = True
-            smaller = self._engine.batch_size // 2
-            log.warning("%s; going on with batches of %d", error, smaller)
-            self._synchronize()
-            self._engine.resize(smaller)
-            return self._enqueue(slot, count)
+        """Enqueue the engine for `count` images; where their scores will be.
 
-    def _enqueue(self, slot: Slot, count: int) -> Tensors:
-        """Batches behind the first are moved to its place: engines want aligned addresses."""
-        device, stream, B = self._device, self._engine.streams[slot.lane], self._engine.batch_size
+        Batches behind the first are moved to its place: engines want aligned addresses.
+        """
+        device, stream = self._device, self._engine.streams[slot.lane]
         tensors, row_bytes = slot.engine_tensors, slot.row_bytes
-        if count <= B:
-            self._engine.enqueue(tensors, slot.lane)
-            return tensors
-        for start in range(0, count, B):
-            images = min(B, count - start)
-            if start:
+        done, gathers = 0, False
+        while done < count:
+            images = min(self._engine.batch_size, count - done)
+            gathers = gathers or images < count
+            if done:
                 nbytes = row_bytes.patches
-                device.copy_on_device(tensors.patches, tensors.patches + start * nbytes, images * nbytes, stream)
-            self._engine.enqueue(tensors, slot.lane)
-            for target, source, nbytes in list(zip(slot.gathered, tensors, row_bytes, strict=True))[1:]:
-                device.copy_on_device(target + start * nbytes, source, images * nbytes, stream)
-        return slot.gathered
+                device.copy_on_device(tensors.patches, tensors.patches + done * nbytes, images * nbytes, stream)
+            try:
+                self._engine.enqueue(tensors, slot.lane)
+            except DeviceMemoryError as error:
+                self._halve(error)
+                continue
+            if gathers:
+                for target, source, nbytes in list(zip(slot.gathered, tensors, row_bytes, strict=True))[1:]:
+                    device.copy_on_device(target + done * nbytes, source, images * nbytes, stream)
+            done += images
+        return slot.gathered if gathers else tensors
+
+    def _halve(self, error: DeviceMemoryError) -> None:
+        """Make batches smaller, once; a second time it is not chance."""
+        if self._halved or self._engine.batch_size == 1:
+            raise error
+        self._halved = True
+        smaller = self._engine.batch_size // 2
+        log.warning("%s; going on with batches of %d", error, smaller)
+        self._synchronize()
+        self._engine.resize(smaller)
 
     def collect(self, batch: MicroBatch) -> MicroBatch:
         """Wait for the results, hand them out, and free the slot."""
@@ -360,7 +372,8 @@ class DevicePath:
             None if results.exemplar_scores is None else results.exemplar_scores.copy(),
             precision=self._engine.precision,
         )
-        slot.held.clear()
+        with self._device.current():  # the images' memory is freed on whatever device is
+            slot.held.clear()
         self._drop(batch)
         self._free.put(slot)
         return batch

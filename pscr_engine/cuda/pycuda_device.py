@@ -40,7 +40,10 @@ class PyCudaDevice:
             raise BackendError(no_driver(one_line(error, 120))) from error
         require_driver(cuda.get_driver_version())
         require_index(index, count)
-        return cls(index)
+        try:
+            return cls(index)
+        except cuda.Error as error:
+            raise BackendError(f"cuda:{index} can't be opened ({one_line(error, 120)}); see nvidia-smi") from error
 
     @contextmanager
     def current(self) -> Iterator[None]:

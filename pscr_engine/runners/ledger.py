@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,11 @@ class Chunk:
     rows: range
     again: NDArray[np.bool_] | None = None
     suspect: bool = False
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"rows {self.rows.start} to {self.rows.stop - 1} (chunk {self.index})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class Ledger:
     _next: int = 0
     _again: list[Chunk] = field(default_factory=list)
     _out: dict[int, Chunk] = field(default_factory=dict)
+    _lost_on: dict[int, set[str]] = field(default_factory=dict)
     _struck: Counter[int] = field(default_factory=Counter)
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -99,11 +105,25 @@ class Ledger:
                 if done.rows:
                     self.rows = max(self.rows, chunk.rows.start + done.rows)
 
-    def returned(self, chunks: Collection[int]) -> None:
-        """The worker that had `chunks` can't go on, through no fault of theirs. They are handed out again, first."""
+    def returned(self, chunks: Collection[int], device: str) -> None:
+        """The worker that had `chunks` can't go on, since its device has dropped out. They are handed out again, first.
+
+        And each by itself: an image may have been the cause.
+
+        Raises:
+            WorkerError: devices that are not the same dropped out on one of them.
+        """
         with self._lock:
             for index in sorted(chunks, reverse=True):
-                self._again.insert(0, self._out.pop(index))
+                chunk = self._out.pop(index)
+                lost = self._lost_on.setdefault(index, set())
+                lost.add(device)
+                if len(lost) > 1 and len(chunks) == 1:
+                    raise WorkerError(
+                        f"{chunk.name} have taken down {' and '.join(sorted(lost))}: find the image among them, "
+                        "take it out of the way, and give the same command again to go on"
+                    )
+                self._again.insert(0, replace(chunk, suspect=True))
 
     def lost(self, chunks: Collection[int]) -> None:
         """The worker that had `chunks` has died. They are handed out again, before all others, each by itself.
@@ -118,11 +138,11 @@ class Ledger:
                 # With several chunks in its hands it is not known on which the worker died.
                 if self._struck[index] >= self.strikes and len(chunks) == 1:
                     raise WorkerError(
-                        f"rows {chunk.rows.start} to {chunk.rows.stop - 1} (chunk {index}) have killed a worker "
+                        f"{chunk.name} have killed a worker "
                         f"{self._struck[index]} times; look for out-of-memory kills or an image that crashes its "
                         "decoder, mend that, and give the same command again to go on"
                     )
-                self._again.insert(0, Chunk(chunk.index, chunk.rows, chunk.again, suspect=True))
+                self._again.insert(0, replace(chunk, suspect=True))
 
     @property
     def finished(self) -> bool:

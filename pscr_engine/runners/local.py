@@ -44,7 +44,7 @@ class RunResult:
         rows: rows of the manifest, all of them in the parts.
         status: status → number of rows.
         scored: rows that this run worked on; less than `rows` if it went on with an earlier one.
-        seconds: time from the first row to the last part.
+        seconds: time from when the first worker was ready to the last part.
     """
 
     out: Path
@@ -87,14 +87,16 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
         directory.reopen()
         setups = _setups(config, manifest, devices, precision, bundle.digest)
         if len(setups) == 1:
-            _score_here(Worker.open(setups[0], bundle), ledger, progression)
+            worker = Worker.open(setups[0], bundle)
+            progression.begin()
+            _score_here(worker, ledger, progression)
         else:
             Pool(setups, ledger, progression, directory.lock_descriptor).run()
         manifest.check_unchanged()
         progression.total = ledger.rows
         snapshot = progression.snapshot(final=True)
         chunks = math.ceil(ledger.rows / chunk_rows)
-        content = directory.finish(ledger.rows, chunks, _throughput(snapshot, devices))
+        content = directory.finish(ledger.rows, chunks, _throughput(snapshot, progression.startup_seconds, devices))
         progress(snapshot)
     return _check_failures(
         config, RunResult(config.out, content["rows"], content["status"], snapshot.scored, snapshot.seconds)
@@ -136,9 +138,10 @@ def _score_here(worker: Worker, ledger: Ledger, progression: Progression) -> Non
         progression.committed(0, done.status, worker.stages)
 
 
-def _throughput(snapshot: Snapshot, devices: Sequence[str]) -> dict[str, Any]:
+def _throughput(snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]) -> dict[str, Any]:
     return {
         "scored_by_last_run": snapshot.scored,
+        "startup_seconds": round(startup_seconds, 3),
         "seconds": round(snapshot.seconds, 3),
         "images_per_second": round(snapshot.images_per_second, 3) if snapshot.seconds else None,
         "devices": list(devices),

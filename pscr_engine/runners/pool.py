@@ -12,6 +12,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from ..devices import is_gpu
 from ..errors import BackendError, DeviceLostError, WorkerError
 from .ledger import Chunk, Ledger
 from .snapshot import Progression
@@ -97,6 +98,8 @@ class Pool:
         self._setups, self._ledger, self._progression, self._lock = setups, ledger, progression, lock
         self._workers: dict[int, WorkerProcess] = {}
         self._starts = dict.fromkeys(range(len(setups)), 0)
+        self._begun = False
+        self._died: set[int] = set()  # a library may abort the process when its card goes
         self._losses = dict.fromkeys(range(len(setups)), 0)
 
     def run(self) -> None:
@@ -143,6 +146,9 @@ class Pool:
         match kind:
             case "ready":
                 worker.ready, self._starts[slot] = True, 0
+                if not self._begun:
+                    self._begun = True
+                    self._progression.begin()
             case "moved":
                 self._progression.moved(worker, *content)
             case "log":
@@ -160,7 +166,13 @@ class Pool:
 
     def _is_loss(self, slot: int, error: BaseException) -> bool:
         """Whether an error is the end of a GPU and not of the run; one that is gone can't be opened again, either."""
-        cannot_reopen = self._losses[slot] > 0 and not self._workers[slot].ready and isinstance(error, BackendError)
+        worker = self._workers[slot]
+        cannot_reopen = (
+            is_gpu(worker.setup.device)
+            and (self._losses[slot] > 0 or slot in self._died)
+            and not worker.ready
+            and isinstance(error, BackendError)
+        )
         return isinstance(error, DeviceLostError) or cannot_reopen
 
     def _drop(self, slot: int, error: BaseException) -> None:
@@ -168,7 +180,7 @@ class Pool:
         worker = self._workers.pop(slot)
         worker.kill()
         self._progression.gone(worker)
-        self._ledger.returned(list(worker.chunks))
+        self._ledger.returned(list(worker.chunks), worker.setup.device)
         self._losses[slot] += 1
         again = self._losses[slot] < _LOSSES
         if not again and not self._workers:
@@ -180,6 +192,7 @@ class Pool:
     def _bury(self, slot: int) -> None:
         """A worker process has died: its chunks go to others, and another process takes its place."""
         worker = self._workers[slot]
+        self._died.add(slot)
         cause = worker.cause_of_death()
         worker.connection.close()
         self._progression.gone(worker)

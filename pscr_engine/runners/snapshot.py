@@ -74,9 +74,14 @@ class Progression:
     before: int
     report: Progress
     status: Counter[str] = field(default_factory=Counter)
+    startup_seconds: float = 0.0
     _start: float = field(default_factory=monotonic)
     _under_way: dict[object, Counter[str]] = field(default_factory=dict)
     _stages: dict[object, StageCounts] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """The first worker is ready: from now on it counts."""
+        self.startup_seconds, self._start = monotonic() - self._start, monotonic()
 
     def moved(self, worker: object, under_way: Counter[str], stages: StageCounts) -> None:
         """A worker has so many rows in chunks that are not committed, and has spent so much time in all."""

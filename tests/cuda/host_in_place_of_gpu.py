@@ -11,5 +11,5 @@ def install() -> None:
     from pscr_engine.cuda import backend
     from pscr_engine.cuda.decoder import ImageDecoder
 
-    backend._decoder = lambda device, threads: ImageDecoder(None, threads)
+    backend.ImageDecoder = lambda index, threads: ImageDecoder(None, threads)
     onnxruntime_cuda.Provider.__new__.__defaults__ = ("CPUExecutionProvider", "cpu")

@@ -77,6 +77,14 @@ Result cuCtxPopCurrent_v2(void **out) {
   depth--;
   return 0;
 }
+static uint64_t pool_keeps;
+uint64_t pretend_pool_keeps(void) { return pool_keeps; }
+Result cuDeviceGetDefaultMemPool(void **pool, int device) { *pool = &pool_keeps; return 0; }
+Result cuMemPoolSetAttribute(void *pool, int attribute, uint64_t *value) {
+  if (pool != &pool_keeps || attribute != 4) return 1;
+  pool_keeps = *value;
+  return 0;
+}
 Result cuCtxGetDevice(int *device) { *device = 0; return current ? 0 : 201; }
 Result cuCtxGetApiVersion(void *asked, unsigned *version) { *version = 13000; return 0; }
 Result cuCtxSynchronize(void) { return 0; }

@@ -86,6 +86,25 @@ def results(driver: ctypes.CDLL, folder: Path) -> None:
     )
 
 
+def undecodable(driver: ctypes.CDLL, folder: Path) -> None:
+    """JPEGs whose headers are fine and that no decoder takes, alone, together, and among others."""
+    whole = encoded(pixels(90, 70), "JPEG", quality=90)
+    table = whole.index(b"\xff\xc0")
+    broken = bytearray(whole)
+    broken[table + 12] = 3  # a quantisation table that is not there
+    bundle = make_bundle(folder / "m.pscr").path
+    on_host, on_gpu = Scorer.open(bundle, device="cpu"), Scorer.open(bundle, device="cuda:0")
+    for images in ([bytes(broken)], [bytes(broken)] * 40, [whole, bytes(broken)] * 20):
+        for batch_size in (1, 4, 16):
+            the_same(
+                on_gpu.score(images, batch_size=batch_size, features=True, exemplar_scores=True),
+                on_host.score(images, features=True, exemplar_scores=True),
+            )
+    assert on_gpu.score(bytes(broken)).status == "undecodable"
+    driver.pretend_pool_keeps.restype = ctypes.c_uint64
+    assert driver.pretend_pool_keeps() == 2 * 2**30
+
+
 def memory(driver: ctypes.CDLL, folder: Path) -> None:
     """Buffers are allocated once, and all are given back."""
     bundle = make_bundle(folder / "m.pscr").path
@@ -139,7 +158,7 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
     scorer = Scorer.open(bundle, device="cuda:0")
     resident = driver.pretend_allocations()
     data = [encoded(pixels(50, 40), "JPEG"), encoded(pixels(50, 40), "PNG")] * 60
-    for stage in ("decode", "upload", "infer", "collect", "_decode_on_host", "_decode_on_device", "_enqueue"):
+    for stage in ("decode", "upload", "infer", "collect", "_decode_on_host", "_decode_on_device", "_score"):
         for after in (0, 1, 3):
             original, calls = getattr(cuda_path.DevicePath, stage), iter(range(10**6))
 

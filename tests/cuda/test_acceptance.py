@@ -37,8 +37,10 @@ def test_every_section_runs_or_says_why_not(host, place):
     outcome, record = acceptance(host, place)
     sections = record["sections"]
     assert list(sections) == [
-        "host", "decode", "kernels", "ceilings", "goldens", "engines", "whole", "authors", "several",
+        "host", "decode", "kernels", "ceilings",
+        "goldens tiny", "engines tiny", "whole tiny", "authors tiny", "several tiny",
     ]  # fmt: skip
+    assert all(section["finished"] for section in sections.values())
     failed = [check for section in sections.values() for check, (holds, _) in section["checks"].items() if not holds]
     # On the processor, where stages share two cores, none of the targets for overlap and speed means anything.
     assert all("alone" in name for name in failed), outcome.stdout
@@ -49,14 +51,14 @@ def test_every_section_runs_or_says_why_not(host, place):
     assert sections["decode"]["checks"]["decode CMYK: as Pillow"][1] == "left to Pillow"
     for engine in ("onnxruntime", "tensorrt"):
         for precision in ("fp16", "fp32"):
-            assert sections["engines"]["checks"][f"tiny {engine} {precision}: parity with ONNX Runtime FP32"][0]
-    assert sections["whole"]["figures"]["tiny jpg"]["images/s"] > 0
-    assert sections["several"]["figures"]["tiny"]["scaling"]["1"] == 1.0
-    assert "reference" in sections["goldens"]["skipped"]["tiny"]
-    assert "GPU" in sections["authors"]["skipped"]["authors"]
+            assert sections["engines tiny"]["checks"][f"tiny {engine} {precision}: parity with ONNX Runtime FP32"][0]
+    assert sections["whole tiny"]["figures"]["tiny jpg"]["images/s"] > 0
+    assert sections["several tiny"]["figures"]["tiny"]["scaling"]["1"] == 1.0
+    assert "reference" in sections["goldens tiny"]["skipped"]["tiny"]
+    assert "GPU" in sections["authors tiny"]["skipped"]["authors"]
     page = (place / "record.md").read_text()
     assert page.startswith("# pretended GPU\n")
-    assert "- authors: authors: PyTorch can't use the GPU" in page
+    assert "- authors tiny: authors: PyTorch can't use the GPU" in page
 
 
 def test_it_goes_on_where_it_stopped_and_a_section_can_be_run_again(host, place):
@@ -79,6 +81,20 @@ def test_a_section_that_crashes_is_a_failed_check(host, place):
     assert outcome.returncode == 1
     (check,) = json.loads((place / "crash.json").read_text())["sections"]["kernels"]["checks"].items()
     assert check[0] == "the section itself"
+
+
+def test_a_section_that_takes_too_long_leaves_what_it_has_and_is_run_again(host, place):
+    command = (
+        "benchmarks.gpu_acceptance", "decode", "ceilings", "--folder", place / "work", "--out", place / "slow.json",
+        "--seconds", 5, "--minutes", 0.36,
+    )  # fmt: skip
+    outcome = host.run_module(*command)
+    assert outcome.returncode == 1
+    section = json.loads((place / "slow.json").read_text())["sections"]["decode"]
+    assert not section["finished"]
+    assert "decode 4:2:0: as Pillow" in section["checks"]
+    assert "stopped after" in section["checks"]["the section itself"][1]
+    assert "ceilings: not begun" in outcome.stdout
 
 
 def test_without_a_gpu_it_is_one_line(tmp_path):

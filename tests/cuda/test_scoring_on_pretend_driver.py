@@ -4,7 +4,7 @@ import pytest
 
 from .test_device import on_pretend_driver
 
-CHECKS = ["results", "memory", "out_of_memory", "faults", "graphs", "batch_size", "refusals"]
+CHECKS = ["results", "undecodable", "memory", "out_of_memory", "faults", "graphs", "batch_size", "refusals"]
 
 
 @pytest.mark.parametrize("check", CHECKS)

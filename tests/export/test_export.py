@@ -55,6 +55,16 @@ def test_the_graph_is_as_documented(inputs, out):
 
 
 @pytest.mark.slow
+def test_nothing_but_a_cast_reads_the_patches(inputs, out):
+    """TensorRT takes uint8 as an input only."""
+    checkpoint, exemplars = inputs
+    bundle = export_bundle(ExportConfig(checkpoint, exemplars, out, precisions=("fp32", "fp16")))
+    for precision in ("fp32", "fp16"):
+        graph = onnx.load(bundle.graph_path(precision)).graph
+        assert [node.op_type for node in graph.node if "patches" in node.input] == ["Cast"]
+
+
+@pytest.mark.slow
 def test_a_failed_parity_check_leaves_no_bundle_unless_it_is_accepted(inputs, out):
     # A label range this narrow makes the tolerance far smaller than FP16's rounding.
     settings = {"precisions": ("fp16",), "label_range": (0.0, 1e-6)}

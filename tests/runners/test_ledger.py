@@ -49,7 +49,7 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
             ledger.lost([chunk.index for chunk in at])
             at.clear()
         elif action == "drop out":
-            ledger.returned([chunk.index for chunk in at])
+            ledger.returned([chunk.index for chunk in at], "cuda:0")
             at.clear()
     assert sorted([*finished, *parts]) == list(range(chunks))
     assert ledger.rows == total
@@ -70,13 +70,18 @@ def test_a_chunk_that_kills_two_workers_is_named():
         ledger.lost([other.index])
 
 
-def test_chunks_of_a_device_that_has_dropped_out_go_to_others_without_suspicion():
-    ledger = Ledger(10, end=100, strikes=1)
+def test_chunks_of_a_device_that_has_dropped_out_go_to_others_one_by_one():
+    ledger = Ledger(10, end=100)
     first, second, third = ledger.take(), ledger.take(), ledger.take()
-    ledger.returned([second.index, first.index])
-    again = [ledger.take(idle=False), ledger.take(idle=False)]
-    assert [(chunk.index, chunk.suspect) for chunk in again] == [(0, False), (1, False)]
-    assert ledger.take().index == third.index + 1
+    ledger.returned([second.index, first.index], "cuda:0")
+    assert ledger.take(idle=False) is None
+    again = ledger.take()
+    assert (again.index, again.suspect) == (0, True)
+    ledger.returned([again.index], "cuda:0")  # the same card again: it is the card
+    again = ledger.take()
+    with pytest.raises(WorkerError, match=r"rows 0 to 9 \(chunk 0\) have taken down cuda:0 and cuda:1: find the image"):
+        ledger.returned([again.index], "cuda:1")
+    assert third.index == 2
 
 
 def test_only_failed_rows_of_a_part_are_asked_for():

@@ -23,7 +23,9 @@ from ...cuda.open import open_device
 from ...errors import BackendError, ParityError
 from ...host import cache_folder
 from ...parity import compare
-from ...records import Pixels
+from ...records import Pixels, Query
+from ...stages.decode import DecodeOptions, decode
+from ...stages.fetch import fetch
 from ..base import Backend, DeviceBackend
 from .library import require_tensorrt
 from .plans import PlanKey, PlanRecord, PlanStore
@@ -141,7 +143,8 @@ def check_parity(bundle: Bundle, backend: DeviceBackend, images: Sequence[str] =
     from ..onnxruntime import OnnxRuntimeBackend
 
     reference = OnnxRuntimeBackend(bundle.graph_path("fp32"), bundle.exemplars)
-    shown: Sequence[str | Pixels] = images or made_up_images()
+    # Decoded once, on the host: it is the plan that is checked, not how a JPEG is rounded.
+    shown = [_pixels(image) for image in images] if images else made_up_images()
     parity = compare(
         backend.precision, _scores(bundle, reference, shown), _scores(bundle, backend, shown), bundle.info.label_range
     )
@@ -151,14 +154,22 @@ def check_parity(bundle: Bundle, backend: DeviceBackend, images: Sequence[str] =
     return Parity(parity.images, parity.max_abs_diff, parity.mean_abs_diff, parity.srcc, parity.tolerance, None)
 
 
-def _scores(bundle: Bundle, backend: Backend | DeviceBackend, images: Sequence[str | Pixels]) -> NDArray[np.float32]:
+def _pixels(file: str) -> Pixels:
+    query = Query(0, path=file, location=file)
+    fetch(query)
+    decode(query, DecodeOptions())
+    if query.pixels is None:
+        raise BackendError(f"{file}: can't be used to check the plan: {query.error}")
+    return query.pixels
+
+
+def _scores(bundle: Bundle, backend: Backend | DeviceBackend, images: Sequence[Pixels]) -> NDArray[np.float32]:
     from ...scorer import Scorer
 
     scored = Scorer(bundle, backend).score(list(images))
-    for image, result in zip(images, scored, strict=True):
+    for result in scored:
         if not result.ok:
-            name = image if isinstance(image, str) else "a made-up image"
-            raise BackendError(f"{name}: can't be used to check the plan: {result.error}")
+            raise BackendError(f"an image can't be used to check the plan: {result.error}")
     return np.array([result.score for result in scored], np.float32)
 
 
