@@ -36,7 +36,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): PyTorch and what it needs are a few gigabytes, this takes some minutes"
-	$(PIP) --editable '.[cpu,export]'
+	$(PIP) --editable '.[cpu,export,train]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -121,7 +121,7 @@ def export(**settings: Any) -> None:
 
     \b
     Examples:
-      pscr-engine export --ckpt training/best.pt
+      pscr-engine export --ckpt trained/best.pt
       pscr-engine export --ckpt best_model.pt --exemplars exemplars.csv
       pscr-engine export --ckpt best_model.pt --exemplars train.csv --num-exemplars 100 --precision fp32,fp16
     """

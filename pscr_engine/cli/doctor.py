@@ -23,6 +23,7 @@ from ..host import usable_cpus
 _PACKAGES = {
     "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
+    "training": ("scipy", "openpyxl", "matplotlib"),
     "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt"),
 }
 _CPU_FLAGS = (
@@ -85,11 +86,16 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
     if clash:
         score_advice = "onnxruntime and onnxruntime-gpu overwrite each other: uninstall both, then install one extra"
     lacking = [name for name in _PACKAGES["export"] if versions[name] is None]
+    untrained = [name for name in _PACKAGES["training"] if versions[name] is None]
     return {
         "score on the CPU": (runtime and not clash, score_advice),
         "export checkpoints": (
             runtime and not lacking,
             f"pip install 'pscr-engine[cpu,export]' (lacks {', '.join(lacking) or 'onnxruntime'})",
+        ),
+        "train and evaluate": (
+            not (lacking or untrained),
+            f"pip install 'pscr-engine[cpu,export,train]' (lacks {', '.join([*lacking, *untrained])})",
         ),
         "score on a GPU": _gpu_ability(),
         "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),

@@ -69,7 +69,7 @@ def evaluate(
 
     \b
     Examples:
-      pscr-engine evaluate training/best.pt --plot best.svg
+      pscr-engine evaluate trained/best.pt --plot best.svg
       pscr-engine evaluate model.pscr --precision fp16 --dataset agiqa-3k --data AGIQA-3K --split paper
     """
     logs.configure(as_json=False)

@@ -39,7 +39,7 @@ def source_options(command: Any) -> Any:
 @click.option(
     "--val-share", default=0.1, show_default=True, help="Share of the training images that choose the best epoch."
 )
-@click.option("--out", default="training", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
+@click.option("--out", default="trained", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
 @click.option("--backbone", default="resnet18", show_default=True, type=click.Choice(BACKBONES))
 @click.option(
     "--weights",
@@ -54,10 +54,17 @@ def source_options(command: Any) -> Any:
     type=click.Choice(["contrastive", "no-reference"]),
     help="no-reference is the baseline that predicts the label directly; it can't be exported.",
 )
+@click.option(
+    "--pairs",
+    default="partner",
+    show_default=True,
+    type=click.Choice(["partner", "all"]),
+    help="Compare each image with one random other, as in the paper, or with all others of its batch.",
+)
 @click.option("--sampling", default="ops", show_default=True, type=click.Choice(SAMPLINGS))
 @click.option("--patch-size", type=int, help="Side of a patch in pixels.  [default: the backbone's, 224 or 299]")
 @click.option("--epochs", default=100, show_default=True)
-@click.option("--batch-size", default=8, show_default=True, help="Pairs per step.")
+@click.option("--batch-size", default=8, show_default=True, help="Images per step; with partners, as many again.")
 @click.option("--accumulate", default=1, show_default=True, help="Steps whose gradients are added up.")
 @click.option("--learning-rate", default=1e-4, show_default=True, help="1e-5 suits swin.")
 @click.option("--weight-decay", default=1e-5, show_default=True)

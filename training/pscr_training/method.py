@@ -8,6 +8,7 @@ from pscr_export.network import MEAN, STD
 from torch import Tensor, nn
 
 METHODS = ("contrastive", "no-reference")
+PAIRS = ("partner", "all")
 
 
 class Model(nn.Module):
@@ -65,6 +66,26 @@ def contrastive_loss(model: Model, patches: Tensor, mos: Tensor, other_patches: 
     there = nn.functional.mse_loss(model.difference(first, second), mos - other_mos)
     back = nn.functional.mse_loss(model.difference(second, first), other_mos - mos)
     return there + back
+
+
+def all_pairs_loss(model: Model, patches: Tensor, mos: Tensor) -> Tensor:
+    """The same loss over all ordered pairs of different images of a batch, for the price of encoding each once.
+
+    Args:
+        model: of the method "contrastive".
+        patches: uint8 [B, D, P, P, 3], B at least 2.
+        mos: float [B].
+    """
+    features = model.features(patches)
+    B, C = features.shape
+    # The first layer by columns: what it makes of the first image, and of the second.
+    first = features @ model.fc1.weight[:, :C].T
+    second = features @ model.fc1.weight[:, C:].T + model.fc1.bias
+    difference = model.fc2(torch.relu(first[:, None] + second[None])).squeeze(2)
+    off = (difference - (mos[:, None] - mos[None])) ** 2
+    others = ~torch.eye(B, dtype=torch.bool, device=off.device)
+    out: Tensor = 2 * off.masked_select(others).mean()
+    return out
 
 
 def no_reference_loss(model: Model, patches: Tensor, mos: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Scene = Image.Image
 
-_MEAN_GREY, _CONTRAST, _GRAIN = 120.0, 0.8, 4.0
+_MEAN_GREY, _CONTRAST, _GRAIN, _CHROMA = 120.0, 0.7, 4.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _scene(rng: np.random.Generator, size: int) -> Scene:
     colours is just another scene.
     """
     y, x = np.mgrid[0:size, 0:size] / size
-    colours = rng.uniform(40, 220, (3, 3))
+    colours = _muted(rng, 3)
     sky = colours[0] + (colours[1] - colours[0]) * (y * rng.uniform(0.3, 1) + x * rng.uniform(0, 0.7))[..., None]
     frequency = rng.uniform(8, 60, 2)
     texture = np.sin(x * frequency[0] + 3 * np.sin(y * frequency[1])) * rng.uniform(5, 25)
@@ -73,7 +73,7 @@ def _scene(rng: np.random.Generator, size: int) -> Scene:
     for _ in range(int(rng.integers(3, 9))):
         cx, cy = rng.uniform(0, size, 2)
         rx, ry = rng.uniform(size / 20, size / 5, 2)
-        base = rng.uniform(0, 255, 3)
+        base = _muted(rng, 1)[0]
         polygon = rng.random() < 0.4
         for step in range(12):  # shading: nested, brighter towards the upper left
             shrink, lift = 1 - step / 14, step * 6
@@ -89,6 +89,11 @@ def _scene(rng: np.random.Generator, size: int) -> Scene:
     return Image.fromarray(_to_uint8(balanced + _grain(rng, size)[..., None]))
 
 
+def _muted(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Colours not far from grey, [count, 3]."""
+    return rng.uniform(30, 220, (count, 1)) + rng.uniform(-_CHROMA, _CHROMA, (count, 3))
+
+
 def _grain(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     """Noise in octaves, each half as fine and equally strong, [size, size]."""
     out = np.zeros((size, size))
@@ -100,8 +105,13 @@ def _grain(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return out
 
 
+def _between(least: float, most: float, strength: float) -> float:
+    """On a scale of ratios: what is seen of a blur from 1 to 2 pixels is as much as from 4 to 8."""
+    return float(least * (most / least) ** strength)
+
+
 def _blur(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
-    return image.filter(ImageFilter.GaussianBlur(8 * strength))
+    return image.filter(ImageFilter.GaussianBlur(_between(0.3, 8, strength)))
 
 
 def _noise(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
@@ -111,23 +121,24 @@ def _noise(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
 
 def _blocking(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=max(2, round(90 - 88 * strength)))
+    image.save(buffer, "JPEG", quality=round(_between(95, 2, strength)))
     return Image.open(buffer).convert("RGB")
 
 
 def _colour_shift(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
-    pixels = np.asarray(image, np.float64)
-    return Image.fromarray(_to_uint8(pixels + 90 * strength * rng.choice([-1.0, 1.0], 3)))
+    """Two channels against the third: a cast, not just brighter or darker."""
+    direction = rng.permutation([1.0, 1.0, -1.0]) * rng.choice([-1.0, 1.0])
+    return Image.fromarray(_to_uint8(np.asarray(image, np.float64) + 70 * strength * direction))
 
 
 def _banding(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
-    step = 1 + 63 * strength
+    step = _between(2, 64, strength)
     return Image.fromarray(_to_uint8(np.round(np.asarray(image, np.float64) / step) * step))
 
 
 def _broken_geometry(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
     pixels = np.asarray(image)
-    shift = np.cumsum(rng.normal(0, 2.5 * strength, len(pixels))).round().astype(int)
+    shift = np.cumsum(rng.normal(0, 4 * strength, len(pixels))).round().astype(int)
     return Image.fromarray(np.stack([np.roll(row, by, axis=0) for row, by in zip(pixels, shift, strict=True)]))
 
 

@@ -26,7 +26,7 @@ from .data.labelled import Labelled
 from .data.open import Source
 from .data.patches import Batch, Decoded, Pairs, Shuffled, Singles, stack
 from .data.splits import Split, leakage, split
-from .method import METHODS, Model, contrastive_loss, no_reference_loss
+from .method import METHODS, PAIRS, Model, all_pairs_loss, contrastive_loss, no_reference_loss
 from .metrics import plcc, srcc
 from .scoring import direct_scores, encode, labels_of, scores
 from .weights import load_weights
@@ -44,12 +44,13 @@ class TrainConfig:
     """What `pscr-engine train` is asked to do; see its options."""
 
     source: Source
-    out: Path = Path("training")
+    out: Path = Path("trained")
     split: str = "random"
     val_share: float = 0.1
     backbone: str = "resnet18"
     weights: str = "imagenet"
     method: str = "contrastive"
+    pairs: str = "partner"
     sampling: str = "ops"
     patch_size: int | None = None
     epochs: int = 100
@@ -68,6 +69,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"method {self.method!r}: choose from {', '.join(METHODS)}")
+        if self.pairs not in PAIRS:
+            raise UsageError(f"pairs {self.pairs!r}: choose from {', '.join(PAIRS)}")
+        if self.pairs == "all" and self.batch_size < 2:
+            raise UsageError("--pairs all: compares the images of a batch, so --batch-size must be at least 2")
         if self.backbone not in BACKBONES:
             raise UsageError(f"backbone {self.backbone!r}: choose from {', '.join(BACKBONES)}")
         for name in ("epochs", "batch_size", "accumulate"):
@@ -127,7 +132,8 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
     sampling = Sampling.create(config.sampling, config.patch_size or backbone.patch_size)
     record = _record(config, labelled, parts, sampling)
     run = _Run.begin(config, record)
-    pairs = (Pairs if config.method == "contrastive" else Singles)(
+    with_partners = config.method == "contrastive" and config.pairs == "partner"
+    pairs = (Pairs if with_partners else Singles)(
         parts.train, sampling, config.seed, Decoded(config.cache_mb * 10**6 // max(1, config.workers))
     )
     with _Log(config) as written:
@@ -233,6 +239,8 @@ class _Run:
         kind = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=self.config.amp):
             if self.config.method == "contrastive":
+                if self.config.pairs == "all":
+                    return all_pairs_loss(self.model, on.patches, on.mos)
                 return contrastive_loss(self.model, *on)
             return no_reference_loss(self.model, on.patches, on.mos)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from pathlib import Path
+from zipfile import BadZipFile
 
 from pscr_engine.errors import DatasetError
 
@@ -60,7 +61,7 @@ def _sheet(source: Path) -> list[tuple[object, ...]]:
         raise MissingDependencyError("openpyxl", "reading AGIQA-1K", "train") from None
     try:
         sheet = load_workbook(source, read_only=True).worksheets[0]
-    except (InvalidFileException, OSError, KeyError, ValueError) as error:
+    except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError) as error:
         raise DatasetError(f"{source}: not a spreadsheet ({error})") from error
     header, *rows = sheet.iter_rows(values_only=True)
     try:

@@ -41,10 +41,15 @@ class Source:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the folder written out."""
         values = asdict(self)
-        values["root"] = None if self.root is None else str(Path(self.root).resolve())
+        root = self._made_up_folder if self.dataset == "synthetic" else self.root
+        values["root"] = None if root is None else str(Path(root).resolve())
         if self.dataset not in DATASETS:
             values["dataset"] = str(Path(self.dataset).resolve())
         return values
+
+    @property
+    def _made_up_folder(self) -> str:
+        return self.root or "synthetic"
 
     def open(self) -> Labelled:
         """Read the labels.
@@ -54,7 +59,7 @@ class Source:
             DatasetError: the labels are missing or malformed.
         """
         if self.dataset == "synthetic":
-            return made_up(Path(self.root or "synthetic"), self.images, self.seed)
+            return made_up(Path(self._made_up_folder), self.images, self.seed)
         if self.dataset in _DATABASES:
             if self.root is None:
                 raise UsageError(f"--dataset {self.dataset}: name its folder with --data")

@@ -133,7 +133,7 @@ class Pairs(Dataset[Pair]):
 
 @dataclass(frozen=True, slots=True)
 class Singles(Pairs):
-    """Each image by itself, for the no-reference baseline."""
+    """Each image by itself: for the no-reference baseline, and where all of a batch are compared."""
 
     def __getitem__(self, access: Access) -> Pair:
         """The image `access.place`; the other's place is empty."""
@@ -149,7 +149,7 @@ class Shuffled(Sampler[list[Access]]):
 
     Args:
         count: images.
-        batch_size: per batch; the last may be smaller.
+        batch_size: per batch; the last may be smaller, and one image alone joins the batch before.
         seed: of the order.
         epoch: from 0.
     """
@@ -162,12 +162,14 @@ class Shuffled(Sampler[list[Access]]):
     def __iter__(self) -> Iterator[list[Access]]:
         """Batches of accesses."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count).tolist()
-        for start in range(0, self.count, self.batch_size):
-            yield [Access(self.epoch, index) for index in order[start : start + self.batch_size]]
+        starts = [*range(0, self.count, self.batch_size)][: len(self)]
+        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+            yield [Access(self.epoch, index) for index in order[start:end]]
 
     def __len__(self) -> int:
         """How many batches."""
-        return -(-self.count // self.batch_size)
+        whole, left = divmod(self.count, self.batch_size)
+        return max(1, whole + (left > 1))
 
 
 class Batch(NamedTuple):

@@ -1,0 +1,200 @@
+"""Whole trainings of a real ResNet-18 on small images."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from pscr_export.backbones import BACKBONES
+from pscr_export.checkpoint import read_checkpoint
+from pscr_training.checkpoints import load_model, save_checkpoint
+from pscr_training.data.open import Source
+from pscr_training.method import Model
+from pscr_training.train import TrainConfig, train
+
+from pscr_engine.errors import CheckpointError, DatasetError, OutputError, PscrError, UsageError
+
+from .made import labelled_table
+
+SMALL = {"weights": "none", "patch_size": 32, "epochs": 3, "batch_size": 4, "split": "column"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return Source(str(labelled_table(tmp_path_factory.mktemp("labelled"))), split_column="part")
+
+
+@pytest.fixture(scope="module")
+def trained(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return out, train(TrainConfig(source, out=out, **SMALL))
+
+
+def weights(path):
+    content = load_model(path)[2]
+    return {f"{part}.{key}": value for part in ("backbone", "regressor") for key, value in content[part].items()}
+
+
+def same(a, b):
+    return all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+def test_what_a_training_leaves(trained):
+    out, result = trained
+    assert sorted(os.listdir(out)) == ["best.pt", "last.pt", "log.csv"]
+    rows = list(csv.DictReader((out / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["loss"]) for row in rows] == [entry["loss"] for entry in result.history]
+    checkpoint = read_checkpoint(out / "best.pt")
+    best = max(result.history, key=lambda entry: entry["val_srcc"])
+    assert (checkpoint.backbone.name, checkpoint.epoch) == ("resnet18", best["epoch"])
+    assert checkpoint.rho_best == pytest.approx(best["val_srcc"])
+    record = checkpoint.record
+    assert (record.sampling, record.patch_size, record.method) == ("ops", 32, "contrastive")
+    assert len(record.exemplars["names"]) == 15
+    assert record.label_range == pytest.approx((min(record.label_range), max(record.label_range)))
+
+
+def test_the_same_again_is_the_same(source, trained, tmp_path):
+    again = train(TrainConfig(source, out=tmp_path / "again", **SMALL, workers=2))
+    assert [entry["loss"] for entry in again.history] == [entry["loss"] for entry in trained[1].history]
+    assert same(weights(again.last), weights(trained[1].last))
+
+
+def test_more_epochs_go_on(source, trained, tmp_path):
+    out = tmp_path / "run"
+    train(TrainConfig(source, out=out, **{**SMALL, "epochs": 1}))
+    result = train(TrainConfig(source, out=out, **SMALL))
+    assert same(weights(result.last), weights(trained[1].last))
+    assert same(weights(result.best), weights(trained[1].best))
+
+
+def command(source, out, *options):
+    return [
+        sys.executable, "-m", "pscr_engine", "train", "--dataset", source.dataset, "--split-column", "part",
+        "--out", str(out), "--weights", "none", "--patch-size", "32", "--epochs", "3", "--batch-size", "4", *options,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [["last.pt"], ["last.pt", "best.pt"]])
+def test_a_killed_training_goes_on_to_the_same_weights(source, trained, tmp_path, files):
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(source, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not all((out / file).exists() for file in files):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = subprocess.run(command(source, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "going on with" in done.stderr
+    assert "next:" in done.stdout
+    assert same(weights(out / "last.pt"), weights(trained[1].last))
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] in (
+        [],
+        [f".last.pt.partial-{process.pid}"],
+    )
+    refused = subprocess.run(command(source, out, "--seed", "2"), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert (
+        "was trained with seed 1, this is 2; choose another --out, or start afresh with --overwrite" in refused.stderr
+    )
+
+
+def test_gradients_are_added_up(source, tmp_path):
+    """Here the count of updates is what shows it."""
+    result = train(TrainConfig(source, out=tmp_path / "a", **{**SMALL, "epochs": 1}, accumulate=2))
+    state = load_model(result.last)[2]["optimizer"]["state"]
+    assert {int(entry["step"]) for entry in state.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling": "rps"},
+        {"sampling": "nops"},
+        {"sampling": "none"},
+        {"method": "no-reference"},
+        {"amp": True},
+        {"pairs": "all", "batch_size": 7},
+    ],
+)
+def test_other_ways_to_train(source, tmp_path, options):
+    result = train(TrainConfig(source, out=tmp_path / "run", **{**SMALL, "epochs": 1, **options}))
+    model, record, _ = load_model(result.last)
+    assert (record.sampling, record.method) == (options.get("sampling", "ops"), options.get("method", "contrastive"))
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_weights_from_a_file(source, tmp_path):
+    torch.manual_seed(9)
+    state = BACKBONES["resnet18"].build().state_dict()
+    torch.save({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "w.pth")
+    config = TrainConfig(
+        source, out=tmp_path / "run", **{**SMALL, "epochs": 1, "weights": str(tmp_path / "w.pth")}, learning_rate=1e-12
+    )
+    trunk = load_model(train(config).last)[0].trunk.state_dict()
+    assert torch.allclose(trunk["conv1.weight"], state["conv1.weight"], atol=1e-6)
+    for content, message in (
+        ({"conv1.weight": torch.zeros(3)}, "lacks bn1.weight"),
+        ({**state, "conv1.weight": torch.zeros(3)}, "has conv1.weight in another shape"),
+        ([1], "holds no dictionary of tensors"),
+    ):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match=message):
+            train(TrainConfig(source, out=tmp_path / "other", **{**SMALL, "weights": str(tmp_path / "w.pth")}))
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_wrong_is_said_before_training(source, tmp_path):
+    with pytest.raises(UsageError, match="--patch-size 8: the trunks need at least 32"):
+        TrainConfig(source, patch_size=8)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="choose another --out"):
+            train(TrainConfig(source, out=tmp_path / "out", **SMALL, overwrite=overwrite))
+    assert (tmp_path / "out" / "mine").exists()
+    (tmp_path / "t.csv").write_text("path,mos\n" + "".join(f"{index}.png,{index}\n" for index in range(20)))
+    with pytest.raises(DatasetError, match="20 of 20 images are missing"):
+        train(TrainConfig(Source(str(tmp_path / "t.csv")), out=tmp_path / "new", **{**SMALL, "split": "random"}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_loss_that_is_no_number_ends_it(source, tmp_path):
+    with pytest.raises(PscrError, match=r"the loss is (nan|inf) in epoch \d: use a smaller --learning-rate"):
+        train(TrainConfig(source, out=tmp_path / "run", **{**SMALL, "epochs": 5}, learning_rate=1e30))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_authors_networks_find_all_their_keys(trained, tmp_path, name, golden):
+    """Their code loads strictly: keys and shapes are those of the reference's descriptions."""
+    import json
+
+    from tests.conftest import REFERENCE
+
+    _, record, content = load_model(trained[1].last)
+    model = Model(BACKBONES[name])
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.load_state_dict({**optimizer.state_dict(), "param_groups": optimizer.state_dict()["param_groups"]})
+    save_checkpoint(tmp_path / "c.pt", model, optimizer, 0, record)
+    stored = torch.load(tmp_path / "c.pt", weights_only=False)
+    assert list(stored)[:5] == ["epoch", "backbone", "regressor", "optimizer", "rho_best"]
+    spec = json.loads((REFERENCE / "specs" / f"{name}.json").read_text())["tensors"]
+    for part in ("backbone", "regressor"):
+        wanted = {entry["key"]: tuple(entry["shape"]) for entry in spec[part]}
+        found = {key: tuple(value.shape) for key, value in stored[part].items()}
+        buffers = {
+            key for key in found.keys() ^ wanted.keys() if key.endswith(("relative_position_index", "attn_mask"))
+        }
+        assert {key: shape for key, shape in found.items() if key not in buffers} == {
+            key: shape for key, shape in wanted.items() if key not in buffers
+        }
+    assert (tmp_path / "c.pt").stat().st_size < 2e9
+    assert content["epoch"] == 2
