@@ -7,21 +7,13 @@ from typing import Any
 
 import click
 
+from pscr_engine.cli.parameters import number_or
 from pscr_engine.cli.progress import progress
 from pscr_engine.errors import MissingDependencyError
 from pscr_engine.sampling import SAMPLINGS
 
 # Names only: PyTorch is imported when an export begins, not for --help.
-_BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
-
-
-def _all_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    if value == "all":
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor all") from None
+BACKBONE_NAMES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
 
 
 def _list(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -58,7 +50,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     "--backbone",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", *_BACKBONES]),
+    type=click.Choice(["auto", *BACKBONE_NAMES]),
     help="The trunk; auto recognises it.",
 )
 @click.option(
@@ -81,7 +73,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     "--num-exemplars",
     default="all",
     show_default=True,
-    callback=_all_or_number,
+    callback=number_or("all"),
     help="How many exemplars to keep.",
 )
 @click.option(

@@ -18,16 +18,18 @@ class _Entry(NamedTuple):
 # In the order of use. Commands of the other two packages are named, not imported, so that scoring
 # never loads them.
 COMMANDS = {
-    "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
     "train": _Entry("pscr_training.cli_train:train", "Train a PSCR model on labelled images."),
-    "evaluate": _Entry("pscr_training.cli_evaluate:evaluate", "Compare a model's scores with labels."),
+    "evaluate": _Entry(
+        "pscr_training.cli_evaluate:evaluate", "Compare a model's scores with labels: SRCC, KRCC, PLCC, RMSE."
+    ),
+    "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
     "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
     "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),
-    "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images."),
+    "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images: train, export, score, compare."),
 }
 
 
@@ -64,6 +66,7 @@ def cli() -> None:
     """Score the quality of AI-generated images with PSCR, by the million.
 
     \b
-    First:  pscr-engine export --ckpt best_model.pt --exemplars exemplars.csv
+    First:  pscr-engine train --dataset labels.csv
+    Then:   pscr-engine export --ckpt trained/best.pt
     Then:   pscr-engine score --manifest images.parquet
     """

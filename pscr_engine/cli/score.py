@@ -15,16 +15,8 @@ from ..host import keep_freed_memory, settle
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
 from . import logs
+from .parameters import number_or
 from .run_progress import run_progress
-
-
-def _auto_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
 
 
 @click.command()
@@ -73,14 +65,14 @@ def _auto_or_number(context: click.Context, parameter: click.Parameter, value: s
     "--batch-size",
     default="auto",
     show_default=True,
-    callback=_auto_or_number,
+    callback=number_or("auto"),
     help="Images per batch. auto: on a GPU, before a long run, the best one is found and remembered.",
 )
 @click.option(
     "--chunk-rows",
     default="auto",
     show_default=True,
-    callback=_auto_or_number,
+    callback=number_or("auto"),
     help="Manifest rows per part file: what a crash can cost.",
 )
 @click.option("--runner", default="local", show_default=True, type=click.Choice(["local"]))

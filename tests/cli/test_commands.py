@@ -47,7 +47,10 @@ def test_help_and_version(cli):
         (["score", "--manifest", "m", "--overwrite", "--retry-failed"], "choose one"),
         (["score", "--manifest", "m", "--devices", "cuda:0"], "there is no cuda:0 here"),
         (["inspect", "nothing"], "no such bundle"),
-        (["export", "--ckpt", "x.pt"], "Missing option '--exemplars'"),
+        (["train", "--out", "x"], "name labelled images with --dataset"),
+        (["train", "--dataset", "agiqa-3k"], "name its folder with --data"),
+        (["train", "--dataset", "x.csv", "--patch-size", "9"], "the trunks need at least 32 pixels"),
+        (["export"], "Missing option '--ckpt'"),
         (
             ["export", "--ckpt", "x.pt", "--exemplars", "e.csv", "--precision", "fp8"],
             "choose from fp32, fp16",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pscr_engine.cli import logs
+from pscr_engine.cli.parameters import number_or
 from pscr_engine.cli.progress import progress
 
 from .cli_train import SPLITS, source_options
@@ -23,15 +24,6 @@ _NAMES = {
 }
 
 
-def _all_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    if value == "all":
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor all") from None
-
-
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @source_options
@@ -41,13 +33,13 @@ def _all_or_number(context: click.Context, parameter: click.Parameter, value: st
     "--num-exemplars",
     default="all",
     show_default=True,
-    callback=_all_or_number,
+    callback=number_or("all"),
     help="Of a checkpoint's training images; a bundle has its own.",
 )
 @click.option("--select", default="stratified", show_default=True, type=click.Choice(["stratified", "random"]))
 @click.option("--seed", default=0, show_default=True, help="Of --select random and of the bootstrap.")
 @click.option("--precision", default="auto", show_default=True, help="Of a bundle.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda:0, ...")
 @click.option("--workers", default=0, show_default=True, help="Processes that read images; 0 for none.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures, and each image's score.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a scatter plot, .svg or .png.")
@@ -62,10 +54,11 @@ def evaluate(
     plot: Path | None,
     **settings: Any,
 ) -> None:
-    """Compare a model's scores with labels: SRCC, KRCC, PLCC and RMSE with 95% bootstrap intervals.
+    """Compare a model's scores with labels: SRCC, KRCC, PLCC, RMSE.
 
-    MODEL is a checkpoint that was trained here, or a bundle. A checkpoint is evaluated on the test
-    part of its own split, against its training images as exemplars, unless told otherwise.
+    With 95% bootstrap intervals. MODEL is a checkpoint that was trained here, or a bundle. A
+    checkpoint is evaluated on the test part of its own split, against its training images as
+    exemplars, unless told otherwise.
 
     \b
     Examples:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pscr_export.cli import BACKBONE_NAMES
 
 from pscr_engine.cli import logs
 from pscr_engine.cli.progress import progress
 from pscr_engine.sampling import SAMPLINGS
 
-# Names only: PyTorch is imported when a training begins, not for --help.
-BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
 SPLITS = ("paper", "random", "prompt-disjoint", "column")
 
 
@@ -40,7 +39,7 @@ def source_options(command: Any) -> Any:
     "--val-share", default=0.1, show_default=True, help="Share of the training images that choose the best epoch."
 )
 @click.option("--out", default="trained", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
-@click.option("--backbone", default="resnet18", show_default=True, type=click.Choice(BACKBONES))
+@click.option("--backbone", default="resnet18", show_default=True, type=click.Choice(BACKBONE_NAMES))
 @click.option(
     "--weights",
     default="imagenet",
@@ -63,18 +62,18 @@ def source_options(command: Any) -> Any:
 )
 @click.option("--sampling", default="ops", show_default=True, type=click.Choice(SAMPLINGS))
 @click.option("--patch-size", type=int, help="Side of a patch in pixels.  [default: the backbone's, 224 or 299]")
-@click.option("--epochs", default=100, show_default=True)
+@click.option("--epochs", default=100, show_default=True, help="Times that each image is seen.")
 @click.option("--batch-size", default=8, show_default=True, help="Images per step; with partners, as many again.")
 @click.option("--accumulate", default=1, show_default=True, help="Steps whose gradients are added up.")
 @click.option("--learning-rate", default=1e-4, show_default=True, help="1e-5 suits swin.")
-@click.option("--weight-decay", default=1e-5, show_default=True)
+@click.option("--weight-decay", default=1e-5, show_default=True, help="Added to the gradients, as Adam has it.")
 @click.option("--amp", is_flag=True, help="Mixed precision: FP16 on a GPU, BF16 on a CPU.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--workers", default=0, show_default=True, help="Processes that read images; 0 for none.")
 @click.option(
     "--cache-mb", default=2000, show_default=True, help="Memory for decoded images, kept from epoch to epoch."
 )
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="Of weights, order, partners, flips and splits.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files beside log.csv.")
 @click.option("--overwrite", is_flag=True, help="Throw away the training that is in --out.")
 def train(
