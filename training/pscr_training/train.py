@@ -231,7 +231,7 @@ class _Run:
                 self.scaler.update()
                 self.optimizer.zero_grad()
             total, seen = total + value * len(batch.mos), seen + len(batch.mos)
-            report(f"epoch {epoch + 1} of {c.epochs}, loss {total / seen:.3f}", seen, len(pairs.items))
+            report(f"epoch {epoch + 1} of {c.epochs}", seen, len(pairs.items))
         return total / seen
 
     def _loss(self, batch: Batch) -> torch.Tensor:
