@@ -110,20 +110,31 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One precision's scoring graph: its file in the bundle, ONNX opset and parity report."""
+    """One precision's scoring graph.
+
+    Args:
+        file: its name in the bundle.
+        opset: ONNX opset.
+        parity: how far its scores are from PyTorch's.
+        quantisation: how an INT8 graph was made: the ways tried, and the one chosen.
+    """
 
     file: str
     opset: int
     parity: Parity
+    quantisation: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As stored in `bundle.json`."""
-        return {"file": self.file, "opset": self.opset, "parity": self.parity.as_json()}
+        value = {"file": self.file, "opset": self.opset, "parity": self.parity.as_json()}
+        return value if self.quantisation is None else {**value, "quantisation": dict(self.quantisation)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Graph:
         """Read what `as_json` wrote."""
-        return cls(str(value["file"]), int(value["opset"]), Parity.from_json(value["parity"]))
+        how = value.get("quantisation")
+        parity = Parity.from_json(value["parity"])
+        return cls(str(value["file"]), int(value["opset"]), parity, None if how is None else dict(how))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import ctypes
 import gc
 import math
 import os
+import platform
+from functools import cache
 from pathlib import Path
 
 
@@ -33,6 +35,32 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 def cache_folder() -> Path:
     """Where this user keeps what can be made again; it need not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pscr-engine"
+
+
+# Instructions that add up products of four bytes: without them, eight bits are no faster than 32.
+_BYTE_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def processor() -> str:
+    """Names the kind of processor: its model and what instructions it has."""
+    info = _cpuinfo()
+    flags = " ".join(sorted(info.get("flags", info.get("Features", "")).split()))
+    return f"{platform.machine()} {info.get('model name', platform.processor())} {flags}"
+
+
+def fast_int8() -> bool:
+    """Whether the processor has instructions for products of bytes (VNNI, AMX, or ARM's dot product)."""
+    info = _cpuinfo()
+    return not _BYTE_PRODUCTS.isdisjoint(info.get("flags", info.get("Features", "")).split())
 
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

@@ -77,7 +77,7 @@ class Scorer:
             bundle: folder that `pscr-engine export` made.
             device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
             backend: "onnxruntime", "tensorrt", or "auto" for the best one that can be used.
-            precision: "fp32", "fp16", or "auto" for the fastest that this device runs well.
+            precision: "fp32", "fp16", "int8", or "auto" for the fastest that this device runs well.
 
         Raises:
             BundleError: no bundle there, or a damaged one.

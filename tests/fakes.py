@@ -8,7 +8,7 @@ from pscr_engine.backends.base import BatchScores
 
 
 class FakeBackend:
-    name, device, precision = "fake", "cpu", "fp32"
+    name, device, precision, runs = "fake", "cpu", "fp32", 1
 
     def __init__(self, patches: int, batch_size: int = 4, exemplars: int = 3) -> None:
         self.patches, self.batch_size, self.exemplars = patches, batch_size, exemplars

@@ -66,9 +66,11 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     default="fp32",
     show_default=True,
     callback=_list,
-    help="Graphs to make, of fp32 and fp16, separated by commas.",
+    help="Graphs to make, of fp32, fp16 (for GPUs) and int8 (for CPUs), separated by commas.",
 )
-@click.option("--calibration", help="More images to check parity on: any manifest, directory or glob.")
+@click.option(
+    "--calibration", help="More images to check parity on, and to calibrate int8 with: any manifest, directory or glob."
+)
 @click.option(
     "--num-exemplars",
     default="all",

@@ -44,16 +44,16 @@ from .exemplars import (
     spread,
 )
 from .graph import export_graph
+from .int8.pixels import PixelNetwork
+from .int8.quantise import quantise
 from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
-from .precision import TRUNK_DTYPES, prepare_trunk
+from .precision import EXPORT_PRECISIONS, TRUNK_DTYPES, prepare_trunk
 from .selection import RULES, select
 
 log = logging.getLogger("pscr_export")
 
 Progress = Callable[[str, int, int], None]
 """Called with the step, what of it is done, and what there is to do."""
-
-EXPORT_PRECISIONS = tuple(TRUNK_DTYPES)
 
 _BUNDLE_FILES = re.compile(r"bundle\.json|scorer\.\w+\.onnx|exemplars\.(safetensors|parquet)|plans")
 
@@ -62,6 +62,10 @@ _BUNDLE_FILES = re.compile(r"bundle\.json|scorer\.\w+\.onnx|exemplars\.(safetens
 _PARITY_IMAGES = 256
 _PARITY_EXEMPLARS = 64
 _PARITY_BATCH = 4
+# The ways to quantise are compared on so many of them.
+_SEARCH_IMAGES = 64
+# INT8 is calibrated on so many images at most, and on no more than half of those that there are.
+_CALIBRATION_IMAGES, _FEW_CALIBRATION_IMAGES = 64, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class ExportConfig:
         backbone: its name, or "auto".
         sampling: "ops", "nops", "rps", "none", or "auto" for what the checkpoint was trained with, else "ops".
         precisions: which graphs to make, in this order.
-        calibration: more images to measure parity on, in any form that `score` takes.
+        calibration: more images to measure parity on, in any form that `score` takes; INT8 is calibrated on half
+            of them, at most 64, and not measured on these. Without it, on exemplars.
         num_exemplars: how many exemplars to keep; None for all.
         select: and by which rule, see `selection.select`.
         exemplar_root: where the images that the checkpoint was trained on have been moved to.
@@ -148,6 +153,7 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
         features=features.numpy(),
     )
     probe = _Probe.create(checkpoint, network, sampling, images, features, calibration, progress)
+    calibrating = _calibrating(calibration or images) if "int8" in config.precisions else []
 
     try:
         with atomic_directory(config.out) as folder:
@@ -155,7 +161,16 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
             for precision in config.precisions:
                 progress(f"export {precision}", 0, 1)
                 graphs[precision] = _make_graph(
-                    folder, precision, config, checkpoint, sampling, exemplars, probe, label_range, progress
+                    folder,
+                    precision,
+                    config,
+                    checkpoint,
+                    sampling,
+                    exemplars,
+                    probe,
+                    calibrating,
+                    label_range,
+                    progress,
                 )
             _write_exemplar_table(folder, images)
             info = BundleInfo(
@@ -273,6 +288,33 @@ class _Probe:
             reference = reference_scores(checkpoint, queries, features[against], labels)
         return cls([images[index] for index in places] + calibration, reference.numpy(), against)
 
+    def without(self, images: Sequence[LabelledImage]) -> _Probe:
+        """What is left when `images` are taken out."""
+        gone = {image.location for image in images}
+        return self._only([place for place, image in enumerate(self.images) if image.location not in gone])
+
+    def at_most(self, count: int) -> _Probe:
+        """An even choice."""
+        return self._only(spread(range(len(self.images)), count))
+
+    def _only(self, places: list[int]) -> _Probe:
+        return _Probe([self.images[place] for place in places], self.reference[places], self.exemplars)
+
+
+def _calibrating(pool: list[LabelledImage]) -> list[LabelledImage]:
+    """The images that INT8 is calibrated on: part of `pool`, so that others are left to measure parity on."""
+    limit = min(_CALIBRATION_IMAGES, len(pool) // 2)
+    if limit == 0:
+        raise UsageError(
+            "int8 needs images to be calibrated on, and others to be measured on: name some with --calibration"
+        )
+    if limit < _FEW_CALIBRATION_IMAGES:
+        log.warning(
+            "int8 is calibrated on %d images only; name some hundred, like those to be scored, with --calibration",
+            limit,
+        )
+    return [pool[place] for place in spread(range(len(pool)), limit)]
+
 
 def _make_graph(
     folder: Path,
@@ -282,35 +324,52 @@ def _make_graph(
     sampling: Sampling,
     exemplars: Exemplars,
     probe: _Probe,
+    calibrating: list[LabelledImage],
     label_range: tuple[float, float],
     progress: Progress,
 ) -> Graph:
     """Export one precision into `folder` and check its parity."""
     file = f"scorer.{precision}.onnx"
     trunk = prepare_trunk(checkpoint.trunk, precision)
-    network = ScoringNetwork(trunk, checkpoint, sampling.patches, TRUNK_DTYPES[precision])
-    opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
-    del network, trunk
     subset = Exemplars(
         exemplars.hidden[probe.exemplars],
         exemplars.labels[probe.exemplars],
         exemplars.features[probe.exemplars],
     )
+
+    def parity(backend: OnnxRuntimeBackend, probe: _Probe, step: str) -> Parity:
+        scores = []
+        for start in range(0, len(probe.images), _PARITY_BATCH):
+            batch = probe.images[start : start + _PARITY_BATCH]
+            scores.append(backend.score(patches_of(batch, sampling)).score)
+            progress(step, min(start + _PARITY_BATCH, len(probe.images)), len(probe.images))
+        found, accepted = np.concatenate(scores), precision in config.accept_parity
+        return compare(precision, probe.reference, found, label_range, accepted=accepted)
+
+    facts = None
+    if precision == "int8":
+        probe = probe.without(calibrating)
+        few = probe.at_most(_SEARCH_IMAGES)
+        quantised = quantise(
+            PixelNetwork(trunk, checkpoint, sampling.patches).eval(),
+            folder / file,
+            calibrating,
+            sampling,
+            subset,
+            lambda backend: parity(backend, few, "try int8"),
+            config.opset,
+            progress,
+        )
+        opset, facts = quantised.opset, quantised.facts
+    else:
+        network = ScoringNetwork(trunk, checkpoint, sampling.patches, TRUNK_DTYPES[precision])
+        opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
+        del network
+    del trunk
     backend = OnnxRuntimeBackend(folder / file, subset, precision=precision)
-    scores = []
-    for start in range(0, len(probe.images), _PARITY_BATCH):
-        batch = probe.images[start : start + _PARITY_BATCH]
-        scores.append(backend.score(patches_of(batch, sampling)).score)
-        progress(f"check {precision}", min(start + _PARITY_BATCH, len(probe.images)), len(probe.images))
-    parity = compare(
-        precision,
-        probe.reference,
-        np.concatenate(scores),
-        label_range,
-        accepted=precision in config.accept_parity,
-    )
-    _gate(precision, parity)
-    return Graph(file, opset, parity)
+    measured = parity(backend, probe, f"check {precision}")
+    _gate(precision, measured)
+    return Graph(file, opset, measured, facts)
 
 
 def _gate(precision: str, parity: Parity) -> None:

@@ -73,10 +73,11 @@ def _tidy(model: Any) -> None:
     What asks for the shape of the uint8 input asks the cast input instead: TensorRT lets nothing but a cast read it.
     """
     patches = next(value for value in model.graph.inputs if value.name == "patches")
-    cast = next(node for node in patches.consumers() if node.op_type == "Cast")
-    for node, index in list(patches.uses()):
-        if node is not cast:
-            node.replace_input_with(index, cast.outputs[0])
+    cast = next((node for node in patches.consumers() if node.op_type == "Cast"), None)
+    if cast is not None:
+        for node, index in list(patches.uses()):
+            if node is not cast:
+                node.replace_input_with(index, cast.outputs[0])
     model.graph.sort()
     for output in model.graph.outputs:
         shape = list(output.shape)

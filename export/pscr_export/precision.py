@@ -11,17 +11,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 TRUNK_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def prepare_trunk(trunk: nn.Module, precision: str) -> nn.Module:
-    """A copy of `trunk`, in eval mode, with weights of `precision`.
+EXPORT_PRECISIONS = (*TRUNK_DTYPES, "int8")
 
-    For FP16, batch norms are folded into their convolutions first, in FP32: so their products are
+
+def prepare_trunk(trunk: nn.Module, precision: str) -> nn.Module:
+    """A copy of `trunk`, in eval mode, with weights of `precision`; for INT8, with those that are to be quantised.
+
+    Unless for FP32, batch norms are folded into their convolutions first, in FP32: so their products are
     rounded once instead of twice.
     """
     trunk = copy.deepcopy(trunk).eval()
     if precision == "fp32":
         return trunk
     _fold_batch_norms(trunk)
-    return trunk.to(TRUNK_DTYPES[precision])
+    return trunk.to(TRUNK_DTYPES.get(precision, torch.float32))
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

@@ -37,12 +37,14 @@ class Backend(Protocol):
         device: as in `--devices`.
         precision: which of the bundle's graphs runs.
         batch_size: how many images a batch should have for good throughput.
+        runs: how many threads should call `score` at once for good throughput.
     """
 
     name: str
     device: str
     precision: str
     batch_size: int
+    runs: int
 
     def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
         """Score the images whose patches, uint8 [B·D, P, P, 3], are given; D patches after another per image."""

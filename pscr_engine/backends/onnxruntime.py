@@ -10,10 +10,13 @@ from ..errors import BackendError, MissingDependencyError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
 from .base import BatchScores
+from .optimised import session
 
-# Measured (benchmarks/batch_size.py): the nine patches of one image already fill the cores; larger
+# Measured (benchmarks/sessions.py): the nine patches of one image already fill the cores; larger
 # batches are no faster and take more memory.
 _CPU_BATCH_SIZE = 1
+# In FP32, so many cores work on one image as fast as on one each; more have too little to do.
+_CORES_PER_RUN = 4
 
 
 class OnnxRuntimeBackend:
@@ -25,6 +28,9 @@ class OnnxRuntimeBackend:
         device: "cpu".
         precision: the graph's, for messages.
         threads: how many may compute at once; None for all usable cores.
+        throughput: whether several threads will call `score` at once, `runs` of them, each on cores of its own;
+            else one call gets all cores.
+        content: what names the graph's content; given, the optimised graph is kept in the user's cache.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -41,16 +47,26 @@ class OnnxRuntimeBackend:
         device: str = "cpu",
         precision: str = "fp32",
         threads: int | None = None,
+        throughput: bool = False,
+        content: str | None = None,
     ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise MissingDependencyError("onnxruntime", "scoring on a CPU", "cpu") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cpus()
-        options.log_severity_level = 3
+        cores = threads or usable_cpus()
+        # Runs share one session, and so its weights. With several, each computes in the thread that asks for it.
+        alone = not throughput or (precision != "int8" and cores <= _CORES_PER_RUN)
+        self.runs = 1 if alone else cores
+
+        def options() -> Any:
+            settings = onnxruntime.SessionOptions()
+            settings.intra_op_num_threads = cores if alone else 1
+            settings.log_severity_level = 3
+            return settings
+
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            self._session: Any = session(graph, content, options)
         except Exception as error:
             raise BackendError(f"{graph}: ONNX Runtime can't run it: {one_line(error, 300)}") from error
         self.device = device

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..bundle import Bundle
 from ..devices import gpu_index, is_gpu, resolve_devices
 from ..errors import BackendError, UsageError
+from ..host import fast_int8
 from .base import Backend, DeviceBackend
 
 BACKENDS = ("onnxruntime", "tensorrt")
@@ -21,6 +22,7 @@ def create_backend(
     batch_size: int | None = None,
     threads: int | None = None,
     tune: bool = False,
+    throughput: bool = False,
 ) -> Backend | DeviceBackend:
     """Load `bundle` into a backend on a device.
 
@@ -28,9 +30,10 @@ def create_backend(
         bundle: an opened bundle.
         backend: "onnxruntime", "tensorrt", or "auto" for the best one that this host can run.
         device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
-        precision: "fp32", "fp16", or "auto" for the fastest one that this device runs well.
+        precision: "fp32", "fp16", "int8", or "auto" for the fastest one that this device runs well.
         batch_size: images per batch, which engines on a GPU are made for; None for their own choice.
         threads: processor threads that it may use; None for all usable cores.
+        throughput: whether many images will be scored, not one after the other as they come.
         tune: whether to measure which batch size is best, where `batch_size` is None and the engine takes any.
 
     Raises:
@@ -59,23 +62,38 @@ def create_backend(
     from .onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(
-        bundle.graph_path(chosen), bundle.exemplars, device=device, precision=chosen, threads=threads
+        bundle.graph_path(chosen),
+        bundle.exemplars,
+        device=device,
+        precision=chosen,
+        threads=threads,
+        throughput=throughput,
+        content=f"{bundle.digest} {bundle.info.graphs[chosen].file}",
     )
 
 
 def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("cpu",)) -> str:
     """The precision that "auto" stands for on these devices.
 
+    On processors that is INT8, if they have instructions for it and the bundle's INT8 scores passed their check.
+
     Raises:
         BundleError: the bundle lacks the precision that was asked for.
+        UsageError: the devices can't run it.
         BackendError: the bundle has none that these devices run.
     """
+    gpu = any(map(is_gpu, devices))
     if precision != "auto":
         bundle.graph_path(precision)
+        if gpu and precision == "int8":
+            raise UsageError("--precision int8 is for CPUs: on GPUs use fp16, or choose --devices cpu")
         return precision
+    graphs = bundle.info.graphs
     # ONNX Runtime's CPU kernels compute FP16 by way of FP32: FP16 costs time there and gains none.
-    order = ("fp16", "fp32") if any(map(is_gpu, devices)) else ("fp32", "fp16")
+    order: tuple[str, ...] = ("fp16", "fp32") if gpu else ("fp32", "fp16")
+    if not gpu and "int8" in graphs and fast_int8() and graphs["int8"].parity.passed:
+        order = ("int8", *order)
     for name in order:
-        if name in bundle.info.graphs:
+        if name in graphs:
             return name
     raise BackendError(f"{bundle.path}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")

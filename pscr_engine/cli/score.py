@@ -59,7 +59,8 @@ from .run_progress import run_progress
     default="auto",
     show_default=True,
     type=click.Choice(["auto", *PRECISIONS]),
-    help="auto: on a GPU fp16, if the bundle has it; on a CPU fp32.",
+    help="auto: on a GPU fp16, if the bundle has it; on a CPU with VNNI int8, if the bundle has it and it passed "
+    "its check, else fp32.",
 )
 @click.option(
     "--batch-size",

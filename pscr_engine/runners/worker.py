@@ -105,6 +105,7 @@ class Worker:
             precision=setup.precision,
             batch_size=config.batch_size,
             threads=setup.threads,
+            throughput=True,
             tune=setup.manifest.num_rows is None or setup.manifest.num_rows >= _ROWS_WORTH_TUNING,
         )
         schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)

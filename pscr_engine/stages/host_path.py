@@ -1,4 +1,4 @@
-"""The path on the processor: decode and sample in many threads, infer in one."""
+"""The path on the processor: decode and sample in many threads, infer in as many as the backend wants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HostPath:
         self._sampler = Sampler(settings.sampling, settings.rows, settings.decoding.max_pixels)
         self.stages = (
             Stage("decode", self.decode_and_sample, settings.decode_threads),
-            Stage("infer", self.infer),
+            Stage("infer", self.infer, backend.runs),
         )
 
     def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:

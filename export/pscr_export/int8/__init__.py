@@ -1,0 +1,1 @@
+"""INT8: the trunk with 8-bit weights and activations, as ONNX Runtime runs it fast on CPUs."""

@@ -1,0 +1,158 @@
+"""From a float graph on pixels and a range per activation to a graph with QuantizeLinear and DequantizeLinear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from .pixels import CENTRE
+
+_CONVOLUTIONAL = (
+    "Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat",
+    "Reshape", "Transpose", "Slice",
+)  # fmt: skip
+_TRANSFORMER = ("Conv", "Gemm", "MatMul")
+
+
+def operators(model: ModelProto) -> list[str]:
+    """Types of the operators to quantise: in a transformer only products with weights, the rest needs its digits."""
+    transformer = any(node.op_type in ("LayerNormalization", "Softmax") for node in model.graph.node)
+    return list(_TRANSFORMER if transformer else _CONVOLUTIONAL)
+
+
+def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[str] = ()) -> ModelProto:
+    """`model` with u8 activations and s8 weights per channel in its trunk. Pixels are taken as they are.
+
+    Args:
+        model: float graph of a `PixelNetwork`; it is changed.
+        ranges: of the activations.
+        left_in_float: names of operators that stay in FP32.
+    """
+    wanted = operators(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    chosen = [
+        node.name
+        for node in _trunk(model)
+        if node.op_type in wanted
+        and node.name not in left_in_float
+        and (node.op_type not in ("MatMul", "Gemm") or node.input[1] in weights)
+    ]
+    entrance = _Entrance.of(model)
+    chosen = [name for name in chosen if name != entrance.layout.name]
+    as_they_are = {
+        "scale": np.array(1, np.float32),
+        "zero_point": np.array(CENTRE, np.uint8),
+        "quant_type": QuantType.QUInt8,
+    }
+    with _quietly():
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=ranges,
+            nodes_to_quantize=chosen,
+            nodes_to_exclude=[],
+            op_types_to_quantize=wanted,
+            extra_options={
+                "ActivationSymmetric": False,
+                "WeightSymmetric": True,
+                "TensorQuantOverrides": {entrance.layout.output[0]: [as_they_are]},
+            },
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    result: ModelProto = quantizer.model.model
+    _take_bytes(result, _Entrance.of(result))
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def first_convolution(model: ModelProto) -> str:
+    """Name of the operator that takes the pixels."""
+    return str(_consumers(model, _Entrance.of(model).layout.output[0])[0].name)
+
+
+class _Entrance(NamedTuple):
+    """What the bytes go through before the first convolution: to float, less a constant, channels first."""
+
+    cast: NodeProto
+    centred: NodeProto
+    layout: NodeProto
+
+    @classmethod
+    def of(cls, model: ModelProto) -> _Entrance:
+        cast = next(node for node in model.graph.node if node.op_type == "Cast")
+        (centred,) = _consumers(model, cast.output[0])
+        (layout,) = _consumers(model, centred.output[0])
+        assert (centred.op_type, layout.op_type) == ("Sub", "Transpose"), (centred.op_type, layout.op_type)
+        return cls(cast, centred, layout)
+
+
+def _take_bytes(model: ModelProto, entrance: _Entrance) -> None:
+    """Have the first convolution read the bytes: u8 with scale 1 and a zero point is just what they are."""
+    graph, (cast, centred, layout) = model.graph, entrance
+    (quantize,) = _consumers(model, layout.output[0])
+    if quantize.op_type != "QuantizeLinear":  # the first convolution stays in float
+        return
+    (dequantize,) = _consumers(model, quantize.output[0])
+    dequantize.input[0] = layout.output[0]
+    layout.input[0] = cast.input[0]
+    stale = {cast.output[0], centred.output[0], quantize.output[0], layout.output[0]}
+    for node in (cast, centred, quantize):
+        graph.node.remove(node)
+    for value in [value for value in graph.value_info if value.name in stale]:
+        graph.value_info.remove(value)
+
+
+def _trunk(model: ModelProto) -> list[NodeProto]:
+    """All that `features` is computed from."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found, left = set(), ["features"]
+    while left:
+        node = producers.get(left.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            left += node.input
+    return [node for node in model.graph.node if node.name in found]
+
+
+def _consumers(model: ModelProto, name: str) -> list[NodeProto]:
+    return [node for node in model.graph.node if name in node.input]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The quantiser logs on the root logger what we have chosen on purpose."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def with_features_corrected(model: ModelProto, slope: NDArray[np.float32], shift: NDArray[np.float32]) -> ModelProto:
+    """`model` with each of its features times `slope` plus `shift`, float32 [C] both. It is changed."""
+    graph = model.graph
+    place, producer = next((i, n) for i, n in enumerate(graph.node) if "features" in n.output)
+    producer.output[list(producer.output).index("features")] = "features_rounded"
+    for name, value in (("features_slope", slope), ("features_shift", shift)):
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    scaled = helper.make_node("Mul", ["features_rounded", "features_slope"], ["features_scaled"], "scale_features")
+    shifted = helper.make_node("Add", ["features_scaled", "features_shift"], ["features"], "shift_features")
+    graph.node.insert(place + 1, shifted)
+    graph.node.insert(place + 1, scaled)
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,111 @@
+"""The scoring network on raw bytes: normalisation is part of the first convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import Checkpoint
+from ..network import MEAN, STD, ScoringNetwork
+
+CENTRE = 116
+"""What is taken off each pixel: the errors of rounded weights count by the size of what they are multiplied with."""
+
+_COLUMNS = 4
+"""Pixels of a row that become one position of 4·3 channels: so many bytes fill the processor's dot product of four."""
+
+
+class PixelNetwork(ScoringNetwork):
+    """The same scores from a trunk whose first convolution takes pixels less `CENTRE` instead of normalised values.
+
+    A border that was zero after normalisation is the mean colour, rounded to whole levels.
+
+    Args:
+        trunk: batch norms folded; changed in place.
+        checkpoint: the regressor's weights.
+        patches: D, patches per image.
+    """
+
+    def __init__(self, trunk: nn.Module, checkpoint: Checkpoint, patches: int) -> None:
+        super().__init__(trunk, checkpoint, patches)
+        name, convolution = next((n, m) for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d))
+        _take_pixels(convolution)
+        self.first: PixelConvolution | None = None
+        if convolution.stride[0] < _COLUMNS:
+            self.first = PixelConvolution(convolution)
+            parent, _, child = name.rpartition(".")
+            setattr(trunk.get_submodule(parent), child, nn.Identity())
+
+    def features(self, patches: Tensor) -> Tensor:
+        """See `ScoringNetwork.features`."""
+        x = (patches.float() - CENTRE).permute(0, 3, 1, 2) if self.first is None else self.first(patches)
+        out: Tensor = self.trunk(x)
+        return out.reshape(-1, self.patches, self.feature_size).mean(dim=1)
+
+
+class PixelConvolution(nn.Module):
+    """A convolution of three channels and a small stride, with the ReLU that follows, on four columns at once.
+
+    Integer kernels take their channels by fours, and three are slow. In the bytes of an image, [H, W, 3], four
+    neighbours of a row are twelve channels of one position, [H, W / 4, 12], without any copy. A kernel that covers
+    the windows of all outputs whose first column is in a group of four, with zeros where a window ends early, gives
+    these outputs as its channels.
+
+    Args:
+        convolution: of pixels, with a bias; a stride of 1 or 2.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        weight, stride, bias = convolution.weight.detach(), int(convolution.stride[0]), convolution.bias
+        assert bias is not None
+        assert isinstance(convolution.padding, tuple)
+        self.channels, _, height, width = weight.shape
+        self.stride, self.width, self.padding = stride, width, int(convolution.padding[0])
+        self.outputs = _COLUMNS // stride
+        self.groups = -(-((self.outputs - 1) * stride + width) // _COLUMNS)
+        kernel = torch.zeros(self.outputs, self.channels, height, self.groups * _COLUMNS, 3)
+        for output in range(self.outputs):
+            kernel[output, :, :, output * stride : output * stride + width] = weight.permute(0, 2, 3, 1)
+        kernel = kernel.reshape(self.outputs * self.channels, height, self.groups, _COLUMNS * 3)
+        self.convolution = nn.Conv2d(_COLUMNS * 3, len(kernel), (height, self.groups), stride=(stride, 1))
+        self.convolution.weight = nn.Parameter(kernel.permute(0, 3, 1, 2).contiguous(), requires_grad=False)
+        self.convolution.bias = nn.Parameter(bias.detach().repeat(self.outputs), requires_grad=False)
+        self.register_buffer("border", torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Float [N, channels, H', W'] of uint8 patches [N, P, P, 3]."""
+        N, P = patches.shape[:2]
+        wanted = (P + 2 * self.padding - self.width) // self.stride + 1
+        columns = (-(-wanted // self.outputs) - 1 + self.groups) * _COLUMNS
+        rows = P + 2 * self.padding
+        x = self._beside(patches, 2, self.padding, max(0, columns - P - self.padding))
+        x = self._beside(x, 1, self.padding, self.padding)[:, :, :columns]
+        x = x.reshape(N, rows, columns // _COLUMNS, _COLUMNS * 3).float() - CENTRE
+        x = x.permute(0, 3, 1, 2)
+        x = torch.relu(self.convolution(x)).permute(0, 2, 3, 1)
+        return x.reshape(N, x.shape[1], -1, self.channels)[:, :, :wanted].permute(0, 3, 1, 2)
+
+    def _beside(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
+        """`x` with strips of the border's colour. Whole runs of bytes are copied, nothing else."""
+        shape = list(x.shape)
+
+        def strip(size: int) -> list[Tensor]:
+            if not size:
+                return []
+            one = self.get_buffer("border").expand(1, *shape[1:axis], size, *shape[axis + 1 : 3], 3).contiguous()
+            return [one.expand(shape[0], -1, -1, -1)]
+
+        parts = [*strip(before), x, *strip(after)]
+        return torch.cat(parts, dim=axis) if len(parts) > 1 else x
+
+
+def _take_pixels(convolution: nn.Conv2d) -> None:
+    """Make normalisation part of a convolution's weights and bias, in float64."""
+    mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
+    weight = convolution.weight.detach().double()
+    bias = torch.zeros(len(weight), dtype=torch.float64) if convolution.bias is None else convolution.bias.double()
+    bias = bias + (weight * ((CENTRE / 255 - mean) / std).view(1, 3, 1, 1)).sum((1, 2, 3))
+    weight = weight / (255 * std).view(1, 3, 1, 1)
+    convolution.weight = nn.Parameter(weight.float(), requires_grad=False)
+    convolution.bias = nn.Parameter(bias.detach().float(), requires_grad=False)

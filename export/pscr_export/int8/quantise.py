@@ -1,0 +1,176 @@
+"""Chooses how to quantise: the ways are tried one after the other, on images that they were not calibrated with."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pscr_engine.bundle import Exemplars, Parity
+from pscr_engine.sampling import Sampling
+
+from ..exemplars import LabelledImage, patches_of
+from ..graph import export_graph
+from .calibration import METHODS, Calibration
+from .graph import first_convolution, operators, quantised, with_features_corrected
+from .pixels import PixelNetwork
+
+log = logging.getLogger("pscr_export")
+
+Progress = Callable[[str, int, int], None]
+
+# A way is good enough, and no other tried, when its largest difference is this share of what is allowed.
+_GOOD_ENOUGH = 0.5
+# The correction of features is drawn to none as if there were so many more images that it is right for.
+_DOUBT_IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How a graph was quantised.
+
+    Args:
+        opset: of the graph.
+        facts: for `bundle.json`: the calibration images, every way tried and the one that was taken.
+    """
+
+    opset: int
+    facts: dict[str, Any]
+
+
+def quantise(
+    network: PixelNetwork,
+    path: Path,
+    images: Sequence[LabelledImage],
+    sampling: Sampling,
+    exemplars: Exemplars,
+    measure: Callable[[OnnxRuntimeBackend], Parity],
+    opset: int | None,
+    progress: Progress,
+) -> Quantisation:
+    """Write the INT8 scoring graph of `network` to `path`.
+
+    Args:
+        network: on pixels, in eval mode.
+        path: the .onnx file to write.
+        images: to calibrate with.
+        sampling: how patches are taken.
+        exemplars: any of the bundle's.
+        measure: compares a graph's scores with PyTorch's, on other images.
+        opset: ONNX opset; None for the exporter's default.
+        progress: called with the step, what of it is done, and what there is to do.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        search = _Search(Path(folder), images, sampling, exemplars, measure, progress)
+        found_opset = export_graph(network, sampling.patch_size, search.graph, opset)
+        search.run()
+        search.best_file.replace(path)
+    return Quantisation(found_opset, search.facts())
+
+
+class _Search:
+    def __init__(
+        self,
+        folder: Path,
+        images: Sequence[LabelledImage],
+        sampling: Sampling,
+        exemplars: Exemplars,
+        measure: Callable[[OnnxRuntimeBackend], Parity],
+        progress: Progress,
+    ) -> None:
+        self.graph, self.best_file = folder / "float.onnx", folder / "best.onnx"
+        self._candidate = folder / "candidate.onnx"
+        self._images, self._sampling, self._exemplars = images, sampling, exemplars
+        self._measure, self._progress = measure, progress
+        self._tried: dict[str, Parity] = {}
+        self._best = ""
+
+    def run(self) -> None:
+        calibration = self._calibrate()
+        wanted = self._features(self.graph)
+        for method in METHODS:
+            self._try(calibration, method, wanted)
+            if self._badness(self._best) <= _GOOD_ENOUGH:
+                return
+        if not self._tried[self._best].passed:
+            convolution = first_convolution(onnx.load(self.graph))
+            self._try(calibration, self._best, wanted, convolution)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "calibration_images": len(self._images),
+            "weights": "int8 per channel, symmetric",
+            "activations": "uint8 per tensor",
+            "chosen": self._best,
+            "tried": {
+                name: {"max_abs_diff": parity.max_abs_diff, "srcc": parity.srcc} for name, parity in self._tried.items()
+            },
+        }
+
+    def _calibrate(self) -> Calibration:
+        total, done = len(self._images), iter(range(1, len(self._images) + 1))
+        return Calibration(
+            self.graph,
+            operators(onnx.load(self.graph)),
+            (patches_of([image], self._sampling) for image in self._images),
+            self._exemplars,
+            lambda: self._progress("calibrate int8", next(done), total),
+        )
+
+    def _try(
+        self, calibration: Calibration, method: str, wanted: NDArray[np.float32], in_float: str | None = None
+    ) -> None:
+        name = f"{method}, first convolution in float" if in_float else method
+        left = (in_float,) if in_float else ()
+        model = quantised(onnx.load(self.graph), calibration.ranges(method), left)
+        onnx.save(model, self._candidate)
+        slope, shift = _correction(self._features(self._candidate), wanted)
+        onnx.save(with_features_corrected(model, slope, shift), self._candidate)
+        self._tried[name] = self._measure(OnnxRuntimeBackend(self._candidate, self._exemplars, precision="int8"))
+        self._progress(f"try int8 ({name})", len(self._tried), len(METHODS))
+        log.info(
+            "int8, %s: max |difference| %.2e, SRCC %s", name, self._tried[name].max_abs_diff, self._tried[name].srcc
+        )
+        if not self._best or self._badness(name) < self._badness(self._best):
+            self._best = name
+            self._candidate.replace(self.best_file)
+
+    def _badness(self, name: str) -> float:
+        """Largest difference as a share of what is allowed; ranks that fail count as worse than any that pass."""
+        parity = self._tried[name]
+        share = parity.max_abs_diff / parity.tolerance
+        ranks_fail = parity.min_srcc is not None and parity.srcc is not None and parity.srcc < parity.min_srcc
+        return share + 1e6 if ranks_fail else share
+
+    def _features(self, graph: Path) -> NDArray[np.float32]:
+        """Of the calibration images, float32 [images, C]."""
+        backend = OnnxRuntimeBackend(graph, self._exemplars)
+        found = []
+        for image in self._images:
+            features = backend.score(patches_of([image], self._sampling), features=True).features
+            assert features is not None
+            found.append(features)
+        return np.concatenate(found)
+
+
+def _correction(
+    got: NDArray[np.float32], wanted: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Slope and shift per feature, float32 [C], by least squares: what rounding changes on the average."""
+    got64, wanted64 = got.astype(np.float64), wanted.astype(np.float64)
+    got_mean, wanted_mean = got64.mean(0), wanted64.mean(0)
+    variance = ((got64 - got_mean) ** 2).mean(0)
+    covariance = ((got64 - got_mean) * (wanted64 - wanted_mean)).mean(0)
+    doubt = _DOUBT_IMAGES / len(got)
+    known = variance > 1e-12
+    slope = np.ones_like(variance)
+    slope[known] = (covariance[known] + doubt * variance[known]) / ((1 + doubt) * variance[known])
+    return slope.astype(np.float32), (wanted_mean - slope * got_mean).astype(np.float32)

@@ -1,0 +1,87 @@
+"""Graphs as ONNX Runtime has optimised them for this processor, kept in the user's cache: the next start is quicker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import one_line
+from ..host import cache_folder, processor
+
+log = logging.getLogger("pscr_engine")
+
+# Optimised graphs hold their weights, and ONNX can't hold more than two gigabytes in one file.
+_MAX_BYTES = 1_800_000_000
+_KEPT = 16
+
+
+def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any:
+    """An ONNX Runtime session of `graph` on the CPU.
+
+    Args:
+        graph: the .onnx file.
+        content: what names its content, and so its optimised form in the cache; None to leave the cache alone.
+        options: makes session options.
+
+    Raises:
+        Exception: ONNX Runtime refuses the graph.
+    """
+    import onnxruntime
+
+    def create(file: Path, settings: Any) -> Any:
+        return onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+
+    if content is None or graph.stat().st_size > _MAX_BYTES:
+        return create(graph, options())
+    cached = _place(content, onnxruntime.__version__)
+    if cached.exists():
+        settings = options()
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            found = create(cached, settings)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the graph itself is at hand
+            log.debug("%s: not used (%s)", cached, one_line(error, 200))
+            with suppress(OSError):
+                cached.unlink()
+        else:
+            with suppress(OSError):
+                os.utime(cached)
+            return found
+    return _create_and_keep(create, graph, cached, options)
+
+
+def _create_and_keep(create: Callable[[Path, Any], Any], graph: Path, cached: Path, options: Callable[[], Any]) -> Any:
+    settings = options()
+    part = cached.with_name(f"{cached.name}.{os.getpid()}.part")
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        settings.optimized_model_filepath = str(part)
+        found = create(graph, settings)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(cached)
+        _forget_old(cached.parent)
+    except Exception as error:  # noqa: BLE001 - a full or read-only cache must not stop a run
+        log.debug("%s: the optimised graph was not kept (%s)", cached, one_line(error, 200))
+        with suppress(OSError):
+            part.unlink()
+        return create(graph, options())
+    return found
+
+
+def _place(content: str, runtime: str) -> Path:
+    name = json.dumps([content, runtime, processor()])
+    return cache_folder() / "graphs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.onnx"
+
+
+def _forget_old(folder: Path) -> None:
+    kept = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in kept[_KEPT:]:
+        with suppress(OSError):
+            file.unlink()
