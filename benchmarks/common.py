@@ -55,9 +55,9 @@ def versions(*names: str) -> dict[str, str]:
     return found
 
 
-def untrained_bundle(backbone: str) -> Bundle:
+def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
     """A bundle of `backbone` with random weights and ten made-up exemplars, kept for the next benchmark."""
-    path = CACHE / f"{backbone}.pscr"
+    path = CACHE / f"{'-'.join([backbone, *precisions[1:]])}.pscr"
     if not path.exists():
         from pscr_export.export import ExportConfig, export_bundle
         from pscr_training.demo import write_images
@@ -68,7 +68,8 @@ def untrained_bundle(backbone: str) -> Bundle:
         write_untrained_checkpoint(checkpoint, backbone)
         exemplars = CACHE / "exemplars"
         listed = exemplars / "exemplars.csv" if exemplars.exists() else write_images(exemplars, "exemplars.csv", 10, 1)
-        export_bundle(ExportConfig(checkpoint, listed, path))
+        accepted = frozenset(precisions) - {"fp32"}  # random weights say nothing about parity
+        export_bundle(ExportConfig(checkpoint, listed, path, precisions=precisions, accept_parity=accepted))
         checkpoint.unlink()
     return Bundle.open(path)
 

@@ -63,9 +63,9 @@ _PARITY_IMAGES = 256
 _PARITY_EXEMPLARS = 64
 _PARITY_BATCH = 4
 # The ways to quantise are compared on so many of them.
-_SEARCH_IMAGES = 64
+_SEARCH_IMAGES = 256
 # INT8 is calibrated on so many images at most, and on no more than half of those that there are.
-_CALIBRATION_IMAGES, _FEW_CALIBRATION_IMAGES = 64, 32
+_CALIBRATION_IMAGES, _FEW_CALIBRATION_IMAGES = 128, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class ExportConfig:
         sampling: "ops", "nops", "rps", "none", or "auto" for what the checkpoint was trained with, else "ops".
         precisions: which graphs to make, in this order.
         calibration: more images to measure parity on, in any form that `score` takes; INT8 is calibrated on half
-            of them, at most 64, and not measured on these. Without it, on exemplars.
+            of them, at most 128, and not measured on these. Without it, on exemplars.
         num_exemplars: how many exemplars to keep; None for all.
         select: and by which rule, see `selection.select`.
         exemplar_root: where the images that the checkpoint was trained on have been moved to.

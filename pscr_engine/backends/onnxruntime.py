@@ -12,7 +12,7 @@ from ..records import Pixels
 from .base import BatchScores
 from .optimised import session
 
-# Measured (benchmarks/sessions.py): the nine patches of one image already fill the cores; larger
+# Measured (benchmarks/int8.py): the nine patches of one image already fill the cores; larger
 # batches are no faster and take more memory.
 _CPU_BATCH_SIZE = 1
 # In FP32, so many cores work on one image as fast as on one each; more have too little to do.
