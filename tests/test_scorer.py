@@ -103,7 +103,7 @@ def test_rps_follows_the_content_not_batch_or_order(tmp_path):
     assert alone[0] == pytest.approx(expected_score(bundle, pixels(90, 80, 0), content_digest(images[0])), abs=1e-5)
 
 
-def test_what_this_host_cannot_run_is_refused(tiny, tmp_path):
+def test_what_this_host_cannot_run_is_refused(tiny, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="there is no cuda:0 here"):
         Scorer.open(tiny.path, device="cuda:0")
     with pytest.raises(UsageError, match="choose from onnxruntime"):
@@ -113,6 +113,7 @@ def test_what_this_host_cannot_run_is_refused(tiny, tmp_path):
     with pytest.raises(BundleError, match="no precision fp16"):
         Scorer.open(tiny.path, precision="fp16")
     int8 = make_bundle(tmp_path / "int8.pscr", precisions=("int8",))
+    monkeypatch.setattr("pscr_engine.backends.registry.fast_int8", lambda: False)
     with pytest.raises(BackendError, match="no precision that runs on cpu, only int8"):
         Scorer.open(int8.path)
 
