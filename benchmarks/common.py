@@ -18,7 +18,7 @@ import numpy as np
 from pscr_engine import __version__
 from pscr_engine.atomic import atomic_directory
 from pscr_engine.bundle import Bundle, BundleInfo, write_contents
-from pscr_engine.host import usable_cpus
+from pscr_engine.host import cpu_flags, processor_model, usable_cpus
 from pscr_engine.sampling import Sampling
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,14 +27,10 @@ CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and the versions that matter."""
-    info = {
-        key.strip(): value.strip()
-        for key, _, value in (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    }
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "processor": info.get("model name", platform.processor()),
-        "vnni": "avx512_vnni" in info.get("flags", ""),
+        "processor": processor_model(),
+        "vnni": "avx512_vnni" in cpu_flags(),
         "usable_cores": usable_cpus(),
         "system": platform.platform(),
         "python": platform.python_version(),

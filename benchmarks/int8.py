@@ -127,7 +127,7 @@ def operators(bundle: Bundle, precision: str) -> dict[str, Any]:
         if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
             milliseconds = event["dur"] / 20e3
             kinds[event["args"]["op_name"]] += milliseconds
-            shape = next(iter(json.loads(json.dumps(event["args"]["input_type_shape"]))[0].values()), [])
+            shape = next(iter(event["args"]["input_type_shape"][0].values()), [])
             single[f"{event['args']['op_name']} {event['args']['node_index']} of {shape}"] += milliseconds
     return {
         "milliseconds": round(sum(kinds.values()), 2),

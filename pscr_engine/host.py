@@ -50,17 +50,25 @@ def _cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def processor_model() -> str:
+    """As the processor calls itself."""
+    return _cpuinfo().get("model name", platform.processor())
+
+
+def cpu_flags() -> frozenset[str]:
+    """What instructions the processor has, by the kernel's names; empty where it doesn't tell."""
+    info = _cpuinfo()
+    return frozenset(info.get("flags", info.get("Features", "")).split())
+
+
 def processor() -> str:
     """Names the kind of processor: its model and what instructions it has."""
-    info = _cpuinfo()
-    flags = " ".join(sorted(info.get("flags", info.get("Features", "")).split()))
-    return f"{platform.machine()} {info.get('model name', platform.processor())} {flags}"
+    return f"{platform.machine()} {processor_model()} {' '.join(sorted(cpu_flags()))}"
 
 
 def fast_int8() -> bool:
     """Whether the processor has instructions for products of bytes (VNNI, AMX, or ARM's dot product)."""
-    info = _cpuinfo()
-    return not _BYTE_PRODUCTS.isdisjoint(info.get("flags", info.get("Features", "")).split())
+    return not _BYTE_PRODUCTS.isdisjoint(cpu_flags())
 
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +17,7 @@ from ..cuda.count import driver_version, gpu_count
 from ..cuda.device import require_driver
 from ..devices import lacking_packages
 from ..errors import BackendError
-from ..host import usable_cpus
+from ..host import cpu_flags, usable_cpus
 
 _PACKAGES = {
     "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
@@ -64,14 +63,14 @@ def doctor(as_json: bool) -> None:
 def examine() -> dict[str, Any]:
     """What there is and what can be done with it, as plain values."""
     versions = {name: _version(name) for name in ("pscr-engine", *sum(_PACKAGES.values(), ()))}
-    gpus = _gpus()
+    gpus, known_flags = _gpus(), cpu_flags()
     return {
         "host": {
             "python": platform.python_version(),
             "system": platform.platform(),
             "cpus": usable_cpus(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-            "cpu_flags": _cpu_flags(),
+            "cpu_flags": [flag for flag in _CPU_FLAGS if flag in known_flags],
         },
         "gpus": gpus,
         "versions": versions,
@@ -128,15 +127,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_flags() -> list[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}
-    return [flag for flag in _CPU_FLAGS if flag in flags]
 
 
 def _gpus() -> list[str]:

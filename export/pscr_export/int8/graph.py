@@ -40,15 +40,14 @@ def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[
     """
     wanted = operators(model)
     weights = {tensor.name for tensor in model.graph.initializer}
+    entrance = _Entrance.of(model)
     chosen = [
         node.name
         for node in _trunk(model)
         if node.op_type in wanted
-        and node.name not in left_in_float
+        and node.name not in (*left_in_float, entrance.layout.name)
         and (node.op_type not in ("MatMul", "Gemm") or node.input[1] in weights)
     ]
-    entrance = _Entrance.of(model)
-    chosen = [name for name in chosen if name != entrance.layout.name]
     as_they_are = {
         "scale": np.array(1, np.float32),
         "zero_point": np.array(CENTRE, np.uint8),
