@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     If the body raises, `path` stays as it was and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    # Not the process's number, which another host that writes to the same folder may have as well.
+    temporary = path.with_name(f".{path.name}.partial-{secrets.randbelow(10**12)}")
     try:
         yield temporary
         fsync_file(temporary)
@@ -42,6 +44,26 @@ def atomic_file(path: Path) -> Iterator[Path]:
         fsync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Write a file, whole and durable, unless there is one: of several processes, one gets True."""
+    if path.exists():
+        return False
+    temporary = path.with_name(f".{path.name}.partial-{secrets.randbelow(10**12)}")
+    try:
+        temporary.write_bytes(data)
+        fsync_file(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            temporary.replace(path)
+        fsync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .atomic import sha256_of
 from .errors import BundleError
 from .sampling import Sampling
+from .stores.uri import Place, place
 
 FORMAT = "pscr-bundle"
 FORMAT_VERSION = 1
@@ -255,13 +256,27 @@ class Bundle:
     digest: str
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Place) -> Bundle:
         """Read and verify a bundle: format version, and size and SHA-256 of every file it lists.
+
+        One in an object store is fetched to the user's cache, unless it is there already.
 
         Raises:
             BundleError: there is no bundle, or it is damaged, or of another format version.
+            StoreError: it can't be fetched.
         """
-        path = Path(path)
+        where = place(path, "--bundle")
+        if isinstance(where, Path):
+            return cls._open(where)
+        from .stores.bundles import cached_bundle
+
+        try:
+            return cls._open(cached_bundle(where))
+        except BundleError:  # a damaged cache is no reason to stop; a damaged bundle stays so
+            return cls._open(cached_bundle(where, afresh=True))
+
+    @classmethod
+    def _open(cls, path: Path) -> Bundle:
         raw = _read_bundle_json(path)
         value = _parse(path, raw)
         _verify_files(path, value.get("files"))

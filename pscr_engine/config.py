@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError
+from .shard import WHOLE, Shard
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stages.source import Manifest, ManifestOptions
+from .stores.uri import Place, place
 
 _MAX_BATCH_SIZE = 4096
 # Without a wish of the user, a run has about this many chunks, so that little work is lost with one,
@@ -22,8 +24,8 @@ class ScoreConfig:
     """What `pscr-engine score` is asked to do.
 
     Args:
-        manifest: the list of images: a file, a directory or a glob.
-        bundle: folder of the exported model.
+        manifest: the list of images: a file, a directory or a glob, on this host or in an object store.
+        bundle: folder of the exported model. It and `out` may be URIs of object stores, as text.
         out: folder for the parts, `run.json` and `_SUCCESS`.
         columns: which columns of the manifest to use, and where relative paths start.
         devices: "auto", "all", or a list of devices, "cuda:0,cuda:1" for example: one worker each.
@@ -37,11 +39,12 @@ class ScoreConfig:
         overwrite: throw away what an earlier run left in `out`.
         retry_failed: score again, in place, the rows of an earlier run whose status is not ok.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3.
+        shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
     """
 
     manifest: str
-    bundle: Path = Path("model.pscr")
-    out: Path = Path("scores")
+    bundle: Place = Path("model.pscr")
+    out: Place = Path("scores")
     columns: ManifestOptions = field(default_factory=ManifestOptions)
     devices: str = "auto"
     backend: str = "auto"
@@ -54,10 +57,13 @@ class ScoreConfig:
     overwrite: bool = False
     retry_failed: bool = False
     max_failure_rate: float = 1.0
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         for name in ("bundle", "out"):  # text is welcome, too
-            object.__setattr__(self, name, Path(getattr(self, name)))
+            object.__setattr__(self, name, place(getattr(self, name), f"--{name}"))
+        if isinstance(self.shard, str):
+            object.__setattr__(self, "shard", Shard.parse(self.shard))
         if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:
             raise UsageError(f"--batch-size {self.batch_size}: must be from 1 to {_MAX_BATCH_SIZE}")
         if self.chunk_rows is not None and self.chunk_rows < 1:
@@ -68,6 +74,11 @@ class ScoreConfig:
             raise UsageError(f"--max-failure-rate {self.max_failure_rate}: must be from 0 to 1")
         if self.overwrite and self.retry_failed:
             raise UsageError("--overwrite starts afresh and --retry-failed goes on with what is there: choose one")
+        for flag, given in (("--overwrite", self.overwrite), ("--retry-failed", self.retry_failed)):
+            if given and self.shard != WHOLE:
+                raise UsageError(
+                    f"{flag} is for a whole run, since other shards may be at work: give it once without --shard"
+                )
 
     def rows_per_chunk(self, manifest_rows: int | None) -> int:
         """`chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""

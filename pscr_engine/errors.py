@@ -13,6 +13,7 @@
     ├── CheckpointError        a file is not a usable PSCR checkpoint
     ├── DatasetError           a labelled database is missing or malformed
     ├── ExemplarError          the exemplar list, or an image in it, can't be used
+    ├── StoreError             an object store can't be reached, or refuses what is asked of it
     ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
     └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows
@@ -86,6 +87,19 @@ class ExemplarError(PscrError):
 
 class ParityError(PscrError):
     """An exported graph's scores differ from the PyTorch model's by more than its tolerance."""
+
+
+class StoreError(PscrError):
+    """An object store can't be reached, or refuses what is asked of it.
+
+    Args:
+        message: what is wrong and what to do.
+        kind: one of `pscr_engine.stores.trouble.Kind`.
+    """
+
+    def __init__(self, message: str, kind: str = "other") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class WorkerError(PscrError):

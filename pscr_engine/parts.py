@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .atomic import atomic_file
 from .errors import OutputError, PscrError, one_line
+from .folders import Folder, open_folder
+from .stores.uri import Place
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 
@@ -24,32 +25,35 @@ def is_part(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts in an output folder. Several processes may write different ones at once.
+    """The parts in an output folder. Several processes may write different ones at once. Picklable.
 
     Args:
-        folder: the output folder.
+        folder: the output folder, on a file system or in an object store.
     """
 
-    folder: Path
+    folder: Place
+    _files: Folder = field(init=False, repr=False, compare=False)
 
-    def path(self, index: int) -> Path:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_files", open_folder(self.folder))
+
+    def path(self, index: int) -> Place:
         """Where the part of chunk `index` is, or will be."""
-        return self.folder / f"part-{index:06d}.parquet"
+        return self.folder / _name(index)
 
     def indices(self) -> list[int]:
         """The chunks that are done, in order."""
-        return sorted(int(match[1]) for name in os.listdir(self.folder) if (match := _PART.fullmatch(name)))
+        return sorted(int(match[1]) for name in self._files.names() if (match := _PART.fullmatch(name)))
 
     def write(self, index: int, table: pa.Table) -> None:
         """Commit the rows of a chunk: once the part is there, it is whole and durable.
 
         Raises:
-            PscrError: the file system refuses.
+            PscrError: the file system, or the store, refuses.
         """
         try:
             # Through open files: Arrow takes only names that are UTF-8.
-            with atomic_file(self.path(index)) as temporary, temporary.open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
+            self._files.write(_name(index), lambda file: pq.write_table(table, file, compression="zstd"))
         except OSError as error:
             raise PscrError(
                 f"{self.path(index)}: can't be written ({_reason(error)}); "
@@ -63,7 +67,7 @@ class Parts:
             OutputError: it can't be read.
         """
         try:
-            with self.path(index).open("rb") as file:
+            with self._files.open(_name(index)) as file:
                 return pq.read_table(file, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
@@ -75,7 +79,7 @@ class Parts:
             OutputError: it can't be read.
         """
         try:
-            with self.path(index).open("rb") as file:
+            with self._files.open(_name(index)) as file:
                 return int(pq.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
@@ -86,13 +90,21 @@ class Parts:
         Raises:
             OutputError: a part can't be read.
         """
-        for index in self.indices():
-            yield index, self.read(index, ["status"]).column("status").to_pylist()
+        indices = self.indices()
+        with ThreadPoolExecutor(self._files.readers) as threads:
+            yield from zip(indices, threads.map(self._statuses, indices), strict=True)
+
+    def _statuses(self, index: int) -> list[str]:
+        return list(self.read(index, ["status"]).column("status").to_pylist())
 
     def _damaged(self, index: int, error: Exception) -> OutputError:
         return OutputError(
             f"{self.path(index)}: damaged ({one_line(error, 120)}); remove this file and give the same command again"
         )
+
+
+def _name(index: int) -> str:
+    return f"part-{index:06d}.parquet"
 
 
 def _reason(error: OSError) -> str:

@@ -20,13 +20,13 @@ from .host import usable_cpus
 from .records import MicroBatch, Query, RunStats
 from .sampling import Sampling
 from .stages.decode import DecodeOptions
-from .stages.fetch import fetch
+from .stages.fetch import Fetcher
 from .stages.host_path import HostPath
 from .stages.path import Path, PathSettings, Stage
 
 # Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
 _MICRO_BATCH_ROWS = 16
-# A micro-batch holds this many bytes of images, and one image more: the rest is read when it is decoded.
+# A micro-batch with large images that are in memory from the start is cut short here.
 _HELD_BYTES = 64 * 2**20
 _FETCH_THREADS = 4
 _QUEUED_RESULTS = 2
@@ -46,6 +46,7 @@ class Pipeline:
         exemplar_scores: whether to keep each image's score against each exemplar.
         decode_threads: how many images are decoded at once.
         stats: counters of every stage, added to as the pipeline runs.
+        fetcher: what reads the images.
     """
 
     backend: Backend | DeviceBackend
@@ -56,6 +57,7 @@ class Pipeline:
     exemplar_scores: bool = False
     decode_threads: int = field(default_factory=usable_cpus)
     stats: RunStats = field(default_factory=RunStats)
+    fetcher: Fetcher = field(default_factory=Fetcher)
 
     @property
     def rows_per_micro_batch(self) -> int:
@@ -95,8 +97,9 @@ class Pipeline:
         Raises:
             Exception: whatever a stage or `batches` raised; the threads have stopped by then.
         """
-        run = _Run(self.stats)
-        with closing(self._path(run.stopping)) as path:
+        run = _Run(self.stats, self.fetcher)
+        self.fetcher.stopping = run.stopping
+        with closing(self.fetcher), closing(self._path(run.stopping)) as path:
             fetching = Stage("fetch", run.fetch, _FETCH_THREADS)
             pools: list[ThreadPoolExecutor] = []
             builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
@@ -136,6 +139,7 @@ class Pipeline:
             decode_threads=self.decode_threads,
             stats=self.stats,
             stopping=stopping,
+            fetcher=self.fetcher,
         )
         return (
             self.backend.path(settings) if isinstance(self.backend, DeviceBackend) else HostPath(self.backend, settings)
@@ -163,6 +167,7 @@ class _Run:
     """What the threads of one run share."""
 
     stats: RunStats
+    fetcher: Fetcher
     errors: list[BaseException] = field(default_factory=list)
     stopping: Event = field(default_factory=Event)
 
@@ -201,9 +206,5 @@ class _Run:
 
     def fetch(self, batch: MicroBatch) -> MicroBatch:
         with self.stats.fetch.measure(len(batch.queries)):
-            held = 0
-            for query in batch.queries:
-                if held < _HELD_BYTES:
-                    fetch(query)
-                    held += query.bytes_held
+            self.fetcher.fetch_all(batch.queries)
         return batch

@@ -42,6 +42,7 @@ class Query:
         path: the image's name as the manifest gives it; None for images without one.
         id: the manifest's identifier of the row, whatever its type.
         location: file to read; None if `data` or `pixels` is there from the start.
+        uri: where to fetch the image from, in place of `location`, if that is no file of this host.
         data: encoded bytes; dropped once decoded.
         pixels: decoded image, uint8 [H, W, 3]; dropped once sampled.
         digest: 16 bytes that depend on the image's content alone; only `rps` needs it.
@@ -56,6 +57,7 @@ class Query:
     path: str | None = None
     id: Any = None
     location: str | None = None
+    uri: str | None = None
     data: bytes | None = None
     pixels: Pixels | None = None
     digest: bytes = b""

@@ -1,107 +1,104 @@
 """The output folder of a run: `run.json`, the parts, `_SUCCESS`.
 
-`run.json` is written first and says what the rows depend on. A part appears whole, by write,
-fsync, rename. `_SUCCESS` is written last, after every part has been counted.
+`run.json` is written first and says what the rows depend on. A part appears whole. `_SUCCESS` is written last, after
+every part has been counted. Where all that is, on a file system or in an object store, is `folders`' business.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
-import re
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from time import monotonic, sleep
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .atomic import atomic_file, fsync_directory
 from .errors import OutputError, PscrError
+from .folders import Folder, Lock, is_partial, open_folder
 from .parts import Parts, is_part
 from .records import Status
+from .shard import WHOLE, Shard
+from .stores.uri import Place
 
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS"
-_LOCK_FILE = ".lock"
-# The workers of a run that was killed share its lock, and need a moment to notice.
-_LOCK_SECONDS = 2.0
-_PARTIAL = re.compile(r"\.(part-\d{6,}\.parquet|run\.json|_SUCCESS)\.partial-\d+")
 
 
 class RunDirectory:
-    """An output folder that this run may write to.
+    """An output folder that this run, or this shard of it, may write to.
 
     Args:
-        path: the folder.
+        folder: where its files are.
         run: the content of `run.json`.
-        lock: the open lock file; the lock is held until it is closed, or the processes that share it are gone.
+        shard: which chunks this process may write.
+        lock: the claim to them, held until `close`, or until the processes that share it are gone.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any], lock: IO[str]) -> None:
-        self.path = path
-        self.parts = Parts(path)
+    def __init__(self, folder: Folder, run: Mapping[str, Any], shard: Shard, lock: Lock) -> None:
+        self.path = folder.place
+        self.parts = Parts(folder.place)
         self.run = run
-        self._lock = lock
+        self.shard = shard
+        self._folder, self._lock = folder, lock
 
     @classmethod
-    def open(cls, path: Path, run: Mapping[str, Any], *, overwrite: bool = False) -> RunDirectory:
+    def open(
+        cls, path: Place, run: Mapping[str, Any], *, overwrite: bool = False, shard: Shard = WHOLE
+    ) -> RunDirectory:
         """Start a run in `path`, or go on with the one that is there.
 
         Args:
             path: the folder; made if it isn't there.
             run: what to write to `run.json`; its "identity" must equal that of a run to go on with.
-            overwrite: remove what an earlier run left there.
+            overwrite: remove what an earlier run left there. For a whole run only.
+            shard: which of its chunks are this process's.
 
         Raises:
             OutputError: the folder holds another run or other files, or can't be written.
         """
+        folder = open_folder(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if RUN_FILE not in os.listdir(path):
-                _refuse_foreign(path)
-            lock = _lock(path)
+            folder.make()
+            _refuse_foreign(path, folder.names())
+            lock = folder.lock(shard)
         except OSError as error:
             raise _unwritable(path, error) from error
         try:
-            return cls._claimed(path, run, lock, overwrite=overwrite)
+            return cls._claimed(folder, run, shard, lock, overwrite=overwrite)
         except BaseException as error:
-            lock.close()
+            lock.release()
             if isinstance(error, OSError):
                 raise _unwritable(path, error) from error
             raise
 
     @classmethod
-    def _claimed(cls, path: Path, run: Mapping[str, Any], lock: IO[str], *, overwrite: bool) -> RunDirectory:
-        existing = sorted(entry.name for entry in path.iterdir() if entry.name != _LOCK_FILE)
-        _remove_partial(path)
+    def _claimed(
+        cls, folder: Folder, run: Mapping[str, Any], shard: Shard, lock: Lock, *, overwrite: bool
+    ) -> RunDirectory:
+        folder.tidy(shard)
         if overwrite:
-            ours = [name for name in existing if name in (RUN_FILE, SUCCESS_FILE) or is_part(name)]
+            ours = [name for name in folder.names() if name in (RUN_FILE, SUCCESS_FILE) or is_part(name)]
             # run.json goes last: a crash in between leaves a folder that is still recognised.
-            for name in sorted(ours, key=lambda name: name == RUN_FILE):
-                (path / name).unlink()
-            fsync_directory(path)
-        elif RUN_FILE in existing:
-            return cls(path, _same_run(path, run), lock)
-        with atomic_file(path / RUN_FILE) as temporary:
-            temporary.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        return cls(path, run, lock)
+            folder.remove(sorted(ours, key=lambda name: name == RUN_FILE))
+        folder.create(RUN_FILE, _json(run))
+        return cls(folder, _same_run(folder, run), shard, lock)
 
     @property
-    def lock_descriptor(self) -> int:
-        """Of the lock. A process that inherits it shares the lock."""
-        return self._lock.fileno()
+    def lock_descriptors(self) -> Sequence[int]:
+        """Of the lock. A process that inherits them shares the lock."""
+        return self._lock.descriptors
+
+    def check(self) -> None:
+        """Raise OutputError if this process has lost its claim to write here."""
+        self._lock.check()
 
     def close(self) -> None:
         """Let another run write here. No other process may write any more."""
-        _remove_partial(self.path)
-        self._lock.close()
+        self._folder.tidy(self.shard)
+        self._lock.release()
 
     def success(self) -> dict[str, Any] | None:
         """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
         try:
-            value = json.loads((self.path / SUCCESS_FILE).read_text(encoding="utf-8"))
+            value = json.loads(self._folder.read(SUCCESS_FILE))
         except (FileNotFoundError, ValueError):
             return None
         complete = isinstance(value, dict) and self.parts.indices() == list(range(value.get("parts", -1)))
@@ -109,8 +106,7 @@ class RunDirectory:
 
     def reopen(self) -> None:
         """Take back the completion mark, before parts are rewritten."""
-        (self.path / SUCCESS_FILE).unlink(missing_ok=True)
-        fsync_directory(self.path)
+        self._folder.remove([SUCCESS_FILE])
 
     def finish(self, rows: int, chunks: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Count every part and write `_SUCCESS`.
@@ -140,56 +136,31 @@ class RunDirectory:
             "status": {status.value: counts[status.value] for status in Status if counts[status.value]},
             **facts,
         }
-        with atomic_file(self.path / SUCCESS_FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        self.check()
+        self._folder.write(SUCCESS_FILE, lambda file: file.write(_json(content)))
         return content
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _unwritable(path: Place, error: OSError) -> OutputError:
     return OutputError(f"{path}: can't write there ({error.strerror}); choose another --out")
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Place, names: Sequence[str]) -> None:
     """Raise OutputError if a folder without `run.json` holds anything, bar what a crash can leave."""
-    for name in sorted(os.listdir(path)):
-        if name != _LOCK_FILE and not _PARTIAL.fullmatch(name):
-            raise OutputError(f"{path}: not empty and not the output of a run (it has {name}); choose another --out")
+    foreign = [] if RUN_FILE in names else sorted(name for name in names if not is_partial(name))
+    if foreign:
+        raise OutputError(f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another --out")
 
 
-def _remove_partial(path: Path) -> None:
-    """Remove what a process that was killed left half written."""
-    for name in filter(_PARTIAL.fullmatch, os.listdir(path)):
-        (path / name).unlink(missing_ok=True)
-
-
-def _lock(path: Path) -> IO[str]:
-    """Claim the folder for this process. The system drops the claim of a process that dies."""
-    file = (path / _LOCK_FILE).open("a+", encoding="utf-8")
-    deadline = monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if monotonic() < deadline:
-                sleep(0.05)
-                continue
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            file.close()
-            raise OutputError(
-                f"{path}: another run is writing there ({holder}); wait for it, or choose another --out"
-            ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
-    file.flush()
-    return file
-
-
-def _same_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
     """The content of `run.json`, if it is of a run with the same identity."""
+    path = folder.place
     try:
-        found = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        found = json.loads(folder.read(RUN_FILE))
         theirs, ours = found["identity"], run["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path}: its run.json is damaged; choose another --out or use --overwrite") from error

@@ -6,6 +6,13 @@ from collections.abc import Callable
 
 import click
 
+from ..stores.uri import Place, place
+
+
+def to_place(context: click.Context, parameter: click.Parameter, value: str) -> Place:
+    """A callback for options that take a path, or the URI of a place in an object store."""
+    return place(value, parameter.opts[0])
+
 
 def number_or(word: str) -> Callable[[click.Context, click.Parameter, str], int | None]:
     """A callback for options that take a whole number, or `word`, which becomes None."""

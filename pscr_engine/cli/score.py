@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,30 +11,35 @@ from ..backends.registry import BACKENDS
 from ..bundle import PRECISIONS
 from ..config import ScoreConfig
 from ..host import keep_freed_memory, settle
+from ..shard import WHOLE, Shard
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
 from . import logs
-from .parameters import number_or
+from .parameters import number_or, to_place
 from .run_progress import run_progress
 
 
 @click.command()
 @click.option(
-    "--manifest", required=True, help="Parquet, CSV, TSV, JSONL or WebDataset tar file; directory; or quoted glob."
+    "--manifest",
+    required=True,
+    help="Parquet, CSV, TSV, JSONL or WebDataset tar file; directory; or quoted glob. Here, or on s3://, gs:// or az://.",
 )
 @click.option(
     "--bundle",
     default="model.pscr",
     show_default=True,
-    type=click.Path(path_type=Path),
-    help="What pscr-engine export made.",
+    metavar="PATH|URI",
+    callback=to_place,
+    help="What pscr-engine export made. One in an object store is kept in this user's cache.",
 )
 @click.option(
     "--out",
     default="scores",
     show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for the results.",
+    metavar="PATH|URI",
+    callback=to_place,
+    help="Folder for the results, or a prefix in an object store.",
 )
 @click.option("--path-column", help="Column with paths, bytes or {bytes, path} structs.  [default: path, or image]")
 @click.option("--id-column", help="Column copied to the results as 'id'.  [default: id, if there is one]")
@@ -77,6 +81,17 @@ from .run_progress import run_progress
     help="Manifest rows per part file: what a crash can cost.",
 )
 @click.option("--runner", default="local", show_default=True, type=click.Choice(["local"]))
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Score only the I-th of N shares, counted from 0; N processes, each with its own, share one --out.",
+)
+@click.option("--allow-http", is_flag=True, help="Fetch images that are listed as http:// or https:// URLs, too.")
+@click.option(
+    "--allow-private-addresses",
+    is_flag=True,
+    help="With --allow-http: also from private, loopback and other special addresses.",
+)
 @click.option("--features", is_flag=True, help="Write each image's features, too.")
 @click.option(
     "--small-images",
@@ -103,6 +118,9 @@ def score(
     runner: str,
     manifest: str,
     log_format: str,
+    shard: str | None,
+    allow_http: bool,
+    allow_private_addresses: bool,
     **settings: Any,
 ) -> None:
     """Score the images of a manifest.
@@ -116,10 +134,13 @@ def score(
       pscr-engine score --manifest images.parquet
       pscr-engine score --manifest photos/ --out photo-scores
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle model.pscr
+      pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores
+      pscr-engine score --manifest images.parquet --shard $SLURM_ARRAY_TASK_ID/16
     """
     as_json = log_format == "json"
     logs.configure(as_json=as_json)
-    config = ScoreConfig(manifest, columns=ManifestOptions(path_column, id_column, root), **settings)
+    columns = ManifestOptions(path_column, id_column, root, allow_http, allow_private_addresses)
+    config = ScoreConfig(manifest, columns=columns, shard=Shard.parse(shard) if shard else WHOLE, **settings)
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer
@@ -134,4 +155,10 @@ def score(
         raise click.exceptions.Exit(130) from None
     counts = ", ".join(f"{count} {status}" for status, count in result.status.items()) or "nothing to score"
     speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""
-    logs.result(f"{result.rows} rows: {counts}{speed}\nscores: {result.out}/part-*.parquet")
+    if result.complete:
+        logs.result(f"{result.rows} rows: {counts}{speed}\nscores: {result.out}/part-*.parquet")
+    else:
+        logs.result(
+            f"shard {result.shard}: {result.rows} rows: {counts}{speed}\n"
+            f"this shard is done, the run is not complete yet: {result.parts} parts are in {result.out}"
+        )

@@ -23,7 +23,6 @@ from ..errors import DeviceLostError
 from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import TooSmallError, content_digest
 from ..stages.decode import check_size, decode
-from ..stages.fetch import fetch
 from ..stages.infer import assign
 from ..stages.path import PathSettings, Stage
 from ..stages.sample import sample
@@ -156,7 +155,7 @@ class DevicePath:
         for query in batch.queries:
             if query.ok and query.data is None and query.pixels is None:
                 with s.stats.fetch.measure(0):
-                    fetch(query)
+                    s.fetcher.fetch(query)
             if not query.ok:
                 continue
             start = perf_counter()

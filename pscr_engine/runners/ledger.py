@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WorkerError
+from ..shard import WHOLE, Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Ledger:
         again: chunk → which rows of its part are to be scored again.
         end: number of manifest rows, or a number that it doesn't exceed; None if it isn't known.
         strikes: how many workers may die on one chunk before the run is given up.
+        shard: whose chunks are handed out.
     """
 
     chunk_rows: int
@@ -68,13 +70,17 @@ class Ledger:
     again: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
     end: int | None = None
     strikes: int = 2
+    shard: Shard = WHOLE
     rows: int = 0
-    _next: int = 0
+    _next: int = field(init=False)
     _again: list[Chunk] = field(default_factory=list)
     _out: dict[int, Chunk] = field(default_factory=dict)
     _lost_on: dict[int, set[str]] = field(default_factory=dict)
     _struck: Counter[int] = field(default_factory=Counter)
     _lock: Any = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self._next = self.shard.index
 
     def take(self, *, idle: bool = True) -> Chunk | None:
         """The next chunk to work on; None if there is none now (a worker that dies may bring some back).
@@ -166,13 +172,13 @@ class Ledger:
         while self.end is None or self._next * self.chunk_rows < self.end:
             if self._next not in self.parts or self._next in self.again:
                 return True
-            self._next += 1
+            self._next += self.shard.count
         return False
 
     def _fresh(self) -> Chunk | None:
         if not self._has_fresh():
             return None
         index = self._next
-        self._next += 1
+        self._next += self.shard.count
         start = index * self.chunk_rows
         return Chunk(index, range(start, start + self.chunk_rows), self.again.get(index))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,9 @@ from ..errors import TooManyFailuresError
 from ..host import usable_cpus
 from ..records import Status
 from ..run_directory import SUCCESS_FILE, RunDirectory
+from ..shard import WHOLE, Shard
 from ..stages.source import Manifest, open_manifest
+from ..stores.uri import Place
 from .ledger import Ledger
 from .pool import Pool
 from .snapshot import Progress, Progression, Snapshot
@@ -45,13 +46,19 @@ class RunResult:
         status: status → number of rows.
         scored: rows that this run worked on; less than `rows` if it went on with an earlier one.
         seconds: time from when the first worker was ready to the last part.
+        shard: which share of a run this was.
+        complete: whether all parts of all shards are there. If not, `rows` and `status` are those scored here.
+        parts: how many parts are there.
     """
 
-    out: Path
+    out: Place
     rows: int
     status: dict[str, int]
     scored: int
     seconds: float
+    shard: Shard = WHOLE
+    complete: bool = True
+    parts: int = 0
 
     @property
     def failed(self) -> int:
@@ -75,15 +82,21 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
     log.info("bundle %s: %s, %s, %d exemplars", bundle.path, bundle.info.backbone, precision, bundle.exemplars.count)
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
     facts = _run_facts(config, bundle, manifest, precision, chunk_rows)
-    with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite)) as directory:
+    with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)) as directory:
         already = directory.success()
         if already is not None and not config.retry_failed:
             log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
             rows = already["rows"]
             progress(replace(Progression(rows, rows, progress).snapshot(final=True), seconds=0.0))
-            return _check_failures(config, RunResult(config.out, rows, already["status"], 0, 0.0))
+            return _check_failures(config, RunResult(config.out, rows, already["status"], 0, 0.0, config.shard))
         ledger, before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
-        progression = Progression(manifest.num_rows, before, progress)
+
+        def report(snapshot: Snapshot) -> None:
+            directory.check()
+            progress(snapshot)
+
+        total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
+        progression = Progression(total, before, report)
         directory.reopen()
         setups = _setups(config, manifest, devices, precision, bundle.digest)
         if len(setups) == 1:
@@ -91,21 +104,43 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
             progression.begin()
             _score_here(worker, ledger, progression)
         else:
-            Pool(setups, ledger, progression, directory.lock_descriptor).run()
+            Pool(setups, ledger, progression, directory.lock_descriptors).run()
         manifest.check_unchanged()
-        progression.total = ledger.rows
+        progression.total = progression.snapshot().rows
         snapshot = progression.snapshot(final=True)
-        chunks = math.ceil(ledger.rows / chunk_rows)
-        content = directory.finish(ledger.rows, chunks, _throughput(snapshot, progression.startup_seconds, devices))
+        rows = ledger.rows if config.shard == WHOLE else rows_if_complete(directory, manifest, chunk_rows)
+        if rows is None:
+            there = len(directory.parts.indices())
+            progress(snapshot)
+            status = {name: count for name, count in snapshot.status.items() if count}
+            result = RunResult(
+                config.out, snapshot.scored, status, snapshot.scored, snapshot.seconds, config.shard, False, there
+            )
+            return _check_failures(config, result)
+        facts = _throughput(config, snapshot, progression.startup_seconds, devices)
+        content = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
         progress(snapshot)
-    return _check_failures(
-        config, RunResult(config.out, content["rows"], content["status"], snapshot.scored, snapshot.seconds)
-    )
+    result = RunResult(config.out, content["rows"], content["status"], snapshot.scored, snapshot.seconds, config.shard)
+    return _check_failures(config, result)
+
+
+def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:
+    """How many rows the manifest has, if every one of them is in a part, whoever wrote it; else None.
+
+    Reads the manifest only where nothing else tells that it ends with a part that is full.
+    """
+    done = directory.parts.indices()
+    if done != list(range(len(done))):
+        return None
+    rows = (len(done) - 1) * chunk_rows + directory.parts.rows(done[-1]) if done else 0
+    if rows < len(done) * chunk_rows or (manifest.num_rows is not None and rows >= manifest.num_rows):
+        return rows
+    return rows if next(manifest.rows(rows), None) is None else None
 
 
 def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry_failed: bool) -> tuple[Ledger, int]:
-    """What is left to do, and the number of rows that are done."""
-    done = directory.parts.indices()
+    """What is left to do here, and the number of rows that are done."""
+    done, shard = directory.parts.indices(), directory.shard
     again: dict[int, NDArray[np.bool_]] = {}
     if retry_failed:
         masks = (
@@ -113,12 +148,15 @@ def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry
             for index, statuses in directory.parts.statuses()
         )
         again = {index: mask for index, mask in masks if mask.any()}
-    ledger = Ledger(chunk_rows, frozenset(done), again, manifest.num_rows)
+    ledger = Ledger(chunk_rows, frozenset(done), again, manifest.num_rows, shard=shard)
     if not done:
         return ledger, 0
-    log.info("going on with %s: %d chunks are done", directory.path, len(done))
+    ours = [index for index in done if shard.owns(index)]
+    if ours:
+        log.info("going on with %s: %d chunks are done", directory.path, len(ours))
     ledger.count_parts(last := directory.parts.rows(done[-1]))
-    return ledger, (len(done) - 1) * chunk_rows + last - sum(int(mask.sum()) for mask in again.values())
+    short = chunk_rows - last if shard.owns(done[-1]) else 0
+    return ledger, len(ours) * chunk_rows - short - sum(int(mask.sum()) for mask in again.values())
 
 
 def _setups(
@@ -138,8 +176,13 @@ def _score_here(worker: Worker, ledger: Ledger, progression: Progression) -> Non
         progression.committed(0, done.status, worker.stages)
 
 
-def _throughput(snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]) -> dict[str, Any]:
+def _throughput(
+    config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
+) -> dict[str, Any]:
+    """Of this process; with shards, that is the one that found every part there."""
+    shard = {} if config.shard == WHOLE else {"shard": str(config.shard)}
     return {
+        **shard,
         "scored_by_last_run": snapshot.scored,
         "startup_seconds": round(startup_seconds, 3),
         "seconds": round(snapshot.seconds, 3),
@@ -157,6 +200,7 @@ def _run_facts(
 ) -> dict[str, Any]:
     settings = asdict(config)
     settings.update(manifest=str(config.manifest), bundle=str(config.bundle), out=str(config.out))
+    settings["shard"] = str(config.shard)
     return {
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

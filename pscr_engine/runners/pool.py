@@ -39,11 +39,11 @@ class WorkerProcess:
 
     Args:
         setup: what the worker is to do.
-        lock: descriptor of the output folder's lock, which the process shares: should this process be
+        lock: descriptors of the output folder's lock, which the process shares: should this process be
             killed, no other run gets in before its workers are gone, too.
     """
 
-    def __init__(self, setup: WorkerSetup, lock: int) -> None:
+    def __init__(self, setup: WorkerSetup, lock: Sequence[int]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -51,7 +51,7 @@ class WorkerProcess:
                 [sys.executable, "-P", "-m", "pscr_engine.runners.worker_process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # results are the parent's
-                pass_fds=(theirs.fileno(), lock),
+                pass_fds=(theirs.fileno(), *lock),
                 process_group=0,  # Ctrl-C on a terminal is for this process to decide on
             )
         self.connection: Connection[Any, Any] = Connection(ours.detach())
@@ -91,10 +91,12 @@ class Pool:
         setups: one per worker.
         ledger: the chunks.
         progression: is told what happens.
-        lock: descriptor of the output folder's lock.
+        lock: descriptors of the output folder's lock.
     """
 
-    def __init__(self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: Progression, lock: int) -> None:
+    def __init__(
+        self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: Progression, lock: Sequence[int]
+    ) -> None:
         self._setups, self._ledger, self._progression, self._lock = setups, ledger, progression, lock
         self._workers: dict[int, WorkerProcess] = {}
         self._starts = dict.fromkeys(range(len(setups)), 0)

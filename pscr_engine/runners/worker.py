@@ -21,11 +21,13 @@ from ..parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
 from ..stages.decode import DecodeOptions, pillow_without_limit
+from ..stages.fetch import Fetcher
 from ..stages.sink import in_order, merge, output_schema, to_table
 from ..stages.source import Manifest
 from .ledger import Chunk, ChunkDone
 
 _WATCHED_FOLDERS = 64
+_NOT_READ = (Status.MISSING, Status.UNREADABLE)
 # On a GPU, to find the best batch size takes some ten seconds, once per host and bundle.
 _ROWS_WORTH_TUNING = 50_000
 
@@ -78,6 +80,7 @@ class Worker:
     moved: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
     folder: tuple[int, int] | None = None
+    _unread: set[str] = field(default_factory=set)
     _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
@@ -123,7 +126,7 @@ class Worker:
         `status` counts the rows since the last chunk that was yielded.
 
         Raises:
-            PscrError: a part can't be written, or the images' folder has gone.
+            PscrError: a part can't be written, or the images' folder or object store has gone.
             Exception: whatever a stage raised.
         """
         # As tables at once: thousands of queries take many times the memory of their columns.
@@ -134,6 +137,8 @@ class Worker:
                     self._watch(batch.queries[0])
                     tables.append(self._table(batch.queries))
                     self.status.update(query.status.value for query in batch.queries)
+                    if self.pipeline.fetcher.remote:
+                        self._unread.update(_unread_places(batch.queries))
                 if isinstance(batch.tag, _End):
                     self._commit(batch.tag.chunk, tables)
                     yield ChunkDone(batch.tag.chunk.index, batch.tag.rows, self.status)
@@ -157,6 +162,10 @@ class Worker:
     def _commit(self, chunk: Chunk, tables: list[pa.Table]) -> None:
         if self.status[Status.MISSING] or self.status[Status.UNREADABLE]:
             self._check_folders()
+        if self._unread:
+            all_failed = not any(count for name, count in self.status.items() if name not in _NOT_READ)
+            self.pipeline.fetcher.check(self._unread, all_failed=all_failed)
+            self._unread.clear()
         if not tables:
             return
         with self.pipeline.stats.sink.measure(sum(table.num_rows for table in tables)):
@@ -185,6 +194,12 @@ class Worker:
                 )
 
 
+def _unread_places(queries: Iterable[Query]) -> Iterator[str]:
+    from ..stores.images import place_of
+
+    return (place_of(query.uri) for query in queries if query.status is Status.UNREADABLE and query.uri is not None)
+
+
 class _Counted:
     """Counts what passes."""
 
@@ -206,7 +221,12 @@ def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend | DeviceBack
     sampling = bundle.info.sampling
     decoding = DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images)
     pipeline = Pipeline(
-        backend, sampling, decoding, batch_size=config.batch_size or backend.batch_size, features=config.features
+        backend,
+        sampling,
+        decoding,
+        batch_size=config.batch_size or backend.batch_size,
+        features=config.features,
+        fetcher=Fetcher(private_addresses=config.columns.allow_private_addresses),
     )
     if threads is not None:
         pipeline.decode_threads = threads

@@ -4,11 +4,83 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection, Sequence
+from threading import Event, Lock
+from typing import TYPE_CHECKING
 
 from ..records import Query, Status
 
+if TYPE_CHECKING:
+    from ..stores.images import RemoteImages
+
 MAX_FILE_BYTES = 512 * 2**20
 """Larger files are not read: no image within any sane limit on pixels needs them."""
+
+
+# A micro-batch holds this many bytes of images, and one image more: the rest is read when it is decoded.
+_HELD_BYTES = 64 * 2**20
+
+
+class Fetcher:
+    """Reads images: files one after another, those in object stores and on the web many at a time.
+
+    Args:
+        private_addresses: whether web servers may have private, loopback and other special addresses.
+    """
+
+    def __init__(self, *, private_addresses: bool = False) -> None:
+        self._private = private_addresses
+        self._remote: RemoteImages | None = None
+        self._lock = Lock()
+        self.stopping = Event()
+
+    def fetch_all(self, queries: Sequence[Query]) -> None:
+        """Read the images of a micro-batch, as many as may be held.
+
+        Raises:
+            StoreError: an object store is out of reach, or refuses everything.
+        """
+        if remote := [query for query in queries if query.uri is not None and query.ok]:
+            self._fetch_remote(remote)
+        held = 0
+        for query in queries:
+            if held < _HELD_BYTES:
+                fetch(query)
+                held += query.bytes_held
+
+    def fetch(self, query: Query) -> None:
+        """Read an image that `fetch_all` has left, when it is needed.
+
+        Raises:
+            StoreError: see `fetch_all`.
+        """
+        if query.uri is not None and query.ok:
+            self._fetch_remote([query])
+        else:
+            fetch(query)
+
+    @property
+    def remote(self) -> bool:
+        """Whether anything has been asked of a store or the web."""
+        return self._remote is not None
+
+    def check(self, places: Collection[str], *, all_failed: bool) -> None:
+        """See `RemoteImages.check`."""
+        if self._remote is not None:
+            self._remote.check(places, all_failed=all_failed, stopping=self.stopping)
+
+    def close(self) -> None:
+        """Close connections."""
+        if self._remote is not None:
+            self._remote.close()
+
+    def _fetch_remote(self, queries: Sequence[Query]) -> None:
+        with self._lock:
+            if self._remote is None:
+                from ..stores.images import RemoteImages
+
+                self._remote = RemoteImages(private_addresses=self._private)
+        self._remote.fetch(queries, MAX_FILE_BYTES, _HELD_BYTES, self.stopping)
 
 
 def fetch(query: Query, max_bytes: int = MAX_FILE_BYTES) -> None:

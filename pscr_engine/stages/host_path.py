@@ -7,7 +7,6 @@ from time import perf_counter
 from ..backends.base import Backend
 from ..records import MicroBatch
 from .decode import decode
-from .fetch import fetch
 from .infer import infer
 from .path import PathSettings, Stage
 from .sample import Sampler
@@ -33,7 +32,7 @@ class HostPath:
         for query in batch.queries:
             if query.data is None and query.pixels is None:
                 with stats.fetch.measure(0):
-                    fetch(query)
+                    self._settings.fetcher.fetch(query)
             start = perf_counter()
             decode(query, self._settings.decoding)
             decoded = perf_counter()

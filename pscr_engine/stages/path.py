@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from ..records import MicroBatch, RunStats
 from ..sampling import Sampling
 from .decode import DecodeOptions
+from .fetch import Fetcher
 
 
 class Stage(NamedTuple):
@@ -40,6 +41,7 @@ class PathSettings:
         decode_threads: how many images are decoded at once.
         stats: counters of every stage.
         stopping: set once the run is to end; whoever waits inside a stage stops waiting.
+        fetcher: reads images that were left for later, since too many bytes were held.
     """
 
     sampling: Sampling
@@ -51,6 +53,7 @@ class PathSettings:
     decode_threads: int = 1
     stats: RunStats = field(default_factory=RunStats)
     stopping: Event = field(default_factory=Event)
+    fetcher: Fetcher = field(default_factory=Fetcher)
 
 
 class Path(Protocol):

@@ -142,7 +142,9 @@ def test_uris_and_roots(tmp_path):
         str(tmp_path / "secret.png"),
         "link.png",
         "file:///x%20y.png",
-        "s3://bucket/a.png",
+        "ftp://host/a.png",
+        "S3://bucket/a b%20?.png",
+        "https://host/a.png",
     ]
     path = write(tmp_path, "jsonl", [{"path": value} for value in paths])
     free = list(open_manifest(path).rows())
@@ -151,7 +153,11 @@ def test_uris_and_roots(tmp_path):
         str(tmp_path / ".." / "secret.png"),
     ]
     assert free[4].location == "/x y.png"
-    assert free[5].error.startswith("s3:// is not supported")
+    assert free[5].error.startswith("ftp:// is not supported")
+    assert (free[6].uri, free[6].location) == ("s3://bucket/a b%20?.png", None)
+    assert free[7].error == "https:// images are fetched only with --allow-http"
+    allowed = list(open_manifest(path, ManifestOptions(allow_http=True)).rows())
+    assert allowed[7].uri == "https://host/a.png"
     confined = list(open_manifest(path, ManifestOptions(root=str(tmp_path / "root"))).rows())
     assert [query.ok for query in confined] == [True, False, False, False, False, False]
     assert "leaves --root" in confined[1].error

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query, Status
+from ...stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, place, scheme_of
+
+if TYPE_CHECKING:
+    from ...stores.objects import StoredObject
+
+ManifestFile: TypeAlias = "Path | StoredObject"
+"""A file of a manifest: both kinds have `open`, `name` and `parent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +33,17 @@ class ManifestOptions:
     Args:
         path_column: column with each row's image; None for "path", or "image" if there is no "path".
         id_column: column copied to the output's `id`; None for "id" if there is one.
-        root: folder that relative paths start from, and that no path may leave; None for the
-            manifest's own folder, without a limit.
+        root: folder, or prefix in an object store, that relative paths start from and that no path may leave; None
+            for the manifest's own folder, without a limit.
+        allow_http: whether images may be fetched from web servers.
+        allow_private_addresses: whether these may have private, loopback and other special addresses.
     """
 
     path_column: str | None = None
     id_column: str | None = None
     root: str | None = None
+    allow_http: bool = False
+    allow_private_addresses: bool = False
 
 
 T = TypeVar("T")
@@ -62,12 +73,12 @@ class Manifest(ABC):
     folder: str
     num_rows: int | None
     id_type: pa.DataType | None
-    _files: Sequence[Path] = ()
+    _files: Sequence[ManifestFile] = ()
     _stamps: Sequence[object] = ()
 
-    def _watch(self, files: Sequence[Path]) -> None:
+    def _watch(self, files: Sequence[ManifestFile]) -> None:
         """Remember the state of the files that the list is in. Before they are read."""
-        self._files, self._stamps = files, [_stamp(file) for file in files]
+        self._files, self._stamps = files, [state_of(file) for file in files]
 
     def check_unchanged(self) -> None:
         """See that the list is still what was fingerprinted: it is read while the run goes on, by several processes.
@@ -75,8 +86,8 @@ class Manifest(ABC):
         Raises:
             ManifestError: a file of it has changed or gone.
         """
-        for file, before in zip(self._files, self._stamps, strict=True):
-            if _stamp(file) != before:
+        for file, before, now in zip(self._files, self._stamps, _states_now(self._files), strict=True):
+            if now != before:
                 raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
     @abstractmethod
@@ -88,12 +99,30 @@ class Manifest(ABC):
         return self.reader().read(range(start, sys.maxsize))
 
 
-def _stamp(file: Path) -> object:
+def state_of(file: ManifestFile) -> object:
+    """What changes with a file's content. Of an object, what it was when it was listed."""
+    if not isinstance(file, Path):
+        return file.size, file.state
     try:
         found = file.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _states_now(files: Sequence[ManifestFile]) -> list[object]:
+    """`state_of` each, looking again at objects."""
+    stored = [file.path for file in files if not isinstance(file, Path)]
+    if not stored:
+        return [state_of(file) for file in files]
+    from ...stores.objects import look_at_all
+
+    found = dict(zip(stored, look_at_all(stored), strict=True))
+    states = []
+    for file in files:
+        now = file if isinstance(file, Path) else found[file.path]
+        states.append(None if now is None else state_of(now))
+    return states
 
 
 class ForwardReader(Generic[T]):
@@ -119,7 +148,7 @@ class ForwardReader(Generic[T]):
             yield self._make(self._next - 1, record)
 
 
-def choose_columns(path: Path, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
+def choose_columns(path: object, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
     """Names of the image column and, if any, of the identifier column.
 
     Raises:
@@ -148,20 +177,23 @@ class QueryMaker:
     Args:
         base: folder that relative paths start from.
         confine: refuse paths that leave `base`.
+        allow_http: take images from web servers, too.
     """
 
-    base: Path
+    base: Place
     confine: bool = False
+    allow_http: bool = False
 
     @classmethod
-    def for_folder(cls, folder: Path, options: ManifestOptions) -> QueryMaker:
+    def for_folder(cls, folder: Place, options: ManifestOptions) -> QueryMaker:
         """Relative paths start from `--root`, else from the manifest's `folder`."""
-        if options.root is None:
-            return cls(folder)
-        root = Path(options.root)
-        if not root.is_dir():
+        root = folder if options.root is None else place(options.root, "--root")
+        confine = options.root is not None
+        if isinstance(root, StorePath):
+            return _StoreQueryMaker(root, confine, options.allow_http)
+        if confine and not root.is_dir():
             raise ManifestError(f"--root {root}: no such folder")
-        return cls(root, confine=True)
+        return cls(root, confine, options.allow_http)
 
     def make(self, row: int, value: object, id_: object = None) -> Query:
         """The query of one row. A value that names no image gives a query that has failed already."""
@@ -175,7 +207,7 @@ class QueryMaker:
     @cached_property
     def folder(self) -> str:
         """`base` without symbolic links."""
-        return os.path.realpath(self.base)
+        return os.path.realpath(self.base)  # type: ignore[arg-type]  # a Path: see `_StoreQueryMaker`
 
     def _fill(self, query: Query, value: object) -> None:
         if isinstance(value, Mapping):  # Hugging Face's image struct
@@ -193,17 +225,61 @@ class QueryMaker:
 
     def _locate(self, query: Query, path: str) -> None:
         if "://" in path:
-            uri = urlsplit(path)
-            if uri.scheme != "file":
-                query.fail(Status.UNREADABLE, f"{uri.scheme}:// is not supported by this version; use local files")
+            scheme = scheme_of(path)
+            if scheme != "file":
+                self._locate_remote(query, scheme, path)
                 return
-            path = unquote(uri.path)
+            path = unquote(urlsplit(path).path)
+        self._locate_file(query, path)
+
+    def _locate_file(self, query: Query, path: str) -> None:
         # Not normalised: with symbolic links, "a/../b" need not be "b".
-        location = os.path.join(self.base, path)  # noqa: PTH118 - Path would be slow here
+        location = os.path.join(self.base, path)  # type: ignore[arg-type]  # noqa: PTH118 - Path would be slow here
         if self.confine and not Path(os.path.realpath(location)).is_relative_to(self.folder):
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
             return
         query.location = location
+
+    def _locate_remote(self, query: Query, scheme: str, uri: str) -> None:
+        if scheme in WEB_SCHEMES and not self.allow_http:
+            query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only with --allow-http")
+        elif scheme not in WEB_SCHEMES and not is_stored(uri):
+            query.fail(
+                Status.UNREADABLE, f"{scheme}:// is not supported; use local files, s3://, gs://, az:// or http(s)://"
+            )
+        elif self.confine and not self._within(scheme, uri):
+            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+        else:
+            query.uri = uri if scheme in WEB_SCHEMES else str(StorePath.parse(uri))
+
+    def _within(self, scheme: str, uri: str) -> bool:
+        """Whether a URI is inside `base`."""
+        return False
+
+
+class _StoreQueryMaker(QueryMaker):
+    """Relative paths start from a prefix in an object store. Absolute ones are this host's."""
+
+    @cached_property
+    def folder(self) -> str:
+        return str(self.base)
+
+    def _locate_file(self, query: Query, path: str) -> None:
+        assert isinstance(self.base, StorePath)
+        if not path.startswith("/"):
+            found = self.base.joined(path)
+            if self.confine and not self.base.contains(found):
+                query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            else:
+                query.uri = str(found)
+        elif self.confine:
+            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+        else:
+            query.location = path
+
+    def _within(self, scheme: str, uri: str) -> bool:
+        assert isinstance(self.base, StorePath)
+        return scheme not in WEB_SCHEMES and self.base.contains(StorePath.parse(uri))
 
 
 def as_text(value: Any) -> str | None:

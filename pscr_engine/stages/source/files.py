@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query
+from ...stores.uri import Place, StorePath
 from .base import Manifest, ManifestOptions, QueryMaker
 
 IMAGE_SUFFIXES = frozenset(
@@ -39,9 +40,9 @@ class FileListManifest(Manifest):
 
     id_type: pa.DataType | None = None
 
-    def __init__(self, names: Sequence[str], base: Path) -> None:
+    def __init__(self, names: Sequence[str], base: Place) -> None:
         self._names = names
-        self._maker = QueryMaker(base)
+        self._maker = QueryMaker.for_folder(base, ManifestOptions())
         self.folder = self._maker.folder
         self.num_rows: int | None = len(names)
         digest = hashlib.sha256()
@@ -59,7 +60,13 @@ class FileListManifest(Manifest):
         return cls(files, Path())
 
     @classmethod
-    def from_directory(cls, directory: Path, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+    def from_keys(cls, prefix: StorePath, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+        """The objects `names`, relative to a prefix in an object store."""
+        refuse_columns(prefix, options)
+        return cls(names, prefix)
+
+    @classmethod
+    def from_directory(cls, directory: Place, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
         """The image files `names`, relative to `directory`."""
         refuse_columns(directory, options)
         if not names:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from ...errors import ManifestError, one_line
 from ...records import Query
-from .base import Manifest, ManifestOptions, QueryMaker, choose_columns
+from ...stores.uri import Place, StorePath
+from .base import Manifest, ManifestFile, ManifestOptions, QueryMaker, choose_columns, state_of
 
 _READ_BYTES = 2**20
 # Rows that are in memory at once, where the image column holds the encoded images themselves.
@@ -29,7 +30,8 @@ class ParquetManifest(Manifest):
     {bytes, path}.
     """
 
-    def __init__(self, path: Path, files: Sequence[Path], options: ManifestOptions) -> None:
+    def __init__(self, path: Place, files: Sequence[ManifestFile], folder: Place, options: ManifestOptions) -> None:
+        """`path` is what the user named; relative paths in the rows start from `folder`."""
         self._watch(list(files))
         schema, self._groups = None, _Groups([], [], [0])
         for file in self._files:
@@ -47,7 +49,7 @@ class ParquetManifest(Manifest):
             if schema.names.count(name) > 1:
                 raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
         embedded = self._check_image_type(path, schema.field(self._image).type)
-        self._maker = QueryMaker.for_folder(path if path.is_dir() else path.parent, options)
+        self._maker = QueryMaker.for_folder(folder, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = _plain(schema.field(self._id).type) if self._id else None
         self.num_rows: int | None = self._groups.starts[-1]
@@ -58,7 +60,7 @@ class ParquetManifest(Manifest):
         return _ParquetReader(self._groups, self._image, self._id, self._maker)
 
     @staticmethod
-    def _check_image_type(path: Path, type_: Any) -> bool:
+    def _check_image_type(path: Place, type_: Any) -> bool:
         """Whether the column holds encoded images, not paths.
 
         Raises:
@@ -78,16 +80,19 @@ class ParquetManifest(Manifest):
             )
         return False
 
-    def _digest(self, path: Path, *, embedded: bool) -> str:
+    def _digest(self, path: Place, *, embedded: bool) -> str:
         """SHA-256 of the columns' content; of the footers, where the column holds the images themselves.
 
         A footer has the place, compressed size and statistics of every column chunk: it tells other
-        images apart without a read of what may be terabytes.
+        images apart without a read of what may be terabytes. Of objects, sizes and ETags are taken.
         """
         digest = hashlib.sha256()
         columns = [self._image] + ([self._id] if self._id else [])
         for file in self._files:
-            digest.update(f"{file.relative_to(path.parent)}\0".encode(errors="surrogateescape"))
+            digest.update(f"{_relative(file, path.parent)}\0".encode(errors="surrogateescape"))
+            if not isinstance(file, Path):
+                digest.update(repr(state_of(file)).encode())
+                continue
             if embedded:
                 digest.update(_footer(file))
                 continue
@@ -107,11 +112,11 @@ class ParquetManifest(Manifest):
 class _Groups(NamedTuple):
     """All row groups of all files: file and index in it; `starts` has one entry more, the end."""
 
-    files: list[Path]
+    files: list[ManifestFile]
     indices: list[int]
     starts: list[int]
 
-    def add(self, file: Path, index: int, rows: int) -> None:
+    def add(self, file: ManifestFile, index: int, rows: int) -> None:
         self.files.append(file)
         self.indices.append(index)
         self.starts.append(self.starts[-1] + rows)
@@ -122,7 +127,7 @@ class _ParquetReader:
 
     def __init__(self, groups: _Groups, image: str, id_: str | None, maker: QueryMaker) -> None:
         self._groups, self._image, self._id, self._maker = groups, image, id_, maker
-        self._path: Path | None = None
+        self._path: ManifestFile | None = None
         self._file: pq.ParquetFile | None = None
         self._group = -1
         self._batches: Iterator[pa.RecordBatch] = iter(())
@@ -237,12 +242,20 @@ def _content(column: pa.Array) -> bytes:
     return bytes(np.ascontiguousarray(lengths, np.int64).tobytes()) + bytes(joined[0].as_py() or b"")
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def _open(file: ManifestFile) -> pq.ParquetFile:
     try:
         # Read in steps: else the whole column of a row group would be in memory, images and all.
-        return pq.ParquetFile(file, buffer_size=_READ_BYTES)
+        return pq.ParquetFile(file if isinstance(file, Path) else file.open("rb"), buffer_size=_READ_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{file}: not a Parquet file that can be read ({one_line(error, 200)})") from error
+
+
+def _relative(file: ManifestFile, folder: Place) -> str:
+    if isinstance(file, Path):
+        assert isinstance(folder, Path)
+        return str(file.relative_to(folder))
+    assert isinstance(folder, StorePath)
+    return folder.relative(file.path)
 
 
 def _footer(file: Path) -> bytes:

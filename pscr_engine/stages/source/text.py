@@ -7,13 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query, Status
-from .base import ForwardReader, Manifest, ManifestOptions, QueryMaker, as_text, choose_columns
+from .base import ForwardReader, Manifest, ManifestFile, ManifestOptions, QueryMaker, as_text, choose_columns
 
 # File names need not be UTF-8: such bytes survive the way to open() this way.
 _ERRORS = "surrogateescape"
@@ -24,7 +23,7 @@ _MAX_FIELD = 16 * 2**20
 class CsvManifest(Manifest):
     """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
 
-    def __init__(self, path: Path, delimiter: str, options: ManifestOptions) -> None:
+    def __init__(self, path: ManifestFile, delimiter: str, options: ManifestOptions) -> None:
         self._path, self._delimiter = path, delimiter
         self._watch([path])
         header = next(self._records(), [])
@@ -65,7 +64,7 @@ class JsonLinesManifest(Manifest):
     million is no reason to score nothing.
     """
 
-    def __init__(self, path: Path, options: ManifestOptions) -> None:
+    def __init__(self, path: ManifestFile, options: ManifestOptions) -> None:
         self._path = path
         self._watch([path])
         first = next((value for _, text in self._lines() if isinstance(value := _json(text), dict)), None)
@@ -105,7 +104,7 @@ def _json(text: str) -> object:
         return None
 
 
-def _digest_and_lines(path: Path) -> tuple[str, int]:
+def _digest_and_lines(path: ManifestFile) -> tuple[str, int]:
     """SHA-256 and number of lines of a file, in one pass."""
     digest, lines, last = hashlib.sha256(), 0, b"\n"
     with path.open("rb") as file:

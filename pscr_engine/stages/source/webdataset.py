@@ -8,6 +8,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 from ...errors import ManifestError
 from ...records import Query, Status
 from ..fetch import MAX_FILE_BYTES
-from .base import ForwardReader, Manifest, ManifestOptions
+from .base import ForwardReader, Manifest, ManifestFile, ManifestOptions, state_of
 from .files import is_image, refuse_columns
 
 _UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -38,7 +39,7 @@ class WebDatasetManifest(Manifest):
 
     num_rows: int | None = None
 
-    def __init__(self, shards: Sequence[Path], options: ManifestOptions) -> None:
+    def __init__(self, shards: Sequence[ManifestFile], options: ManifestOptions) -> None:
         refuse_columns("WebDataset shards", options)
         self._shards = list(shards)
         self._watch(self._shards)
@@ -56,7 +57,7 @@ class WebDatasetManifest(Manifest):
     def _records(self) -> Iterator[_Record]:
         for shard in self._shards:
             try:
-                with tarfile.open(shard) as tar:
+                with _open(shard) as tar:
                     for member in tar:
                         if (member.isfile() or member.islnk() or member.issym()) and is_image(member.name):
                             yield _Record(shard, tar, member)
@@ -70,7 +71,7 @@ class WebDatasetManifest(Manifest):
 class _Record(NamedTuple):
     """A member of an open shard, or why the shard could not be read on."""
 
-    shard: Path
+    shard: ManifestFile
     tar: tarfile.TarFile | None = None
     member: tarfile.TarInfo | None = None
     error: str = ""
@@ -97,6 +98,17 @@ def _query(row: int, record: _Record) -> Query:
     return query
 
 
+@contextmanager
+def _open(shard: ManifestFile) -> Iterator[tarfile.TarFile]:
+    """An object is streamed: a few megabytes of it are in memory, and what is passed over is not fetched."""
+    if isinstance(shard, Path):
+        with tarfile.open(shard) as tar:
+            yield tar
+    else:
+        with shard.open("rb") as file, tarfile.open(fileobj=file) as tar:
+            yield tar
+
+
 def _check_end(tar: tarfile.TarFile) -> None:
     """Raise TarError unless the archive goes on to its end mark: Python stops without a word at a bad header."""
     assert tar.fileobj is not None
@@ -108,8 +120,10 @@ def _check_end(tar: tarfile.TarFile) -> None:
         pass
 
 
-def _sample(shard: Path) -> bytes:
-    """A shard's size, and its first and last 64 KiB: shards are too large to be read twice."""
+def _sample(shard: ManifestFile) -> bytes:
+    """A shard's size, and its first and last 64 KiB: shards are large. An object's size and ETag."""
+    if not isinstance(shard, Path):
+        return repr(state_of(shard)).encode()
     try:
         size = shard.stat().st_size
         with shard.open("rb") as file:

@@ -1,0 +1,162 @@
+"""A claim that works with nothing but an object store: an object that its holder renews, and that dies with it.
+
+Nobody's clock is compared with another's: a lease is dead when it has not changed for as long as `SECONDS` while
+somebody watched it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+from collections.abc import Sequence
+from time import monotonic, sleep
+
+from ..errors import OutputError, StoreError
+from ..folders import holder, in_use
+from ..shard import Shard
+from . import objects
+from .uri import StorePath
+
+log = logging.getLogger("pscr_engine")
+
+LEASES = ".locks"
+_NAME = re.compile(r"(\d+)-of-(\d+)")
+
+SECONDS = float(os.environ.get("PSCR_ENGINE_LEASE_SECONDS", "30"))
+"""A lease that has not been renewed for so long is dead. It is renewed three times as often."""
+
+
+class Lease:
+    """See `pscr_engine.folders.Lock`. A thread renews it.
+
+    Args:
+        path: of the lease's object.
+        token: whose it is.
+        state: ETag of what was put.
+    """
+
+    descriptors: Sequence[int] = ()
+
+    def __init__(self, path: StorePath, token: str, state: str) -> None:
+        self._path, self._token, self._state = path, token, state
+        self._released = threading.Event()
+        self._lost = ""
+        self._renewed = monotonic()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """See `Lock`."""
+        if not self._lost and monotonic() - self._renewed > SECONDS:
+            self._lost = "it could not be renewed in time"
+        if self._lost:
+            raise OutputError(
+                f"{self._path.parent.parent}: the claim to write there is lost ({self._lost}); "
+                "see that no other run is at work there, and give the same command again to go on"
+            )
+
+    def release(self) -> None:
+        """See `Lock`."""
+        self._released.set()
+        self._thread.join(timeout=SECONDS)
+        if not self._lost:
+            try:
+                if _token(self._path) == self._token:
+                    objects.remove([self._path])
+            except StoreError as error:  # it dies by itself
+                log.warning("%s", error)
+
+    def _renew(self) -> None:
+        while not self._released.wait(SECONDS / 3):
+            try:
+                if _token(self._path) != self._token:
+                    self._lost = "another process has taken it over"
+                    return
+                state = objects.put_where_possible(self._path, _content(self._token), self._state)
+            except StoreError as error:
+                log.warning("%s", error)
+                continue
+            if state is None:
+                self._lost = "another process has taken it over"
+                return
+            self._state, self._renewed = state, monotonic()
+
+
+def claim(folder: StorePath, shard: Shard) -> Lease:
+    """Claim a shard of an output folder. A dead lease is waited for and taken over.
+
+    Raises:
+        OutputError: another process is at work there.
+        StoreError: the store can't be read or written.
+    """
+    lease = _claim_own(folder, shard)
+    try:
+        for path, other in _leases(folder):
+            if other.count != shard.count:
+                if (who := _living(path)) is not None:
+                    raise in_use(folder, who, shard, other)
+                objects.remove([path])
+    except BaseException:
+        lease.release()
+        raise
+    return lease
+
+
+def _claim_own(folder: StorePath, shard: Shard) -> Lease:
+    path, token = folder / LEASES / f"{shard.index}-of-{shard.count}", secrets.token_hex(8)
+    mode = "create"
+    while True:
+        state = objects.put_where_possible(path, _content(token), mode)
+        # Read back, for stores that take a condition and don't heed it.
+        if state is not None and _token(path) == token:
+            return Lease(path, token, state)
+        seen = objects.look(path)
+        if seen is None:
+            mode = "create"
+            continue
+        if (who := _living(path)) is not None:
+            raise in_use(folder, who, shard, shard)
+        mode = seen.state
+
+
+def _living(path: StorePath) -> str | None:
+    """Who holds a lease, if it is renewed while we watch; None if it is dead."""
+    before = objects.look(path)
+    if before is None:
+        return None
+    log.info("%s is there: seeing for up to %g s whether the process that holds it is alive", path, SECONDS)
+    begun = monotonic()
+    while monotonic() - begun < SECONDS:
+        sleep(min(1.0, SECONDS / 10))
+        now = objects.look(path)
+        if now is None:
+            return None
+        if now.state != before.state:
+            return _fact(path, "holder") or "unknown"
+    return None
+
+
+def _leases(folder: StorePath) -> list[tuple[StorePath, Shard]]:
+    found = [(stored.path, _NAME.fullmatch(stored.name)) for stored in objects.listed(folder / LEASES)]
+    return [(path, Shard(int(match[1]), int(match[2]))) for path, match in found if match]
+
+
+def _content(token: str) -> bytes:
+    # Another content each time: the ETag tells that it was renewed.
+    return json.dumps({"holder": holder(), "token": token, "renewal": secrets.token_hex(4)}).encode()
+
+
+def _token(path: StorePath) -> str:
+    return _fact(path, "token")
+
+
+def _fact(path: StorePath, name: str) -> str:
+    try:
+        value = json.loads(objects.read(path))
+    except (FileNotFoundError, ValueError):
+        return ""
+    return str(value.get(name, "")) if isinstance(value, dict) else ""

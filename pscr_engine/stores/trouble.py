@@ -1,0 +1,97 @@
+"""What has gone wrong with a request, from the words of obstore's errors."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..errors import one_line
+
+
+class Kind(StrEnum):
+    """Kinds of trouble, by what can be done about them."""
+
+    MISSING = "missing"  # there is no such object
+    DENIED = "denied"  # credentials, permissions, a bucket that isn't there: no retry helps
+    UNREACHABLE = "unreachable"  # nobody answers
+    BUSY = "busy"  # throttled, a server's own error, or too slow
+    BROKEN = "broken"  # an answer that ends early, or makes no sense
+    CHANGED = "changed"  # the object is not the one that was asked for
+    INVALID = "invalid"  # no store could have such a key
+    OTHER = "other"
+
+
+OF_STORE = frozenset([Kind.DENIED, Kind.UNREACHABLE, Kind.BUSY])
+"""Kinds that may be the whole store's, not one object's."""
+
+
+class Trouble(NamedTuple):
+    """What went wrong, and why, in a few words."""
+
+    kind: Kind
+    reason: str
+
+
+_STATUS = re.compile(r"status code: (\d{3})(?: ([A-Za-z -]+))?")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_RETRIES = re.compile(r"after (\d+) retries")
+# Codes that come with a 400 or 404 and mean something else.
+_DENYING = {
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "NoSuchBucket",
+    "SignatureDoesNotMatch",
+    "RequestTimeTooSkewed",
+    "AuthorizationHeaderMalformed",
+    "ContainerNotFound",
+}
+_BUSY_CODES = {"RequestTimeout", "SlowDown"}
+_HOST_OF_CREDENTIALS = "169.254."
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """Classify what obstore, or the reading of a body, has raised."""
+    text = str(error).partition("\n\nDebug source")[0]
+    status = _STATUS.search(text)
+    code = _CODE.search(text)
+    retries = _RETRIES.search(text)
+    reason = _reason(text, status, code)
+    if retries is not None:
+        reason += f", after {retries[1]} retries"
+    return Trouble(_kind(error, text, int(status[1]) if status else None, code[1] if code else ""), reason)
+
+
+def _reason(text: str, status: re.Match[str] | None, code: re.Match[str] | None) -> str:
+    if _HOST_OF_CREDENTIALS in text:
+        return "no credentials in the environment"
+    if status is not None:
+        return f"{status[1]} {code[1] if code else (status[2] or '').strip()}".strip()
+    if "redirect without LOCATION" in text:
+        return "the bucket is in another region; set AWS_REGION"
+    return one_line(Exception(text.rpartition(" - ")[2] if " - " in text else text), 200)
+
+
+def _kind(error: BaseException, text: str, status: int | None, code: str) -> Kind:
+    name = type(error).__name__
+    if _HOST_OF_CREDENTIALS in text or code in _DENYING or status in (401, 403) or "redirect without LOCATION" in text:
+        return Kind.DENIED
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return Kind.MISSING
+    if name in ("PermissionDeniedError", "UnauthenticatedError"):
+        return Kind.DENIED
+    if name in ("PreconditionError", "AlreadyExistsError"):
+        return Kind.CHANGED
+    if (
+        isinstance(error, TimeoutError)
+        or code in _BUSY_CODES
+        or (status is not None and (status >= 500 or status in (408, 429)))
+    ):
+        return Kind.BUSY
+    if isinstance(error, ValueError):
+        return Kind.INVALID
+    if status is None and "error sending request" in text:
+        # Of the causes under it, obstore tells only in its debug text.
+        return Kind.BUSY if "TimedOut" in str(error) else Kind.UNREACHABLE
+    return Kind.BROKEN if status is None else Kind.OTHER

@@ -1,0 +1,132 @@
+"""Places in object stores: `s3://bucket/key`. Plain values, for which no library is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..errors import UsageError
+
+# What users write, and the scheme that it means.
+_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
+WEB_SCHEMES = frozenset(["http", "https"])
+
+
+def scheme_of(text: str) -> str:
+    """The scheme of a URI in lower case; empty for a path."""
+    scheme, separator, _ = text.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def is_stored(text: str) -> bool:
+    """Whether a text is the URI of something in an object store."""
+    return scheme_of(text) in _SCHEMES
+
+
+@dataclass(frozen=True, slots=True)
+class StorePath:
+    """An object, or all objects below a prefix.
+
+    Args:
+        scheme: "s3", "gs" or "az".
+        bucket: or container.
+        key: as the store has it, nothing escaped; no "/" at its end; empty for the whole bucket.
+    """
+
+    scheme: str
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, uri: str) -> StorePath:
+        """Read a URI. Its key is taken as it stands, as in the stores' own tools: "%20" and "?" mean nothing.
+
+        Raises:
+            ValueError: there is no bucket in it, or the scheme is no store's.
+        """
+        scheme, _, rest = uri.partition("://")
+        bucket, _, key = rest.partition("/")
+        if not bucket:
+            raise ValueError(f"{uri}: names no bucket")
+        if scheme.lower() not in _SCHEMES:
+            raise ValueError(f"{scheme}:// is no object store")
+        return cls(_SCHEMES[scheme.lower()], bucket, key.rstrip("/"))
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.key}" if self.key else self.root
+
+    @property
+    def root(self) -> str:
+        """The bucket's own URI."""
+        return f"{self.scheme}://{self.bucket}"
+
+    @property
+    def name(self) -> str:
+        """What is after the last "/"."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def parent(self) -> StorePath:
+        """Without the name."""
+        return StorePath(self.scheme, self.bucket, self.key.rpartition("/")[0])
+
+    def __truediv__(self, name: str) -> StorePath:
+        return StorePath(self.scheme, self.bucket, f"{self.key}/{name}" if self.key else name)
+
+    def joined(self, relative: str) -> StorePath:
+        """Follow a relative path. Keys know no "." and "..", so these are resolved here.
+
+        Raises:
+            ValueError: it leads out of the bucket.
+        """
+        if "//" not in f"/{relative}" and "/." not in f"/{relative}":
+            return self / relative
+        segments = self.key.split("/") if self.key else []
+        for segment in relative.split("/"):
+            if segment == "..":
+                if not segments:
+                    raise ValueError(f"{relative}: leads out of {self.root}")
+                segments.pop()
+            elif segment not in ("", "."):
+                segments.append(segment)
+        return StorePath(self.scheme, self.bucket, "/".join(segments))
+
+    def contains(self, other: StorePath) -> bool:
+        """Whether `other` is below this prefix."""
+        return (self.scheme, self.bucket) == (other.scheme, other.bucket) and (
+            not self.key or other.key.startswith(f"{self.key}/")
+        )
+
+    def relative(self, other: StorePath) -> str:
+        """The key of `other`, which is below, from here on."""
+        return other.key[len(self.key) + 1 :] if self.key else other.key
+
+
+Place = Path | StorePath
+"""A folder or file on this host, or in an object store."""
+
+
+def place(text: str | Path | StorePath, what: str) -> Place:
+    """Where a text leads: a path, a `file://` URI, or a place in an object store.
+
+    Args:
+        text: as the user gave it.
+        what: the option, for messages.
+
+    Raises:
+        UsageError: another scheme, or no bucket.
+    """
+    if not isinstance(text, str):
+        return text
+    scheme = scheme_of(text)
+    if scheme == "file":
+        return Path(unquote(urlsplit(text).path))
+    if not scheme:
+        return Path(text)
+    if not is_stored(text):
+        raise UsageError(f"{what} {text}: can't be on {scheme}://; use a path, s3://, gs:// or az://")
+    try:
+        return StorePath.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{what} {error}") from error
