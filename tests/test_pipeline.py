@@ -11,6 +11,7 @@ from pscr_engine.errors import BackendError
 from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
+from pscr_engine.stages import fetch as fetch_module
 from pscr_engine.stages import host_path
 from pscr_engine.stages.decode import DecodeOptions
 from pscr_engine.stages.sample import Sampler
@@ -27,7 +28,7 @@ def pipeline(backend=None, **options):
 
 
 def module_of(stage):
-    return pipeline_module if stage == "fetch" else host_path
+    return fetch_module if stage == "fetch" else host_path
 
 
 def grey(value, side=40):

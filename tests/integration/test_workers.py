@@ -172,7 +172,7 @@ def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
 def test_a_fault_in_any_stage_ends_the_run_with_its_traceback(place, tmp_path, stage, devices):
     target = {
         "source": "pscr_engine.stages.source.base.QueryMaker.make",
-        "fetch": "pscr_engine.pipeline.fetch",
+        "fetch": "pscr_engine.stages.fetch.fetch",
         "decode": "pscr_engine.stages.host_path.decode",
         "sample": "pscr_engine.stages.sample.Sampler.sample",
         "infer": "pscr_engine.stages.host_path.infer",

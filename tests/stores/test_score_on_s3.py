@@ -74,3 +74,81 @@ def test_all_of_a_run_on_a_store(command, bucket, model, tmp_path):
     other = command(*arguments[:-1], 30)
     assert other.returncode == 2
     assert "holds a run with another chunk rows (25, now 30)" in other.stderr
+
+
+def test_a_tenth_of_the_requests_refused(command, bucket, model, proxy):
+    upload_images(bucket)
+    names = [f"{bucket.uri}/images/{row % 20:03d}.png" for row in range(ROWS)]
+    bucket.put("m.parquet", parquet({"path": names}))
+    arguments = ["score", "--manifest", f"{bucket.uri}/m.parquet", "--chunk-rows", 10]
+    plain = command(*arguments, "--out", f"{bucket.uri}/plain")
+    assert plain.returncode == 0, plain.stderr
+    proxy.rule = now_and_then(0.1, "503")
+    outcome = command(*arguments, "--out", f"{bucket.uri}/refused", url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    assert proxy.spoilt["503"] >= 3
+    for key in bucket.keys("plain"):
+        if key.endswith(".parquet"):
+            assert bucket.get(key) == bucket.get(key.replace("plain", "refused"))
+
+
+@pytest.mark.parametrize("trouble", ["truncate", "drop", "429", "500"])
+def test_other_troubles_now_and_then(command, bucket, model, proxy, trouble):
+    upload_images(bucket)
+    proxy.rule = now_and_then(0.2, trouble)
+    arguments = ["score", "--manifest", f"{bucket.uri}/images", "--chunk-rows", 7, "--out", f"{bucket.uri}/out"]
+    outcome = command(*arguments, url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    assert proxy.spoilt[trouble] > 3
+    rows = table_at(bucket, "out")
+    assert [row["path"] for row in rows] == [f"{index:03d}.png" for index in range(20)]
+    assert_scores(rows, model)
+
+
+def test_what_stays_bad_is_a_row(command, bucket, model, proxy, tmp_path):
+    upload_images(bucket, 4)
+    bucket.put("images/broken.png", encoded(pixels(40, 50))[:60])
+    names = ["000.png", "gone.png", "001.png", "broken.png", "002.png", "003.png", "a//b.png", "../../up.png"]
+    names += ["s3://", "gs://"]
+    (tmp_path / "m.csv").write_text("path\n" + "\n".join(names) + "\n")
+    proxy.rule = lambda method, path: "403" if "001" in path else "truncate" if "002" in path else None
+    arguments = ["score", "--manifest", "m.csv", "--root", f"{bucket.uri}/images", "--out", f"{bucket.uri}/out"]
+    outcome = command(*arguments, url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    rows = table_at(bucket, "out")
+    assert [row["status"] for row in rows] == [
+        "ok", "missing", "unreadable", "undecodable", "unreadable", "ok", *["unreadable"] * 4,
+    ]  # fmt: skip
+    assert rows[1]["error"] == f"{bucket.uri}/images/gone.png: 404 NoSuchKey"
+    assert rows[2]["error"].startswith(f"{bucket.uri}/images/001.png: 403 ")
+    print([row["error"] for row in rows])
+
+
+def test_a_part_put_that_fails_half_way(command, bucket, model, proxy):
+    """Once it is tried again; if it fails for good, nothing of it is to be seen, and the same command goes on."""
+    upload_images(bucket)
+    arguments = ["score", "--manifest", f"{bucket.uri}/images", "--chunk-rows", 5, "--out", f"{bucket.uri}/out"]
+    spoilt = []
+
+    def once(method, path):
+        if method == "PUT" and "part-000001" in path and not spoilt:
+            spoilt.append(path)
+            return "half"
+        return None
+
+    proxy.rule = once
+    outcome = command(*arguments[:-1], f"{bucket.uri}/once", url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    assert spoilt
+    proxy.rule = lambda method, path: "half" if method == "PUT" and "part-000001" in path else None
+    begun = time.monotonic()
+    failed = command(*arguments, url=proxy.url)
+    print(time.monotonic() - begun, failed.stderr)
+    assert failed.returncode == 1
+    assert bucket.keys("out") == ["out/part-000000.parquet", "out/run.json"]
+    proxy.rule = lambda method, path: None
+    outcome = command(*arguments, url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    for index in range(4):
+        name = f"part-{index:06d}.parquet"
+        assert bucket.get(f"out/{name}") == bucket.get(f"once/{name}")
