@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 from functools import cache
@@ -13,6 +14,8 @@ from ..errors import MissingDependencyError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
+log = logging.getLogger("pscr_engine")
+
 Purpose = Literal["images", "files"]
 
 # Variables that may name a plain http endpoint, by scheme.
@@ -21,6 +24,13 @@ _ENDPOINTS = {
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
+_AWS_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+)
 _CONNECT = timedelta(seconds=5)
 
 
@@ -47,6 +57,11 @@ def bucket_client(scheme: str, bucket: str, purpose: Purpose) -> ObjectStore:
     options: dict[str, Any] = {"client_options": _client(scheme, purpose), "retry_config": _retries(purpose)}
     match scheme:
         case "s3":
+            if not any(os.environ.get(name) for name in _AWS_CREDENTIALS):
+                log.info(
+                    "no AWS credentials in the environment (profiles are not read): asking this host's metadata "
+                    "service; AWS_SKIP_SIGNATURE=true is for public buckets"
+                )
             return store.S3Store(bucket, **options)
         case "gs":
             return store.GCSStore(bucket, **options)

@@ -48,7 +48,9 @@ _DENYING = {
     "ContainerNotFound",
 }
 _BUSY_CODES = {"RequestTimeout", "SlowDown"}
-_HOST_OF_CREDENTIALS = "169.254."
+# Where clients look for credentials if there are none in the environment.
+_METADATA = re.compile(r"169\.254\.|/latest/(?:api/token|meta-data)|metadata\.google|/metadata/identity")
+_PREFIX = re.compile(r"^Generic \w+ error: ")
 
 
 def trouble_of(error: BaseException) -> Trouble:
@@ -64,18 +66,18 @@ def trouble_of(error: BaseException) -> Trouble:
 
 
 def _reason(text: str, status: re.Match[str] | None, code: re.Match[str] | None) -> str:
-    if _HOST_OF_CREDENTIALS in text:
+    if _METADATA.search(text):
         return "no credentials in the environment"
     if status is not None:
         return f"{status[1]} {code[1] if code else (status[2] or '').strip()}".strip()
     if "redirect without LOCATION" in text:
         return "the bucket is in another region; set AWS_REGION"
-    return one_line(Exception(text.rpartition(" - ")[2] if " - " in text else text), 200)
+    return one_line(Exception(text.rpartition(" - ")[2] if " - " in text else _PREFIX.sub("", text)), 200)
 
 
 def _kind(error: BaseException, text: str, status: int | None, code: str) -> Kind:
     name = type(error).__name__
-    if _HOST_OF_CREDENTIALS in text or code in _DENYING or status in (401, 403) or "redirect without LOCATION" in text:
+    if _METADATA.search(text) or code in _DENYING or status in (401, 403) or "redirect without LOCATION" in text:
         return Kind.DENIED
     if isinstance(error, FileNotFoundError) or status == 404:
         return Kind.MISSING

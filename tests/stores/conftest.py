@@ -40,19 +40,20 @@ def start(tmp_path: Path, s3: S3) -> Iterator[Callable[..., subprocess.Popen[str
     processes = []
 
     def run(*arguments: object, url: str | None = None, **environment: str) -> subprocess.Popen[str]:
+        given = {
+            **os.environ,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "PSCR_ENGINE_LEASE_SECONDS": "3",
+            **s3.environment(url),
+            **environment,
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "pscr_engine", *map(str, arguments)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={
-                **os.environ,
-                "XDG_CACHE_HOME": str(tmp_path / "cache"),
-                "PSCR_ENGINE_LEASE_SECONDS": "3",
-                **s3.environment(url),
-                **environment,
-            },
+            env={name: value for name, value in given.items() if value},
         )
         processes.append(process)
         return process

@@ -117,7 +117,7 @@ def s3_server() -> Iterator[S3]:
 
 
 Rule = Callable[[str, str], str | None]
-"""Method and path → what goes wrong with a request: "503", "429", "403", "drop", "truncate", "half", "hang"; or None."""
+"""Method and path → what goes wrong: "503", "429", "403", "500", "drop", "truncate", "half", "hang"; or None."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Proxy:
     """Hands requests on to an endpoint, or spoils them. `rule` may be changed at any time."""
 
     port: int
-    rule: Rule = lambda method, path: None  # noqa: E731
+    rule: Rule = lambda method, path: None
     seen: Counter[str] = field(default_factory=Counter)
     spoilt: Counter[str] = field(default_factory=Counter)
     under_way: int = 0

@@ -13,7 +13,7 @@ from ...stores.client import require_obstore
 from ...stores.objects import StoredObject, listed, look
 from ...stores.uri import StorePath
 from .base import Manifest, ManifestOptions
-from .files import IMAGE_SUFFIXES, FileListManifest, is_image
+from .files import FileListManifest, is_image
 from .open import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
@@ -84,10 +84,7 @@ def _open_prefix(prefix: StorePath, options: ManifestOptions) -> Manifest:
     if shards:
         return WebDatasetManifest(shards, options)
     if not images:
-        raise ManifestError(
-            f"{prefix}: no such object, and nothing below it that could be a manifest: no Parquet files, tar shards "
-            f"or images ({' '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        raise ManifestError(f"{prefix}: no such object, and no Parquet files, tar shards or images below it")
     return FileListManifest.from_keys(prefix, images, options)
 
 
