@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
@@ -31,6 +32,7 @@ IN_FLIGHT = 64
 
 WEB = "the web"
 _TRIES = 4
+_RETRY_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 # After so many refusals with nothing read in between, it is looked into.
 _SUSPICIOUS = IN_FLIGHT
@@ -152,12 +154,14 @@ class RemoteImages:
         health.read.append(query.uri)
 
     async def _tried(self, uri: str, max_bytes: int, room: Room) -> bytes | None:
-        """Several times, with a longer pause each time, if there is hope."""
+        """Several times, with a longer pause each time, if there is hope and it doesn't take too long."""
+        begun = monotonic()
         for attempt in range(_TRIES):
             try:
                 return await self._get(uri, max_bytes, room)
             except FetchError as error:
-                if attempt == _TRIES - 1 or not _hopeful(uri, error.trouble.kind):
+                late = monotonic() - begun > _RETRY_SECONDS
+                if late or attempt == _TRIES - 1 or not _hopeful(uri, error.trouble.kind):
                     raise
                 longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 4**attempt)
                 await asyncio.sleep(random.uniform(longest / 2, longest))

@@ -72,6 +72,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._released.wait(SECONDS / 3):
+            begun = monotonic()
             try:
                 if _token(self._path) != self._token:
                     self._lost = "another process has taken it over"
@@ -83,7 +84,7 @@ class Lease:
             if state is None:
                 self._lost = "another process has taken it over"
                 return
-            self._state, self._renewed = state, monotonic()
+            self._state, self._renewed = state, begun
 
 
 def claim(folder: StorePath, shard: Shard) -> Lease:
