@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
 from ..bundle import Bundle, Parity
+from ..stores.uri import Place
+from .parameters import to_place
 
 
 @click.command()
-@click.argument("bundle", default="model.pscr", type=click.Path(path_type=Path))
+@click.argument("bundle", default="model.pscr", metavar="PATH|URI", callback=to_place)
 @click.option("--json", "as_json", is_flag=True, help="Print bundle.json's content as one JSON object.")
-def inspect(bundle: Path, as_json: bool) -> None:
+def inspect(bundle: Place, as_json: bool) -> None:
     """Say what is in a bundle, and verify it.
 
-    BUNDLE is a folder that pscr-engine export made, model.pscr unless you say otherwise. The size
-    and SHA-256 of every file in it are compared with those of the export.
+    It is a folder that pscr-engine export made, model.pscr unless you say otherwise, or its copy in an
+    object store. The size and SHA-256 of every file in it are compared with those of the export.
     """
     opened = Bundle.open(bundle)
     info, labels = opened.info, opened.exemplars.labels

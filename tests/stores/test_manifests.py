@@ -187,5 +187,5 @@ def test_local_lists_of_stored_images_and_the_other_way_round(bucket, tmp_path):
 
 
 def test_lists_on_the_web_are_refused():
-    with pytest.raises(UsageError, match="--manifest https://host/m.parquet: can't be on https://"):
+    with pytest.raises(UsageError, match=r"--manifest https://host/m\.parquet: can't be on https://"):
         open_manifest("https://host/m.parquet")

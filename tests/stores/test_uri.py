@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pscr_engine.errors import UsageError
+from pscr_engine.records import Query
 from pscr_engine.stores.client import bucket_client
-from pscr_engine.stores.images import WEB, place_of
+from pscr_engine.stores.images import WEB, RemoteImages, place_of
 from pscr_engine.stores.uri import StorePath, is_stored, place
 
 
@@ -37,7 +43,7 @@ def test_reading_a_uri(uri, parts):
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "az:///"])
 def test_no_bucket(uri):
-    with pytest.raises(UsageError, match="--out .*names no bucket"):
+    with pytest.raises(UsageError, match=r"--out .*names no bucket"):
         place(uri, "--out")
 
 
@@ -46,7 +52,7 @@ def test_other_places():
     assert place("file:///a%20b", "--out") == Path("/a b")
     assert place("a:b", "--out") == Path("a:b")
     for uri in ("http://host/out", "ftp://host/out"):
-        with pytest.raises(UsageError, match="can't be on (http|ftp)://; use a path, s3://, gs:// or az://"):
+        with pytest.raises(UsageError, match=r"can't be on (http|ftp)://; use a path, s3://, gs:// or az://"):
             place(uri, "--out")
 
 
@@ -79,22 +85,81 @@ def test_what_is_lost_as_a_whole():
 
 
 @pytest.fixture
-def fresh():
+def recorder(monkeypatch):
+    """Answers every GET with the same bytes, and keeps what was asked."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            asked.append((self.path, dict(self.headers)))
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.send_header("ETag", '"x"')
+            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+            self.end_headers()
+            self.wfile.write(b"image")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     bucket_client.cache_clear()
-    yield
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    server.shutdown()
+    server.server_close()
     bucket_client.cache_clear()
 
 
-def test_stores_are_configured_from_the_environment(monkeypatch, fresh):
-    """Google's and Azure's can't be asked here; that their clients take endpoint and credentials can be seen."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    assert bucket_client("s3", "b", "images").client_options["allow_http"] is True
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
-    assert "allow_http" not in bucket_client("s3", "c", "images").client_options
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
-    azure = bucket_client("az", "container", "images")
-    assert azure.config == {"account_name": "account", "account_key": "a2V5", "container_name": "container"}
-    google = bucket_client("gs", "b", "files")
-    assert google.config == {"bucket": "b"}
-    assert bucket_client("gs", "b", "files") is google
+@pytest.mark.parametrize(
+    ("uri", "environment", "path", "header"),
+    [
+        (
+            "s3://b/k/a b.png",
+            {
+                "AWS_ENDPOINT_URL": "{}",
+                "AWS_ACCESS_KEY_ID": "me",
+                "AWS_SECRET_ACCESS_KEY": "x",
+                "AWS_REGION": "eu-west-1",
+            },
+            "/b/k/a%20b.png",
+            "AWS4-HMAC-SHA256 Credential=me/",
+        ),
+        (
+            "s3://b/k.png",
+            {"AWS_ENDPOINT_URL_S3": "{}", "AWS_SKIP_SIGNATURE": "true"},
+            "/b/k.png",
+            None,
+        ),
+        (
+            "az://container/k/x.png",
+            {
+                "AZURE_STORAGE_ENDPOINT": "{}",
+                "AZURE_STORAGE_ACCOUNT_NAME": "account",
+                "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
+            },
+            "/container/k/x.png",
+            "SharedKey account:",
+        ),
+        (
+            "gs://b/k/x.png",
+            {"GOOGLE_BASE_URL": "{}", "GOOGLE_SKIP_SIGNATURE": "true"},
+            "/b/k/x.png",
+            None,
+        ),
+    ],
+)
+def test_endpoints_and_credentials_are_the_environments(monkeypatch, recorder, uri, environment, path, header):
+    """Google's and Azure's services can't be asked here: this is what their clients would send."""
+    url, asked = recorder
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(url))
+    query = Query(0, uri=uri)
+    RemoteImages().fetch([query], 100, 100, Event())
+    assert query.data == b"image", query.error
+    ((asked_path, headers),) = asked
+    assert unquote(asked_path) == unquote(path)
+    found = {name.lower(): value for name, value in headers.items()}.get("authorization")
+    assert found is None if header is None else found.startswith(header)
