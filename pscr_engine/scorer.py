@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 import numpy as np
@@ -19,6 +18,7 @@ from .errors import UsageError
 from .pipeline import Pipeline
 from .records import Query, Status
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+from .stores.uri import Place, is_stored
 
 if TYPE_CHECKING:
     from .config import ScoreConfig
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .runners.snapshot import Progress
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""A path, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
+"""A path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Scorer:
         self.backend = backend
 
     @classmethod
-    def open(cls, bundle: str | Path, *, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Self:
+    def open(cls, bundle: str | Place, *, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Self:
         """Load a bundle.
 
         Args:
-            bundle: folder that `pscr-engine export` made.
+            bundle: folder that `pscr-engine export` made, or the URI of its copy in an object store.
             device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
             backend: "onnxruntime", "tensorrt", or "auto" for the best one that can be used.
             precision: "fp32", "fp16", "int8", or "auto" for the fastest that this device runs well.
@@ -219,7 +219,9 @@ class Scorer:
 
 def _queries(images: Iterable[Any]) -> Iterator[Query]:
     for row, image in enumerate(images):
-        if isinstance(image, str | os.PathLike):
+        if isinstance(image, str) and is_stored(image):
+            yield Query(row, path=image, uri=image)
+        elif isinstance(image, str | os.PathLike):
             yield Query(row, path=os.fspath(image), location=os.fspath(image))
         elif isinstance(image, bytes):
             yield Query(row, data=image)

@@ -77,6 +77,7 @@ def parts(folder):
     return {part.name: part.read_bytes() for part in sorted(folder.glob("part-*.parquet"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_started_together_they_give_the_parts_of_one_run(place, kind):
     processes = [start(place, f"together-{kind}", f"{index}/3", kind) for index in range(3)]
@@ -89,6 +90,7 @@ def test_started_together_they_give_the_parts_of_one_run(place, kind):
     assert any(f"{whole['rows']} rows: " in out and "not complete" not in out for out in outs)
 
 
+@pytest.mark.slow
 def test_one_after_another_each_says_where_the_run_is(place):
     for index in (2, 0):
         out, _ = finish(start(place, "in-turn", f"{index}/3"))

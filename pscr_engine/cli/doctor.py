@@ -23,6 +23,7 @@ _PACKAGES = {
     "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
     "training": ("scipy", "openpyxl", "matplotlib"),
+    "object stores": ("obstore", "httpcore2"),
     "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt"),
 }
 _CPU_FLAGS = (
@@ -96,6 +97,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
             not (lacking or untrained),
             f"pip install 'pscr-engine[cpu,export,train]' (lacks {', '.join([*lacking, *untrained])})",
         ),
+        "use object stores": (_importable("obstore"), "pip install 'pscr-engine[stores]'"),
         "score on a GPU": _gpu_ability(),
         "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),
         "compile for TensorRT": _gpu_ability("tensorrt", "pip install 'pscr-engine[tensorrt]'"),

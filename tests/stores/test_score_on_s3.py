@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,6 +80,7 @@ def test_all_of_a_run_on_a_store(command, bucket, model, tmp_path):
     assert "holds a run with another chunk rows (25, now 30)" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_requests_refused(command, bucket, model, proxy):
     upload_images(bucket)
     names = [f"{bucket.uri}/images/{row % 20:03d}.png" for row in range(ROWS)]
@@ -105,6 +110,7 @@ def test_other_troubles_now_and_then(command, bucket, model, proxy, trouble):
     assert_scores(rows, model)
 
 
+@pytest.mark.slow
 def test_what_stays_bad_is_a_row(command, bucket, model, proxy, tmp_path):
     upload_images(bucket, 4)
     bucket.put("images/broken.png", encoded(pixels(40, 50))[:60])
@@ -130,6 +136,7 @@ def test_what_stays_bad_is_a_row(command, bucket, model, proxy, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_part_put_that_fails_half_way(command, bucket, model, proxy):
     """Once it is tried again; if it fails for good, nothing of it is to be seen, and the same command goes on."""
     upload_images(bucket)
@@ -160,6 +167,7 @@ def test_a_part_put_that_fails_half_way(command, bucket, model, proxy):
         assert bucket.get(f"out/{name}") == bucket.get(f"once/{name}")
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_everything_ends_the_run(command, bucket, model, proxy, tmp_path):
     """In one line, without a part, instead of calling all images unreadable; then the same command goes on."""
     upload_images(bucket)
@@ -204,3 +212,134 @@ def test_without_credentials(command, bucket, model):
     assert outcome.returncode == 1
     assert "no AWS credentials in the environment" in outcome.stderr
     assert "can't read it (no credentials in the environment, after " in outcome.stderr
+
+
+@pytest.mark.slow
+def test_shards_on_a_store(start, bucket, model, tmp_path):
+    """Two die without a word, one politely; restarted in another number and order, they give the parts of one run."""
+    upload_images(bucket)
+    rows = 800
+    bucket.put("m.parquet", parquet({"path": [f"images/{row % 20:03d}.png" for row in range(rows)]}))
+    arguments = ["score", "--manifest", f"{bucket.uri}/m.parquet", "--chunk-rows", 20]
+    whole = start(*arguments, "--out", f"{bucket.uri}/whole")
+    assert whole.communicate()[0].startswith(f"{rows} rows: {rows} ok")
+
+    def shard(text, **environment):
+        return start(*arguments, "--out", f"{bucket.uri}/out", "--shard", text, **environment)
+
+    first = [shard(f"{index}/3") for index in range(3)]
+    while sum("part-" in key for key in bucket.keys("out")) < 4:
+        time.sleep(0.02)
+    first[0].kill()
+    first[1].kill()
+    first[2].terminate()
+    for process in first:
+        process.communicate()
+    done = len([key for key in bucket.keys("out") if "part-" in key])
+    assert 4 <= done < rows / 20
+    assert "out/_SUCCESS" not in bucket.keys("out")
+    assert "out/.locks/2-of-3" not in bucket.keys("out")  # it had time to say goodbye
+    second = [shard(f"{index}/2") for index in (1, 0)]
+    outs = [process.communicate() for process in second]
+    assert [process.returncode for process in second] == [0, 0], outs
+    assert json.loads(bucket.get("out/_SUCCESS"))["status"] == {"ok": rows}
+    names = [key.partition("/")[2] for key in bucket.keys("whole")]
+    assert [key.partition("/")[2] for key in bucket.keys("out")] == names
+    for name in names:
+        if name.startswith("part-"):
+            assert bucket.get(f"out/{name}") == bucket.get(f"whole/{name}")
+
+
+@pytest.mark.slow
+def test_five_thousand_rows_with_a_tenth_refused_and_the_run_killed(start, command, bucket, model, proxy, tmp_path):
+    upload_images(bucket)
+    rows = 5000
+    names = [f"images/{row % 20:03d}.png" for row in range(rows)]
+    bucket.put("m.parquet", parquet({"path": names, "id": range(rows)}))
+    arguments = ["score", "--manifest", f"{bucket.uri}/m.parquet", "--chunk-rows", 100, "--out", f"{bucket.uri}/out"]
+    proxy.rule = now_and_then(0.1, "503")
+    process = start(*arguments, "--devices", "cpu,cpu", url=proxy.url)
+    while sum("part-" in key for key in bucket.keys("out")) < 10:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    assert "out/_SUCCESS" not in bucket.keys("out")
+    outcome = command(*arguments, url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "going on with" in outcome.stderr
+    assert proxy.spoilt["503"] > 300
+    table = table_at(bucket, "out")
+    assert [row["row"] for row in table] == [row["id"] for row in table] == list(range(rows))
+    assert_scores(table, model)
+
+
+def test_images_from_the_web(command, tmp_path, model):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    (tmp_path / "a b.png").write_bytes(encoded(pixels(40, 50, 7)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    (tmp_path / "m.csv").write_text(f"path\n{url}/a b.png\n{url}/a%20b.png\n{url}/none.png\n")
+
+    def rows(*flags):
+        outcome = command("score", "--manifest", "m.csv", "--overwrite", *flags)
+        assert outcome.returncode == 0, outcome.stderr
+        return pq.read_table(tmp_path / "scores" / "part-000000.parquet").to_pylist()
+
+    assert {row["error"] for row in rows()} == {"http:// images are fetched only with --allow-http"}
+    refused = rows("--allow-http")
+    assert [row["status"] for row in refused] == ["unreadable"] * 3
+    assert "127.0.0.1, which is not on the public internet (--allow-private-addresses)" in refused[0]["error"]
+    allowed = rows("--allow-http", "--allow-private-addresses")
+    assert [row["status"] for row in allowed] == ["ok", "ok", "missing"]
+    assert allowed[0]["score"] == pytest.approx(expected_score(model, pixels(40, 50, 7)), abs=1e-5)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "purpose"),
+    [
+        (["--manifest", "s3://bucket/m.parquet"], "obstore"),
+        (["--manifest", "images", "--out", "gs://bucket/out"], "obstore"),
+        (["--manifest", "images", "--bundle", "az://bucket/m.pscr"], "obstore"),
+        (["--manifest", "stored.csv"], "obstore"),
+        (["--manifest", "web.csv", "--allow-http"], "httpcore2"),
+    ],
+)
+def test_what_to_install(command, tmp_path, model, arguments, purpose):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encoded(pixels(40, 50)))
+    (tmp_path / "stored.csv").write_text("path\ns3://bucket/a.png\n")
+    (tmp_path / "web.csv").write_text("path\nhttp://example.invalid/a.png\n")
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "sitecustomize.py").write_text(
+        "import sys; sys.modules['obstore'] = sys.modules['httpcore2'] = None"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path / "lacking"), os.environ.get("PYTHONPATH")]))
+    outcome = command("score", *arguments, PYTHONPATH=path)
+    assert outcome.returncode == 1
+    assert re.fullmatch(
+        rf"error: .* needs {purpose}: pip install 'pscr-engine\[stores\]'", outcome.stderr.splitlines()[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "s3://"], "--out s3://: names no bucket"),
+        (["--out", "https://host/out"], "--out https://host/out: can't be on https://; use a path, s3://"),
+        (["--bundle", "ftp://host/m"], "--bundle ftp://host/m: can't be on ftp://"),
+        (["--shard", "4/4"], "--shard 4/4: shards are counted from 0, so 4 of them are 0/4 to 3/4"),
+        (["--shard", "0/4", "--overwrite"], "--overwrite is for a whole run"),
+    ],
+)
+def test_wrong_usage_is_one_line(command, tmp_path, model, arguments, message):
+    outcome = command("score", "--manifest", "nothing.csv", *arguments)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith(f"error: {message}")
+    assert outcome.stderr.count("\n") == 1

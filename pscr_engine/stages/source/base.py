@@ -225,14 +225,10 @@ class QueryMaker:
 
     def _locate(self, query: Query, path: str) -> None:
         if "://" in path:
-            scheme = scheme_of(path)
-            if scheme != "file":
-                self._locate_remote(query, scheme, path)
+            local = self._local_path(query, path)
+            if local is None:
                 return
-            path = unquote(urlsplit(path).path)
-        self._locate_file(query, path)
-
-    def _locate_file(self, query: Query, path: str) -> None:
+            path = local
         # Not normalised: with symbolic links, "a/../b" need not be "b".
         location = os.path.join(self.base, path)  # type: ignore[arg-type]  # noqa: PTH118 - Path would be slow here
         if self.confine and not Path(os.path.realpath(location)).is_relative_to(self.folder):
@@ -240,7 +236,11 @@ class QueryMaker:
             return
         query.location = location
 
-    def _locate_remote(self, query: Query, scheme: str, uri: str) -> None:
+    def _local_path(self, query: Query, uri: str) -> str | None:
+        """The path that a `file://` URI names. None for another URI: what becomes of its query is settled then."""
+        scheme = scheme_of(uri)
+        if scheme == "file":
+            return unquote(urlsplit(uri).path)
         if scheme in WEB_SCHEMES and not self.allow_http:
             query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only with --allow-http")
         elif scheme not in WEB_SCHEMES and not is_stored(uri):
@@ -251,6 +251,7 @@ class QueryMaker:
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
         else:
             query.uri = uri if scheme in WEB_SCHEMES else str(StorePath.parse(uri))
+        return None
 
     def _within(self, scheme: str, uri: str) -> bool:
         """Whether a URI is inside `base`."""
@@ -264,18 +265,24 @@ class _StoreQueryMaker(QueryMaker):
     def folder(self) -> str:
         return str(self.base)
 
-    def _locate_file(self, query: Query, path: str) -> None:
+    def _locate(self, query: Query, path: str) -> None:
         assert isinstance(self.base, StorePath)
-        if not path.startswith("/"):
-            found = self.base.joined(path)
-            if self.confine and not self.base.contains(found):
+        if "://" in path:
+            local = self._local_path(query, path)
+            if local is None:
+                return
+            path = local
+        if path.startswith("/"):
+            if self.confine:
                 query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
             else:
-                query.uri = str(found)
-        elif self.confine:
+                query.location = path
+            return
+        found = self.base.joined(path)
+        if self.confine and not self.base.contains(found):
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
         else:
-            query.location = path
+            query.uri = str(found)
 
     def _within(self, scheme: str, uri: str) -> bool:
         assert isinstance(self.base, StorePath)
