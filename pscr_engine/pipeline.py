@@ -28,7 +28,7 @@ from .stages.path import Path, PathSettings, Stage
 _MICRO_BATCH_ROWS = 16
 # A micro-batch holds this many bytes of images, and one image more: the rest is read when it is decoded.
 _HELD_BYTES = 64 * 2**20
-_FETCH_THREADS = 4
+FETCH_THREADS = 4
 _QUEUED_RESULTS = 2
 _DRAIN_SECONDS = 2.0
 
@@ -97,7 +97,7 @@ class Pipeline:
         """
         run = _Run(self.stats)
         with closing(self._path(run.stopping)) as path:
-            fetching = Stage("fetch", run.fetch, _FETCH_THREADS)
+            fetching = Stage("fetch", run.fetch, FETCH_THREADS)
             pools: list[ThreadPoolExecutor] = []
             builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
             builder = builder.add_source(run.source(batches))

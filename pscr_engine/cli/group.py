@@ -28,6 +28,7 @@ COMMANDS = {
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
+    "bench": _Entry("pscr_engine.cli.bench:bench", "Measure a bundle's speed on this host, stage by stage."),
     "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),
     "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images: train, export, score, compare."),
 }

@@ -47,11 +47,14 @@ def test_int8_scores_are_near_the_references_and_the_choice_is_kept(bundle, gold
 
 @pytest.mark.slow
 def test_the_trunk_is_integer_from_the_first_byte_on(bundle):
-    model = onnx.load(bundle.graph_path("int8"))
-    assert not [node for node in model.graph.node if node.op_type == "Cast"]
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    graph = onnx.load(bundle.graph_path("int8")).graph
+    (scan,) = (node for node in graph.node if node.op_type == "Scan")
+    graphs = [graph, next(attribute.g for attribute in scan.attribute if attribute.name == "body")]
+    nodes = [node for each in graphs for node in each.node]
+    assert not [node for node in nodes if node.op_type == "Cast"]
+    weights = {tensor.name: tensor for each in graphs for tensor in each.initializer}
+    producers = {name: node for node in nodes for name in node.output}
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert len(convolutions) == 20
     for node in convolutions:
         pixels, kernel = (producers[name] for name in node.input[:2])
