@@ -38,7 +38,7 @@ from .table import write_tables
 ROOT = Path(__file__).parent.parent.parent
 METHOD = (
     "From JPEG files (512×512, quality 92, made-up scenes, in the page cache) to a Parquet file of scores. OPS, "
-    "nine patches of 224 pixels; ten exemplars; random weights, the same for all. Each peer is a process of its own; in each "
+    "nine patches of 224 pixels; ten exemplars; random weights, the same for all. Each peer is a process; in each "
     "round all run in turn, each for about as long. Images per second from when the network is loaded, compiled and "
     "warm, to the written file; for Ray, the time of a run of a few images is taken off. Ratios are of pairs within a "
     "round. Scores of peers with the same arithmetic are compared with pscr-engine's in FP32. pyiqa: another metric, "
@@ -56,6 +56,7 @@ class Peer:
         module: in this package; empty for pscr-engine itself.
         options: of the module, or of `pscr-engine score`.
         rows: of the first run, which warms up and tells the rate.
+        fixed: whether all runs have so many.
         same: whether its scores must equal pscr-engine's in FP32.
     """
 
@@ -65,6 +66,7 @@ class Peer:
     options: tuple[str, ...]
     rows: int
     same: bool = False
+    fixed: bool = False
     rates: list[float] = field(default_factory=list)
 
 
@@ -79,7 +81,7 @@ def peers() -> list[Peer]:
         Peer("c: openvino bf16", "OpenVINO, BF16, asynchronous", "openvino_int8", ("bf16",), 60),
         Peer("c: openvino fp32", "OpenVINO, FP32, asynchronous", "openvino_int8", ("fp32",), 60, same=True),
         Peer("d: pyiqa", "pyiqa, HyperIQA (ResNet-50, 25 crops)", "pyiqa_metric", (), 2),
-        Peer("e: ray data", "Ray Data `map_batches` over tuned PyTorch", "ray_data", (), 60, same=True),
+        Peer("e: ray data", "Ray Data `map_batches` over tuned PyTorch", "ray_data", (), 160, same=True, fixed=True),
     ]
 
 
@@ -117,7 +119,7 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 print(f"left out: {left_out[peer.name]}", flush=True)
                 continue
             versions.update(answers.get("versions", {}))
-            rows[peer.name] = max(1, math.ceil(rate * arguments.seconds))
+            rows[peer.name] = peer.rows if peer.fixed else max(1, math.ceil(rate * arguments.seconds))
             running.append((peer, run))
         for number in range(arguments.rounds):
             for peer, run in running:
