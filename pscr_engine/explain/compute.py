@@ -32,7 +32,8 @@ def explain(
     if query.pixels is None:
         raise ImageError(f"{name} can't be scored: {query.error}")
     try:
-        boxes = sampling.boxes(*query.pixels.shape[:2], query.digest, max_pixels)
+        height, width = query.pixels.shape[:2]
+        boxes = sampling.boxes(height, width, query.digest, max_pixels)
     except TooSmallError as error:
         raise ImageError(f"{name} can't be scored: {error}") from error
     whole, *parts = scorer.score(
@@ -84,13 +85,13 @@ def _scores(image: ScoredImage, name: str) -> tuple[float, float]:
 
 def _nearest(bundle: Bundle, image: ScoredImage, count: int) -> tuple[tuple[NearExemplar, ...], float]:
     """The `count` exemplars whose features are nearest to the image's, and the median distance of all."""
-    cache = bundle.exemplars
+    cache, files = bundle.exemplars, bundle.exemplar_files()
     assert image.exemplar_scores is not None
+    assert image.features is not None
     distances = np.linalg.norm(cache.features - image.features, axis=1)
     deltas = image.exemplar_scores - cache.labels
-    files = bundle.exemplar_files()
-    near = [
-        NearExemplar(int(m), *files[m], float(cache.labels[m]), float(distances[m]), float(deltas[m]))
-        for m in np.argsort(distances, kind="stable")[:count]
-    ]
+    near = []
+    for m in np.argsort(distances, kind="stable")[:count].tolist():
+        path, sha256 = files[m]
+        near.append(NearExemplar(m, path, sha256, float(cache.labels[m]), float(distances[m]), float(deltas[m])))
     return tuple(near), float(np.median(distances))
