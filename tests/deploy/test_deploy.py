@@ -168,7 +168,8 @@ def test_kubernetes_knows_all_of_it(name):
     from kubernetes_validate import validate
 
     (job,) = documents(name)
-    validate(job, "1.37", strict=True)
+    for version in ("1.29", "1.37"):
+        validate(job, version, strict=True)
     spec, (container,) = job["spec"], job["spec"]["template"]["spec"]["containers"]
     shards = [argument for argument in container["args"] if argument.startswith("--shard=")]
     assert shards == [f"--shard=$(JOB_COMPLETION_INDEX)/{spec['completions']}"]
