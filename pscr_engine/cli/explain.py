@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ..bundle import PRECISIONS
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from . import logs
+
+if TYPE_CHECKING:
+    from ..explain import Explanation
 
 
 @click.command()
@@ -77,19 +81,22 @@ def explain(
     check_output(out)
     if exemplar_root is not None and not exemplar_root.is_dir():
         raise UsageError(f"--exemplar-root {exemplar_root}: no such folder")
-    explained, failed = [], []
-    with Scorer.open(bundle, device=device, precision=precision) as scorer:
+    lines, failed = [], []
+
+    def explained(scorer: Scorer) -> Iterator[Explanation]:
         for image in images:
             try:
-                explained.append(
-                    scorer.explain(image, nearest=nearest, small_images=small_images, max_pixels=max_pixels)
-                )
+                found = scorer.explain(image, nearest=nearest, small_images=small_images, max_pixels=max_pixels)
             except ImageError as error:
                 failed.append(error)
                 logs.error(printable(str(error)))
-    if explained:
-        save(explained, out, exemplar_root)
-        lines = [f"{printable(each.name)}: {heading(each, Numbers(each.bundle))}" for each in explained]
+            else:
+                lines.append(f"{printable(found.name)}: {heading(found, Numbers(found.bundle))}")
+                yield found
+
+    with Scorer.open(bundle, device=device, precision=precision) as scorer:
+        save(explained(scorer), out, exemplar_root)
+    if lines:
         logs.result("\n".join([*lines, f"explained in {out}"]))
     if failed:
         raise click.exceptions.Exit(1)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from .. import __version__
-from ..errors import MissingDependencyError
 from .exemplar_images import thumbnail
 from .explanation import Explanation
 from .figure import Figure, lay_out
@@ -31,16 +30,13 @@ _IMAGE_SIZE = 1280
 _FOLDER = Path(__file__).parent
 
 
-def render(explanations: Sequence[Explanation], exemplar_root: Path | None) -> bytes:
-    """One section for each.
+def render(explanations: Iterable[Explanation], exemplar_root: Path | None) -> bytes | None:
+    """One section for each. They are taken one by one: a section is smaller than an image. None without any."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    Raises:
-        MissingDependencyError: jinja2 is not installed.
-    """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError("jinja2", "an HTML page", "report") from error
+    sections = [_section(explanation, exemplar_root) for explanation in explanations]
+    if not sections:
+        return None
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -51,7 +47,7 @@ def render(explanations: Sequence[Explanation], exemplar_root: Path | None) -> b
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     text = environment.get_template("page.html.jinja").render(
-        sections=[_section(explanation, exemplar_root) for explanation in explanations],
+        sections=sections,
         style=style,
         style_digest=digest,
         version=__version__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -38,9 +38,12 @@ _LACKING = str.maketrans({"\N{MINUS SIGN}": "-", "×": "x", "…": "..."})
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
-def draw(explanations: Sequence[Explanation], exemplar_root: Path | None) -> bytes:
-    """As PNG, one below the other."""
-    sheet = _column([_explanation(explanation, exemplar_root) for explanation in explanations], 3 * _GAP)
+def draw(explanations: Iterable[Explanation], exemplar_root: Path | None) -> bytes | None:
+    """As PNG, one below the other. They are taken one by one, as for a page. None without any."""
+    sheets = [_explanation(explanation, exemplar_root) for explanation in explanations]
+    if not sheets:
+        return None
+    sheet = _column(sheets, 3 * _GAP)
     page = Image.new("RGB", (_WIDTH, sheet.height + 2 * _MARGIN), _PAPER)
     page.paste(sheet, (_MARGIN, _MARGIN))
     buffer = io.BytesIO()
@@ -53,7 +56,7 @@ def _explanation(explanation: Explanation, exemplar_root: Path | None) -> Image.
     figure, D = lay_out(explanation, numbers), len(explanation.patches)
     left = _figure(explanation, figure, _FIGURE if D > 1 else _INNER)
     blocks = [
-        _text(elided(printable(explanation.name), 70), 30),
+        _text(_fitted(explanation.name, 30, _INNER), 30),
         _text(heading(explanation, numbers), 22),
         _text(about_patches(explanation, numbers), 17, _QUIET),
     ]
@@ -109,7 +112,7 @@ def _crops(explanation: Explanation, figure: Figure, width: int) -> Image.Image:
 
 
 def _crop(image: Image.Image, mark: Mark, width: int, height: int) -> Image.Image:
-    side = min(width, height - 30)
+    side = max(min(width, height - 30), 8)
     cell = Image.new("RGB", (width, side + 30), _PAPER)
     cell.paste(image.resize((side, side), box=mark.box), (0, 0))
     pen = ImageDraw.Draw(cell)
@@ -137,7 +140,7 @@ def _card(exemplar: NearExemplar, numbers: Numbers, exemplar_root: Path | None) 
         found.thumbnail((_CARD, _THUMBNAIL))
         frame.paste(found, ((_CARD - found.width) // 2, (_THUMBNAIL - found.height) // 2))
     lines = [
-        elided(printable(exemplar.path), 24),
+        _fitted(exemplar.path, 16, _CARD),
         f"distance {distance(exemplar.distance)}",
         f"label {numbers.score(exemplar.label)}",
         f"delta {numbers.difference(exemplar.delta)}",
@@ -157,6 +160,14 @@ def _text(text: str, size: int, ink: str = _INK, width: int = _INNER, *, wrap: b
     for row, line in enumerate(lines):
         pen.text((0, row * step), line, ink, font)
     return block
+
+
+def _fitted(text: str, size: int, width: int) -> str:
+    """As much of `text` as fits on one line."""
+    font, whole = _font(size), printable(text)
+    lengths = range(min(len(whole), 8 + 5 * width // size), 0, -1)  # no five letters are narrower than one is high
+    shorter = (elided(whole, length).translate(_LACKING) for length in lengths)
+    return next((line for line in shorter if font.getlength(line) <= width), "")
 
 
 def _wrapped(text: str, font: Font, width: int) -> list[str]:

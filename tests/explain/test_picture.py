@@ -6,7 +6,7 @@ from PIL import Image
 
 from pscr_engine import Scorer
 from pscr_engine.explain.output import save
-from pscr_engine.explain.picture import _text
+from pscr_engine.explain.picture import _fitted, _font, _text
 
 from ..images import pixels
 from ..tiny import make_bundle
@@ -71,3 +71,17 @@ def test_lines_are_wrapped_and_nothing_is_cut_off():
     empty = [not row.any() for row in (block != 255).any(2)]
     lines = sum(1 for _, group in itertools.groupby(empty) if not next(group))
     assert lines > 10
+
+
+@pytest.mark.parametrize("name", ["W" * 300, "a/b/" + "long" * 50 + "/name.png", "short.png", ""])
+def test_names_fit_on_their_line(name):
+    line = _fitted(name, 30, 600)
+    assert _font(30).getlength(line) <= 600
+    assert line[-4:] == name[-4:]
+    assert line == name or "..." in line
+
+
+def test_without_explanations_there_is_no_file(folder):
+    for name in ("none.html", "none.png"):
+        save([], folder / name)
+        assert not (folder / name).exists()
