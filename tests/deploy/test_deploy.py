@@ -200,7 +200,7 @@ def commands():
     yield shlex.split(documents("kuberay.yaml")[0]["spec"]["entrypoint"])[2:]
     for file in (DEPLOY / "slurm.sh", ROOT / "docs" / "deploy.md"):
         text = file.read_text().replace("\\\n", " ")
-        for line in re.findall(r"(?:pscr-engine|:cpu|:gpu) score (--.*)", text):
+        for line in re.findall(r"(?:pscr-engine|:cpu|:gpu) score +(--.*)", text):
             yield shlex.split(line)
 
 
