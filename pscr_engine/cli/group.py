@@ -24,6 +24,10 @@ COMMANDS = {
     ),
     "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
     "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
+    "explain": _Entry(
+        "pscr_engine.cli.explain:explain",
+        "Show where an image's score comes from: its patches, and the exemplars nearest to it.",
+    ),
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),

@@ -73,6 +73,17 @@ def test_scores_do_not_depend_on_the_batch(bundle):
 
 
 @pytest.mark.slow
+def test_a_patch_by_itself_has_the_score_of_copies_of_it(bundle):
+    scorer = Scorer.open(bundle.path, device="cpu", precision="int8")
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    patches = np.empty((9, 224, 224, 3), np.uint8)
+    bundle.info.sampling.sample(image, patches)
+    copies = scorer.backend.score(np.repeat(patches, 9, axis=0))
+    explained = [patch.score for patch in scorer.explain(image).patches]
+    assert explained == pytest.approx(copies.score.tolist(), abs=1e-6)
+
+
+@pytest.mark.slow
 def test_a_graph_that_is_too_far_off_leaves_no_bundle(tmp_path, monkeypatch, checkpoint):
     from pscr_engine import parity
 
