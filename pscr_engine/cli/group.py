@@ -24,6 +24,12 @@ COMMANDS = {
     ),
     "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
     "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
+    "report": _Entry(
+        "pscr_engine.cli.report:report", "Make a page of a run: scores, best and worst images, failures, speed."
+    ),
+    "select": _Entry(
+        "pscr_engine.cli.select:select", "Keep the best images of a run: a table with the manifest's columns."
+    ),
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),
