@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import ManifestError, OutputError
 from .parts import Parts
@@ -46,6 +47,8 @@ class RunReader:
             identity, settings = run["identity"], run["settings"]
             if not (isinstance(identity["manifest"], str) and isinstance(settings["columns"], dict)):
                 raise TypeError
+            if int(identity["chunk_rows"]) < 1:
+                raise ValueError
         except (FileNotFoundError, NotADirectoryError):
             what = f"no {RUN_FILE} in it" if path.is_dir() else "no such folder"
             raise OutputError(f"{path}: {what}; name the folder that pscr-engine score wrote") from None
@@ -83,6 +86,26 @@ class RunReader:
         """
         for index in self.indices:
             yield from self.parts.batches(index, list(columns))
+
+    def end(self) -> int:
+        """One more than the last row that is there."""
+        return self.indices[-1] * self._chunk_rows + self.parts.rows(self.indices[-1]) if self.indices else 0
+
+    def lines(self, rows: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Row → columns of a few rows. Those that are not there are left out."""
+        wanted: dict[int, list[int]] = {}
+        for row in rows:
+            wanted.setdefault(row // self._chunk_rows, []).append(row)
+        found = {}
+        for index in self.indices:
+            for batch in self.parts.batches(index, ["row", *columns]) if index in wanted else ():
+                chosen = batch.filter(pc.is_in(batch.column("row"), value_set=pa.array(wanted[index], pa.int64())))
+                found.update({line["row"]: line for line in chosen.to_pylist()})
+        return found
+
+    @property
+    def _chunk_rows(self) -> int:
+        return int(self.identity["chunk_rows"])
 
     def open_manifest(self, given: str | None = None) -> Manifest:
         """The manifest that was scored.

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..run_reader import RunReader
-from .groups import Groups
+from .groups import Groups, with_groups
 from .order_statistics import OrderStatistics
 from .rule import Rule
 
@@ -68,7 +68,7 @@ def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
     rows = scored = 0
     first = True
     while statistics.wants_pass():
-        for batch, of_rows in _batches(run, groups, "score", "score_std"):
+        for batch, of_rows in with_groups(run, groups, "score", "score_std"):
             scores, takes_part = _taking_part(batch, rule)
             statistics.add(scores[takes_part], None if of_rows is None else of_rows[takes_part])
             if first:
@@ -96,7 +96,7 @@ def kept_rows(
     )
     left = np.array([group.kept_at_threshold for group in choice.groups], np.int64)
     needed = list(dict.fromkeys(["score", "score_std", *columns]))
-    for batch, of_rows in _batches(run, groups, *needed):
+    for batch, of_rows in with_groups(run, groups, *needed):
         scores, takes_part = _taking_part(batch, rule)
         of_rows = np.zeros(batch.num_rows, np.int32) if of_rows is None else of_rows
         limits = thresholds[of_rows]
@@ -106,13 +106,6 @@ def kept_rows(
         left -= np.bincount(of_rows[equal], minlength=len(left))
         if keep.any():
             yield batch.select(columns).filter(pa.array(keep))
-
-
-def _batches(
-    run: RunReader, groups: Groups | None, *columns: str
-) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int32] | None]]:
-    batches = run.batches(*columns)
-    return ((batch, None) for batch in batches) if groups is None else groups.beside(batches)
 
 
 def _taking_part(batch: pa.RecordBatch, rule: Rule) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -44,6 +44,14 @@ class Groups:
             yield batch, np.frombuffer(self._file.read(4 * batch.num_rows), np.int32)
 
 
+def with_groups(
+    run: RunReader, groups: Groups | None, *columns: str
+) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int32] | None]]:
+    """Those columns of all rows, each batch with its rows' groups, if there are any."""
+    batches = run.batches(*columns)
+    return ((batch, None) for batch in batches) if groups is None else groups.beside(batches)
+
+
 def read_groups(run: RunReader, manifest: Manifest, column: str, most: int) -> Groups:
     """Group a run's rows by a column of its manifest.
 

@@ -54,8 +54,8 @@ def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str]
     ours = [field.name for field in SCORE_FIELDS]
     if manifest is None:
         schema = run.schema()
-        parts = [name for name in ("id", "path") if schema is not None and name in schema.names]
-        return [*parts, *ours], pa.schema([schema.field(name) for name in parts])
+        fields = [] if schema is None else [schema.field(name) for name in ("id", "path") if name in schema.names]
+        return [*(field.name for field in fields), *ours], pa.schema(fields)
     twice = [name for name, count in Counter(manifest.column_names).items() if count > 1]
     if twice:
         raise ManifestError(f"the manifest has several columns named {twice[0]!r}; rename all but one")

@@ -75,8 +75,9 @@ class OrderStatistics:
         return True
 
     def add(self, values: NDArray[np.float32], groups: NDArray[np.integer] | None = None) -> None:
-        """Count values of a pass; all of group 0 unless told otherwise."""
-        assert self._counts is not None
+        """Count values of a pass, all of group 0 unless told otherwise. Without effect if no pass is wanted."""
+        if self._counts is None:
+            return
         keys = keys_of(values)
         ranges = np.zeros(len(keys), np.uint64) if groups is None else groups.astype(np.uint64)
         if self._known:

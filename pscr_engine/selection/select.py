@@ -65,8 +65,9 @@ def select(
     if table is not None and rule.group_column is not None:
         groups = read_groups(run, table, rule.group_column, MOST_GROUPS)
     choice = choose(run, rule, groups)
+    labels = None if groups is None else groups.labels
     if out is None:
-        return Selected(choice, groups and groups.labels, None)
+        return Selected(choice, labels, None)
     columns, fields = source_columns(run, table)
     facts = {
         "scores": str(scores),
@@ -78,4 +79,4 @@ def select(
         "kept": choice.kept,
     }
     write_kept(out, kept_rows(run, rule, groups, choice, columns), table, fields, facts)
-    return Selected(choice, groups and groups.labels, [*fields.names, *(field.name for field in SCORE_FIELDS)])
+    return Selected(choice, labels, [*fields.names, *(field.name for field in SCORE_FIELDS)])
