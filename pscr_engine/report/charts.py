@@ -12,6 +12,7 @@ import numpy as np
 
 from ..selection.order_statistics import Statistic
 from .axis import Axis, Density, Histogram
+from .words import images
 
 _LEVELS = 8
 
@@ -26,11 +27,11 @@ class Frame:
     """
 
     width: int = 720
-    height: int = 260
+    height: int = 278
     left: int = 62
     top: int = 14
     right: int = 16
-    bottom: int = 48
+    bottom: int = 66
 
     @property
     def inner_width(self) -> int:
@@ -129,7 +130,7 @@ def draw_histogram(histogram: Histogram, marks: Mapping[str, float] | None = Non
             x, right, y = frame.x(place / axis.bins), frame.x((place + 1) / axis.bins), frame.y(count / scale)
             # A bin with a single image among millions is still there to be seen.
             y = min(y, frame.floor - 1.0)
-            text = f"{plain(start)} to {plain(start + axis.step)}: {count:,} images"
+            text = f"{plain(start)} to {plain(start + axis.step)}: {images(count)}"
             bars.append(Bar(x + 0.5, y, round(right - x - 1, 2), round(frame.floor - y, 2), text))
     places = [Tick(frame.x(axis.share(value)), text) for text, value in (marks or {}).items()]
     return HistogramChart(frame, bars, x_ticks(axis, frame), _y_ticks(y_axis, frame, 4), places)
@@ -137,7 +138,7 @@ def draw_histogram(histogram: Histogram, marks: Mapping[str, float] | None = Non
 
 def draw_density(density: Density, *, square: bool = False) -> DensityChart:
     """Lay out a density. Strengths are by the logarithm of the count: one image and a million both show."""
-    frame = Frame(height=720 - 16 if square else 400)
+    frame = Frame(height=722 if square else 430)
     highest = max(1, int(density.counts.max()))
     levels = min(_LEVELS, highest)
     smallest = np.exp(np.linspace(0, math.log(highest), levels, endpoint=False))
@@ -200,7 +201,7 @@ def quantile_table(quantiles: Sequence[Statistic], scored: int) -> list[tuple[st
 
 def x_ticks(axis: Axis, frame: Frame) -> list[Tick]:
     """Places and texts along the x axis."""
-    return [Tick(frame.x(axis.share(float(value))), plain(value)) for value in axis.ticks(7)]
+    return [Tick(frame.x(axis.share(float(value))), plain(value)) for value in axis.ticks(6)]
 
 
 def _y_ticks(axis: Axis, frame: Frame, most: int) -> list[Tick]:

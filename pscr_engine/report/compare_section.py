@@ -8,7 +8,9 @@ from typing import Any
 from ..run_reader import RunReader
 from .charts import draw_density, draw_histogram
 from .compare import Change, Comparison, Mover
-from .words import Scale, Shown, count, percent
+from .words import Scale, Shown, count, images, percent
+
+_DIGEST = 64
 
 
 def compare_section(run: RunReader, comparison: Comparison, shown: Mapping[int, Shown], scale: Scale) -> dict[str, Any]:
@@ -35,8 +37,8 @@ def compare_section(run: RunReader, comparison: Comparison, shown: Mapping[int, 
             ("In both", count(change.images), "images with a score"),
             ("SRCC", srcc, "of all of them, exact"),
             ("Mean change", of_change.signed(change.mean), f"mean |change| {of_change.score(change.mean_abs)}"),
-            ("Higher now", percent(change.risen, change.images), f"{count(change.risen)} images"),
-            ("Lower now", percent(change.fallen, change.images), f"{count(change.fallen)} images"),
+            ("Higher now", percent(change.risen, change.images), images(change.risen)),
+            ("Lower now", percent(change.fallen, change.images), images(change.fallen)),
         ],
         "density": draw_density(change.density, square=True),
         "density_text": f"A grid of counts, both axes from {change.density.x.low:f} to {change.density.x.high:f}.",
@@ -61,7 +63,13 @@ def _differences(run: RunReader, other: RunReader) -> list[tuple[str, str, str]]
     """Setting, theirs, ours, where the runs' identities differ."""
     ours, theirs = run.identity, other.identity
     names = [name for name in ours if name != "chunk_rows" and ours[name] != theirs.get(name)]
-    return [(name.replace("_", " "), str(theirs.get(name)), str(ours[name])) for name in names]
+    return [(name.replace("_", " "), _value(theirs.get(name)), _value(ours[name])) for name in names]
+
+
+def _value(value: object) -> str:
+    """A digest by its beginning."""
+    text = str(value)
+    return f"{text[:16]}…" if len(text) == _DIGEST and "/" not in text else text
 
 
 def _tile(mover: Mover, shown: Mapping[int, Shown], scale: Scale, of_change: Scale) -> dict[str, Any]:

@@ -133,10 +133,9 @@ def _shape(
     axis = Axis.around(low, high, max(12, int(_BINS * fineness)))
     histogram, thresholds = Histogram(axis), Thresholds(axis.steps(STEPS))
     near = {percent: Leaders(images if percent == 50 else min(images, 1)) for percent in _LADDER}
-    density = Density(
-        Axis.around(low, high, max(16, int(_CELLS_X * fineness))),
-        Axis.around(float(deviations[0].value), float(deviations[1].value), max(10, int(_CELLS_Y * fineness))),
-    )
+    spread = (float(deviations[0].value), float(deviations[1].value))
+    coarser = max(0.5, fineness)
+    density = Density(Axis.around(low, high, int(_CELLS_X * coarser)), Axis.around(*spread, int(_CELLS_Y * coarser)))
     for batch in run.batches(*_NUMBERS):
         found = _scored(batch)
         histogram.add(found.score)

@@ -20,7 +20,7 @@ from .compare_section import compare_section
 from .gather import Gathered
 from .run_section import run_section
 from .score_sections import group_section, score_sections
-from .words import Scale, Shown, count, percent
+from .words import Scale, Shown, count, images, percent
 
 GENERATOR = "pscr-engine"
 """How a page of ours begins its `generator`."""
@@ -90,6 +90,7 @@ def _context(content: Content) -> dict[str, Any]:
         "reasons": sorted(gathered.failures.reasons.items(), key=lambda item: -item[1].count),
         "score": scale.score,
         "count": count,
+        "images": images,
         "percent": percent,
         "galleries": [],
         "groups": None,

@@ -9,7 +9,7 @@ from ..records import STAGES
 from ..run_reader import RunReader
 from .charts import draw_stages
 from .gather import Gathered
-from .words import Scale, count
+from .words import Scale, count, images
 
 
 def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, A
     bundle = _mapping(run.run.get("bundle"))
     words = [str(bundle[name]) for name in ("backbone", "precision") if name in bundle]
     when = str((success or {}).get("finished") or run.run.get("started", ""))[:16].replace("T", " ")
-    lead = f"{count(gathered.rows)} images of {run.run['settings']['manifest']}"
+    lead = f"{images(gathered.rows)} of {run.run['settings']['manifest']}"
     lead += f", scored with {' '.join(words)}" if words else ""
     lead += f", {'finished' if success else 'started'} {when} UTC" if when else ""
     stages = _stages(success)
@@ -69,7 +69,7 @@ def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any]
         ("Manifest", settings["manifest"]),
         ("Image folder", identity.get("image_folder")),
         ("Bundle", settings.get("bundle")),
-        ("Digest", identity.get("bundle")),
+        ("Digest", identity.get("bundle") and f"{str(identity['bundle'])[:16]}…"),
         ("Backbone", bundle.get("backbone")),
         ("Sampling", sampling.get("name")),
         ("Exemplars", bundle.get("exemplars")),

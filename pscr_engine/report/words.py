@@ -56,6 +56,11 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def images(number: int) -> str:
+    """1 image, 1,234 images."""
+    return f"{number:,} image{'' if number == 1 else 's'}"
+
+
 def percent(part: int, whole: int) -> str:
     """12.34%."""
     return f"{part / whole:.2%}" if whole else "0%"

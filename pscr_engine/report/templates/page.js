@@ -84,6 +84,7 @@
     for (const [name, line] of Object.entries(data.lines)) byId(`code-${name}`).textContent = line[0] + text + line[1];
     out.replaceChildren("keeps ", ...kept, " with ", strong(`score ≥ ${text}`));
     slider.setAttribute("aria-valuetext", out.textContent);
+    slider.style.setProperty("--kept", `${100 * at}%`);
   };
   const exactly = (kept) => [strong(number.format(kept)), ` of ${number.format(data.scored)} images (${share(kept)})`];
   const show = (index) => {
