@@ -138,7 +138,7 @@ def draw_histogram(histogram: Histogram, marks: Mapping[str, float] | None = Non
 
 def draw_density(density: Density, *, square: bool = False) -> DensityChart:
     """Lay out a density. Strengths are by the logarithm of the count: one image and a million both show."""
-    frame = Frame(height=722 if square else 430)
+    frame = Frame(height=748 if square else 456, top=40)
     highest = max(1, int(density.counts.max()))
     levels = min(_LEVELS, highest)
     smallest = np.exp(np.linspace(0, math.log(highest), levels, endpoint=False))

@@ -87,7 +87,7 @@ def _context(content: Content) -> dict[str, Any]:
         "scored": gathered.scored,
         "shape": shape,
         "failures": gathered.failures,
-        "reasons": sorted(gathered.failures.reasons.items(), key=lambda item: -item[1].count),
+        "reasons": sorted(gathered.failures.reasons.items(), key=lambda item: (-item[1].count, item[0])),
         "score": scale.score,
         "count": count,
         "images": images,

@@ -69,6 +69,7 @@ def _keep(folder: Path, shape: Shape, scored: int) -> dict[str, Any]:
         "lines": lines,
         "data": {
             "scored": scored,
+            "every": scored <= len(shape.quantiles),  # every score is among the thresholds
             "thresholds": texts,
             "kept": kept,
             "slider": slider,

@@ -116,8 +116,8 @@
       note.textContent = exact;
       return;
     }
-    const most = place === 0 ? data.scored : data.kept[place < 0 ? data.kept.length - 1 : place - 1];
-    const least = place < 0 ? 0 : data.kept[place];
+    const least = place < 0 ? 0 : data.kept[place]; // the lowest and the highest score are in the table
+    const most = place <= 0 || data.every ? least : data.kept[place - 1];
     if (most === least) {
       draw(text, exactly(most));
       note.textContent = exact;
