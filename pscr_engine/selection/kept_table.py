@@ -16,6 +16,7 @@ from ..errors import ManifestError, OutputError, PscrError, one_line
 from ..parts import is_part
 from ..run_reader import RunReader
 from ..stages.source import Manifest
+from ..stages.source.base import Columns
 
 SCORE_FIELDS = (pa.field("score", pa.float32()), pa.field("score_std", pa.float32()), pa.field("row", pa.int64()))
 _MARK = b"pscr_engine.select"
@@ -100,19 +101,25 @@ def write_kept(
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
         ):
             waiting: list[pa.Table] = []
+            rows = nbytes = 0
             for batch in kept:
-                scores = pa.Table.from_batches([batch])
-                columns = list(scores.select(fields.names).columns if reader is None else [])
-                if reader is not None:
-                    columns = reader.take(batch.column("row").to_numpy()).columns
-                scores = scores.select([field.name for field in SCORE_FIELDS])
-                waiting.append(pa.table([*columns, *scores.columns], schema=schema))
-                if sum(map(len, waiting)) >= _GROUP_ROWS or sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
+                waiting.append(_joined(batch, reader, schema))
+                rows, nbytes = rows + len(waiting[-1]), nbytes + waiting[-1].nbytes
+                if rows >= _GROUP_ROWS or nbytes >= _GROUP_BYTES:
                     writer.write_table(pa.concat_tables(waiting))
-                    waiting = []
+                    waiting, rows, nbytes = [], 0, 0
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
     except OSError as error:
         raise PscrError(f"{out}: can't be written ({error.strerror or error}); choose another --out") from error
     except pa.ArrowException as error:
         raise PscrError(f"{out}: a column can't be written to Parquet ({one_line(error, 200)})") from error
+
+
+def _joined(batch: pa.RecordBatch, reader: Columns | None, schema: pa.Schema) -> pa.Table:
+    """Kept rows of the parts with the manifest's columns, or else with what the parts have before `SCORE_FIELDS`."""
+    if reader is None:
+        return pa.Table.from_batches([batch.select(schema.names)]).cast(schema)
+    columns = reader.take(batch.column("row").to_numpy()).columns
+    scores = [batch.column(field.name) for field in SCORE_FIELDS]
+    return pa.table([*columns, *scores], schema=schema)
