@@ -110,7 +110,7 @@ def _missing(run: RunReader) -> str:
     if not run.indices:
         return ""
     gaps = run.indices[-1] + 1 - len(run.indices)
-    return f"; {count(gaps)} parts before the last one are missing" if gaps else ""
+    return f" (parts missing before the last one: {count(gaps)})" if gaps else ""
 
 
 def _stages(success: Mapping[str, Any] | None) -> list[tuple[str, int, float, float]]:

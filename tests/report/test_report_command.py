@@ -110,7 +110,7 @@ def test_an_unfinished_run_is_shown_as_one(cli, tmp_path):
     assert outcome.stdout.startswith("8 rows, 8 with a score, unfinished\n")
     html = read(tmp_path)
     assert "This run is not complete." in html
-    assert "1 parts before the last one are missing" in html
+    assert "(parts missing before the last one: 1)" in html
     assert "known once the run is complete" in html
     for part in run.glob("part-*"):
         part.unlink()
