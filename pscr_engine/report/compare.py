@@ -16,7 +16,7 @@ from ..run_reader import RunReader
 from .axis import Axis, Density, Histogram
 from .galleries import Leaders
 
-_CELLS, _BINS, _BLOCK = 50, 50, 2**18
+_CELLS, _BINS, _BLOCK = 80, 60, 2**18
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _TAIL = 0.001
 _NO_ROW = "no row"

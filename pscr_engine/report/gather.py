@@ -20,7 +20,7 @@ from .galleries import Leaders, Pick
 
 # The axes hold all but the outermost two thousandths of the images: one outlier would squash the rest.
 _TAIL = 1
-_BINS, _CELLS_X, _CELLS_Y = 50, 60, 36
+_BINS, _CELLS_X, _CELLS_Y = 60, 90, 54
 STEPS = 500
 """Of the slider, at most; it depends on round numbers."""
 
@@ -134,7 +134,7 @@ def _shape(
     histogram, thresholds = Histogram(axis), Thresholds(axis.steps(STEPS))
     near = {percent: Leaders(images if percent == 50 else min(images, 1)) for percent in _LADDER}
     spread = (float(deviations[0].value), float(deviations[1].value))
-    coarser = max(0.75, fineness)
+    coarser = max(0.5, fineness)
     density = Density(Axis.around(low, high, int(_CELLS_X * coarser)), Axis.around(*spread, int(_CELLS_Y * coarser)))
     for batch in run.batches(*_NUMBERS):
         found = _scored(batch)

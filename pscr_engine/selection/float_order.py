@@ -26,4 +26,4 @@ def values_of(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
 
 def shortest(value: np.float32) -> str:
     """The shortest decimal that is this float32 again, without an exponent: 3.4182, not 3.4182000160217285."""
-    return np.format_float_positional(value, unique=True, trim="0")
+    return np.format_float_positional(value, unique=True, trim="-")

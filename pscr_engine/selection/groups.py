@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..errors import ManifestError
+from ..errors import ManifestError, PscrError
 from ..run_reader import RunReader
 from ..stages.source import Manifest
 
@@ -78,12 +78,21 @@ def read_groups(run: RunReader, manifest: Manifest, column: str, most: int) -> G
         if len(codes) > most:
             raise ManifestError(f"column {column!r} has more than {most:,} different values; choose one with fewer")
         of_rows = number[within]
-        file.write(of_rows.tobytes())
+        _write(file, of_rows)
         counts = np.bincount(of_rows, minlength=len(codes))
         counts[: len(sizes)] += sizes
         sizes = counts
     labels = [NO_VALUE if value is None else value.decode("utf-8", "replace") for value in codes]
     return Groups(file, labels, sizes)
+
+
+def _write(file: IO[bytes], groups: NDArray[np.int32]) -> None:
+    try:
+        file.write(groups.tobytes())
+        file.flush()
+    except OSError as error:
+        place, reason = tempfile.gettempdir(), error.strerror
+        raise PscrError(f"{place}: no room for a temporary file ({reason}); free some, or set TMPDIR") from error
 
 
 def _bytes_of(column: pa.ChunkedArray, name: str) -> pa.Array:

@@ -27,7 +27,7 @@ def made(folder, scores, stds=None, models=None, **more):
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.none() | finite | st.sampled_from([1.0, 1.5]), min_size=1, max_size=60), st.integers(0, 5))
 def test_all_figures_are_those_of_a_table_in_memory(tmp_path_factory, scores, images):
-    stds = [abs(hash(str(row))) % 7 / 7 for row in range(len(scores))]
+    stds = [row * 5 % 7 / 7 for row in range(len(scores))]
     run = made(tmp_path_factory.mktemp("run"), scores, stds, chunk_rows=7)
     found = gather(run, images)
     rows = [row for row, score in enumerate(scores) if score is not None]

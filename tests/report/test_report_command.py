@@ -98,7 +98,7 @@ def test_images_that_are_gone_or_broken_since_are_placeholders(cli, tmp_path):
     html = read(tmp_path)
     problems = re.findall(r'class="placeholder" role="img" aria-label="row (\d), score [\d.]+: ([^"]*)"', html)
     assert set(problems) == {("1", "image not found"), ("2", "undecodable now"), ("3", "unreadable now")}
-    assert pictures(html) == 4 + html.count("row 0: ok.png</span>") - 4
+    assert pictures(html) == html.count("row 0: ok.png</span>") >= 4
 
 
 def test_an_unfinished_run_is_shown_as_one(cli, tmp_path):
@@ -138,7 +138,7 @@ def test_odd_scores_are_drawn(cli, tmp_path, scores):
     html = read(tmp_path)
     data = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
     assert data["kept"][0] == len(scores)
-    assert "nan" not in html[html.index("<main") : html.index("<script")].lower().replace("nancy", "")
+    assert not re.search(r"\b(nan|inf|infinity)\b", html[html.index("<main") : html.index("<script")].lower())
 
 
 def test_the_comparison_is_exact(tmp_path):

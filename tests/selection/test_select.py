@@ -37,7 +37,7 @@ def test_it_keeps_the_manifests_columns_and_order(cli, run, tmp_path):
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout == (
         "kept 4 of 8 scored images (50.00%); 2 more have no score\n"
-        "score >= 3.0 (of 4 with exactly this score, the first 2 by row)\n"
+        "score >= 3 (of 4 with exactly this score, the first 2 by row)\n"
         "kept.parquet: path, model, seed, manifest_score, score, score_std, row\n"
     )
     table = pq.read_table(tmp_path / "kept.parquet")
@@ -53,7 +53,7 @@ def test_it_keeps_the_manifests_columns_and_order(cli, run, tmp_path):
 def test_groups_have_thresholds_of_their_own(cli, run, tmp_path):
     outcome = cli("select", "scores", "--per-group", "model", "--top", "50%")
     assert outcome.returncode == 0, outcome.stderr
-    assert "by model, 3 groups:\n  a       2 of 4: score >= 3.0 (of 3 with" in outcome.stdout
+    assert "by model, 3 groups:\n  a       2 of 4: score >= 3 (of 3 with" in outcome.stdout
     table = pq.read_table(tmp_path / "kept.parquet")
     # a: 3 3 3 5, b: 1.5 4.5 2, and the row without a model; shares are rounded up
     assert table.column("row").to_pylist() == [0, 3, 5, 8, 9]
