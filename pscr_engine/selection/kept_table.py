@@ -102,9 +102,9 @@ def write_kept(
         ):
             waiting: list[pa.Table] = []
             rows = nbytes = 0
-            for batch in kept:
-                waiting.append(_joined(batch, reader, schema))
-                rows, nbytes = rows + len(waiting[-1]), nbytes + waiting[-1].nbytes
+            for table in _tables(kept, reader, schema):
+                waiting.append(table)
+                rows, nbytes = rows + len(table), nbytes + table.nbytes
                 if rows >= _GROUP_ROWS or nbytes >= _GROUP_BYTES:
                     writer.write_table(pa.concat_tables(waiting))
                     waiting, rows, nbytes = [], 0, 0
@@ -114,6 +114,18 @@ def write_kept(
         raise PscrError(f"{out}: can't be written ({error.strerror or error}); choose another --out") from error
     except pa.ArrowException as error:
         raise PscrError(f"{out}: a column can't be written to Parquet ({one_line(error, 200)})") from error
+
+
+def _tables(kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The kept rows in pieces of not much more than `_GROUP_BYTES`: a manifest may hold the images themselves."""
+    step = 64
+    for batch in kept:
+        at = 0
+        while at < batch.num_rows:
+            table = _joined(batch.slice(at, step), reader, schema)
+            at += len(table)
+            yield table
+            step = max(1, min(_GROUP_ROWS, _GROUP_BYTES * len(table) // max(1, table.nbytes)))
 
 
 def _joined(batch: pa.RecordBatch, reader: Columns | None, schema: pa.Schema) -> pa.Table:

@@ -141,6 +141,17 @@ def test_images_in_the_manifest_are_kept_as_they_are(tmp_path):
     assert table.column("kind").to_pylist() == ["b", "a", "b", "a", "c"]
 
 
+def test_large_rows_are_taken_and_written_a_few_at_a_time(tmp_path, monkeypatch):
+    images = [bytes([row]) * 5000 for row in range(300)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "m.parquet")
+    run = make_run(tmp_path / "scores", tmp_path / "m.parquet", [float(row) for row in range(300)], chunk_rows=200)
+    monkeypatch.setattr("pscr_engine.selection.kept_table._GROUP_BYTES", 20_000)
+    table = kept(run, tmp_path / "out.parquet", top=Top(number=290))
+    assert table.column("image").to_pylist() == images[10:]
+    written = pq.read_metadata(tmp_path / "out.parquet")
+    assert {written.row_group(group).num_rows for group in range(1, written.num_row_groups)} <= set(range(1, 8))
+
+
 def test_a_list_of_files_gives_paths(cli, tmp_path):
     for row in range(5):
         (tmp_path / f"{row}.png").write_bytes(encoded(pixels(8, 8)))
