@@ -142,7 +142,7 @@ def test_images_in_the_manifest_are_kept_as_they_are(tmp_path):
 
 
 def test_large_rows_are_taken_and_written_a_few_at_a_time(tmp_path, monkeypatch):
-    images = [bytes([row]) * 5000 for row in range(300)]
+    images = [b"%04d" % row * 1250 for row in range(300)]
     pq.write_table(pa.table({"image": images}), tmp_path / "m.parquet")
     run = make_run(tmp_path / "scores", tmp_path / "m.parquet", [float(row) for row in range(300)], chunk_rows=200)
     monkeypatch.setattr("pscr_engine.selection.kept_table._GROUP_BYTES", 20_000)
