@@ -133,7 +133,8 @@ def draw_histogram(histogram: Histogram, marks: Mapping[str, float] | None = Non
             text = f"{plain(start)} to {plain(start + axis.step)}: {images(count)}"
             bars.append(Bar(x + 0.5, y, round(right - x - 1, 2), round(frame.floor - y, 2), text))
     places = [Tick(frame.x(axis.share(value)), text) for text, value in (marks or {}).items()]
-    return HistogramChart(frame, bars, x_ticks(axis, frame), _y_ticks(y_axis, frame, 4), places)
+    whole = [tick for tick in _y_ticks(y_axis, frame, 4) if "." not in tick.text or tick.text[-1].isalpha()]
+    return HistogramChart(frame, bars, x_ticks(axis, frame), whole, places)
 
 
 def draw_density(density: Density, *, square: bool = False) -> DensityChart:

@@ -99,7 +99,7 @@ def report(config: ReportConfig) -> Reported:
             temporary.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise PscrError(f"{config.out}: can't be written ({error.strerror or error}); choose another --out") from error
-    return Reported(gathered.rows, gathered.scored, run.success is not None, len(page.encode(errors="replace")))
+    return Reported(gathered.rows, gathered.scored, run.success is not None, config.out.stat().st_size)
 
 
 def _rows_to_show(gathered: Gathered, comparison: Comparison | None) -> list[int]:
