@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from .atomic import atomic_file
 from .errors import OutputError, PscrError, one_line
 
+BATCH_ROWS = 2**16
+
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 
 
@@ -68,6 +70,30 @@ class Parts:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
 
+    def batches(self, index: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a part, in order, at most `BATCH_ROWS` at a time.
+
+        Raises:
+            OutputError: it can't be read.
+        """
+        try:
+            with self.path(index).open("rb") as file:
+                yield from pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(index, error) from error
+
+    def schema(self, index: int) -> pa.Schema:
+        """The columns of a part.
+
+        Raises:
+            OutputError: it can't be read.
+        """
+        try:
+            with self.path(index).open("rb") as file:
+                return pq.read_schema(file)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(index, error) from error
+
     def rows(self, index: int) -> int:
         """How many rows a part has.
 
@@ -91,7 +117,7 @@ class Parts:
 
     def _damaged(self, index: int, error: Exception) -> OutputError:
         return OutputError(
-            f"{self.path(index)}: damaged ({one_line(error, 120)}); remove this file and give the same command again"
+            f"{self.path(index)}: damaged ({one_line(error, 120)}); remove this file and score again to go on"
         )
 
 

@@ -100,12 +100,7 @@ class RunDirectory:
 
     def success(self) -> dict[str, Any] | None:
         """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
-        try:
-            value = json.loads((self.path / SUCCESS_FILE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-        complete = isinstance(value, dict) and self.parts.indices() == list(range(value.get("parts", -1)))
-        return value if complete else None
+        return read_success(self.parts)
 
     def reopen(self) -> None:
         """Take back the completion mark, before parts are rewritten."""
@@ -143,6 +138,16 @@ class RunDirectory:
         with atomic_file(self.path / SUCCESS_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return content
+
+
+def read_success(parts: Parts) -> dict[str, Any] | None:
+    """The content of `_SUCCESS` beside `parts`; None while the run isn't complete, or if a part has gone since."""
+    try:
+        value = json.loads((parts.folder / SUCCESS_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    complete = isinstance(value, dict) and parts.indices() == list(range(value.get("parts", -1)))
+    return value if complete else None
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

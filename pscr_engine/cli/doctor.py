@@ -23,6 +23,7 @@ _PACKAGES = {
     "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
     "training": ("scipy", "openpyxl", "matplotlib"),
+    "report": ("jinja2",),
     "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt"),
 }
 _CPU_FLAGS = (
@@ -96,6 +97,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
             not (lacking or untrained),
             f"pip install 'pscr-engine[cpu,export,train]' (lacks {', '.join([*lacking, *untrained])})",
         ),
+        "make reports": (versions["jinja2"] is not None, "pip install 'pscr-engine[report]'"),
         "score on a GPU": _gpu_ability(),
         "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),
         "compile for TensorRT": _gpu_ability("tensorrt", "pip install 'pscr-engine[tensorrt]'"),

@@ -28,6 +28,12 @@ COMMANDS = {
         "pscr_engine.cli.explain:explain",
         "Show where an image's score comes from: its patches, and the exemplars nearest to it.",
     ),
+    "report": _Entry(
+        "pscr_engine.cli.report:report", "Make a page of a run: scores, best and worst images, failures, speed."
+    ),
+    "select": _Entry(
+        "pscr_engine.cli.select:select", "Keep the best images of a run: a table with the manifest's columns."
+    ),
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),
