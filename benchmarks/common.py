@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 import shutil
@@ -56,18 +57,37 @@ def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> 
     path = CACHE / f"{'-'.join([backbone, *precisions[1:]])}.pscr"
     if not path.exists():
         from pscr_export.export import ExportConfig, export_bundle
-        from pscr_training.demo import write_images
-        from pscr_training.untrained import write_untrained_checkpoint
 
-        CACHE.mkdir(exist_ok=True)
-        checkpoint = CACHE / f"{backbone}.pt"
-        write_untrained_checkpoint(checkpoint, backbone)
-        exemplars = CACHE / "exemplars"
-        listed = exemplars / "exemplars.csv" if exemplars.exists() else write_images(exemplars, "exemplars.csv", 10, 1)
         accepted = frozenset(precisions) - {"fp32"}  # random weights say nothing about parity
-        export_bundle(ExportConfig(checkpoint, listed, path, precisions=precisions, accept_parity=accepted))
-        checkpoint.unlink()
+        checkpoint, exemplars = untrained_checkpoint(backbone), exemplar_list()
+        export_bundle(ExportConfig(checkpoint, exemplars, path, precisions=precisions, accept_parity=accepted))
     return Bundle.open(path)
+
+
+def untrained_checkpoint(backbone: str) -> Path:
+    """The checkpoint of `untrained_bundle`."""
+    from pscr_training.untrained import write_untrained_checkpoint
+
+    CACHE.mkdir(exist_ok=True)
+    path = CACHE / f"{backbone}.pt"
+    if not path.exists():
+        write_untrained_checkpoint(path, backbone)
+    return path
+
+
+def exemplar_list() -> Path:
+    """Its ten made-up exemplars."""
+    from pscr_training.demo import write_images
+
+    folder = CACHE / "exemplars"
+    return folder / "exemplars.csv" if folder.exists() else write_images(folder, "exemplars.csv", 10, 1)
+
+
+def exemplar_images() -> list[tuple[str, float]]:
+    """File and label of each of these exemplars, in the order of the bundle's cache."""
+    listed = exemplar_list()
+    with listed.open(newline="") as file:
+        return [(str(listed.parent / row["path"]), float(row["mos"])) for row in csv.DictReader(file)]
 
 
 def answering_bundle(like: Bundle, patch_size: int = 224) -> Bundle:

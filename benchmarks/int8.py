@@ -6,7 +6,6 @@ python -m benchmarks.int8 [speed] [accuracy]
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +24,7 @@ from pscr_training.train import TrainConfig, train
 from torch.utils.flop_counter import FlopCounterMode
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pscr_engine.bench.ceilings import instruction_peak
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import usable_cpus
 
@@ -34,9 +34,9 @@ ROUNDS = 6
 SPEED_METHOD = (
     "Random weights, OPS, patches of noise, ten exemplars. Per round each way scores the same images, in turn: 'one "
     "run on all cores' calls the session from one thread, 'a run per core' from as many threads as there are cores, "
-    "on one session that computes in the calling thread. Peak: AVX-512 instructions on registers (benchmarks/peak.c), "
-    "on all cores, before and after. Multiply-adds: PyTorch's count of the trunk's. Operators: ONNX Runtime's "
-    "profile of 20 runs of one image on one core; operators of the head are those after the features."
+    "on one session that computes in the calling thread. Peak: vector instructions on registers "
+    "(pscr_engine/bench/peak.c), on all cores, before and after. Multiply-adds: PyTorch's count of the trunk's. "
+    "Operators: ONNX Runtime's profile of 20 runs of one image on one core; operators of the head are those after the features."
 )
 ACCURACY_METHOD = (
     "Networks trained here from random weights on 960 of 1200 made-up images (seed 1; validation SRCC given), "
@@ -60,10 +60,10 @@ def main(sections: list[str]) -> None:
 
 
 def speed() -> Path:
-    before, figures = peak(), {}
+    before, figures = _peak(), {}
     for backbone, images in (("resnet18", 48), ("resnet50", 24)):
         figures[backbone] = _speed(untrained_bundle(backbone, ("fp32", "int8")), images)
-    after = peak()
+    after = _peak()
     peaks = {kind: max(before[kind], after[kind]) for kind in before}
     for backbone, figure in figures.items():
         macs = multiply_adds(backbone)
@@ -144,18 +144,10 @@ def multiply_adds(backbone: str) -> float:
     return 9 * counter.get_total_flops() / 2e9
 
 
-def peak() -> dict[str, float]:
-    """GMAC/s of all usable cores; empty where it can't be measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "peak"
-        try:
-            command = ["cc", "-O2", "-march=native", Path(__file__).with_name("peak.c"), "-o", program, "-lpthread"]
-            subprocess.run(command, check=True, capture_output=True)
-            found = subprocess.run([program, str(usable_cpus())], check=True, capture_output=True, text=True).stdout
-        except (OSError, subprocess.CalledProcessError):  # no compiler, or no AVX-512
-            return {}
-    int8, fp32 = map(float, found.split())
-    return {"int8": int8, "fp32": fp32}
+def _peak() -> dict[str, float]:
+    """Measured afresh."""
+    instruction_peak.cache_clear()
+    return instruction_peak()
 
 
 def accuracy() -> Path:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
 
@@ -18,13 +19,11 @@ import numpy as np
 from PIL import Image
 
 from pscr_engine.backends import Backend, create_backend
+from pscr_engine.bench.stages import plain_loop
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import keep_freed_memory, usable_cpus
-from pscr_engine.records import MicroBatch, Query
+from pscr_engine.records import Query
 from pscr_engine.stages.decode import DecodeOptions, decode
-from pscr_engine.stages.fetch import fetch
-from pscr_engine.stages.infer import infer
-from pscr_engine.stages.sample import Sampler
 
 from .common import CACHE, answering_bundle, random_patches, record, spread, untrained_bundle
 
@@ -70,20 +69,6 @@ def bare_session(bundle: Bundle, backend: Backend, count: int) -> None:
     patches = random_patches(bundle, 1)
     for _ in range(count):
         backend.score(patches)
-
-
-def plain_loop(bundle: Bundle, backend: Backend, count: int) -> None:
-    paths, sampler = images(), Sampler(bundle.info.sampling, 1, 10**9)
-    for row in range(count):
-        query = Query(row, location=str(paths[row % len(paths)]))
-        batch, buffer = MicroBatch([query]), sampler.begin()
-        fetch(query)
-        decode(query, DecodeOptions())
-        sampler.sample(query, batch, buffer)
-        sampler.finish(batch, buffer)
-        assert batch.patches is not None
-        infer(backend, [query], batch.patches)
-        sampler.release(batch)
 
 
 def decoder(count: int) -> None:
@@ -147,7 +132,7 @@ def network() -> Path:
     measured = rates(
         {
             "session": lambda: bare_session(bundle, backend, INFER_IMAGES),
-            "loop": lambda: plain_loop(bundle, backend, INFER_IMAGES),
+            "loop": lambda: plain_loop(bundle, backend, [*islice(cycle(map(str, images())), INFER_IMAGES)]),
             "score": lambda: whole_run(bundle, INFER_IMAGES),
             "score, 2 workers": lambda: whole_run(bundle, INFER_IMAGES, "cpu,cpu"),
         },

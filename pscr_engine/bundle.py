@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import sha256_of
-from .errors import BundleError
+from .errors import BundleError, one_line
 from .sampling import Sampling
 from .stores.uri import Place, place
 
@@ -304,6 +304,28 @@ class Bundle:
                 f"export it with --precision {precision}"
             )
         return self.path / self.info.graphs[precision].file
+
+    def exemplar_files(self) -> list[tuple[str, str]]:
+        """Each exemplar's path, as the list named it, and its file's hexadecimal SHA-256, in the cache's order.
+
+        Raises:
+            BundleError: the table is damaged, or not the cache's.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(self.path / EXEMPLAR_TABLE, columns=["path", "sha256"])
+        except (OSError, pa.ArrowException) as error:
+            raise BundleError(
+                f"{self.path}: {EXEMPLAR_TABLE}: {one_line(error, 200)}; export the bundle again"
+            ) from error
+        if table.num_rows != self.exemplars.count or set(table.column_names) != {"path", "sha256"}:
+            raise BundleError(
+                f"{self.path}: {EXEMPLAR_TABLE} does not list the {self.exemplars.count} exemplars with path and "
+                "sha256; export the bundle again"
+            )
+        return list(zip(*(table.column(name).to_pylist() for name in ("path", "sha256")), strict=True))
 
 
 def write_contents(folder: Path, info: BundleInfo, exemplars: Exemplars) -> None:

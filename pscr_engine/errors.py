@@ -14,11 +14,12 @@
     ├── DatasetError           a labelled database is missing or malformed
     ├── ExemplarError          the exemplar list, or an image in it, can't be used
     ├── StoreError             an object store can't be reached, or refuses what is asked of it
+    ├── ImageError             the one image that was asked about can't be scored
     ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
     └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows
 
-A bad *image* is none of these: it becomes a row with a status (see `pscr_engine.records.Status`).
+A bad *image* among others is none of these: it becomes a row with a status (see `pscr_engine.records.Status`).
 Messages are one line: what is wrong, then what to do.
 """
 
@@ -83,6 +84,10 @@ class DatasetError(PscrError):
 
 class ExemplarError(PscrError):
     """The exemplar list has missing files, unreadable images or labels that are not finite numbers."""
+
+
+class ImageError(PscrError):
+    """An image that was asked about by itself can't be scored."""
 
 
 class ParityError(PscrError):

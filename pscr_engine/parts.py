@@ -15,6 +15,8 @@ from .errors import OutputError, PscrError, one_line
 from .folders import Folder, open_folder
 from .stores.uri import Place
 
+BATCH_ROWS = 2**16
+
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 
 
@@ -72,6 +74,34 @@ class Parts:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
 
+    def batches(self, index: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a part, in order, at most `BATCH_ROWS` at a time.
+
+        Raises:
+            OutputError: it can't be read.
+        """
+        try:
+            with self._files.open(_name(index)) as file:
+                yield from pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(index, error) from error
+
+    def schema(self, index: int) -> pa.Schema:
+        """The columns of a part.
+
+        Raises:
+            OutputError: it can't be read.
+        """
+        try:
+            with self._files.open(_name(index)) as file:
+                return pq.read_schema(file)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(index, error) from error
+
+    def file(self, name: str) -> bytes:
+        """The content of another file beside the parts, or FileNotFoundError."""
+        return self._files.read(name)
+
     def rows(self, index: int) -> int:
         """How many rows a part has.
 
@@ -99,7 +129,7 @@ class Parts:
 
     def _damaged(self, index: int, error: Exception) -> OutputError:
         return OutputError(
-            f"{self.path(index)}: damaged ({one_line(error, 120)}); remove this file and give the same command again"
+            f"{self.path(index)}: damaged ({one_line(error, 120)}); remove this file and score again to go on"
         )
 
 

@@ -28,7 +28,7 @@ from .stages.path import Path, PathSettings, Stage
 _MICRO_BATCH_ROWS = 16
 # A micro-batch with large images that are in memory from the start is cut short here.
 _HELD_BYTES = 64 * 2**20
-_FETCH_THREADS = 4
+FETCH_THREADS = 4
 _QUEUED_RESULTS = 2
 _DRAIN_SECONDS = 2.0
 
@@ -100,7 +100,7 @@ class Pipeline:
         run = _Run(self.stats, self.fetcher)
         self.fetcher.stopping = run.stopping
         with closing(self.fetcher), closing(self._path(run.stopping)) as path:
-            fetching = Stage("fetch", run.fetch, _FETCH_THREADS)
+            fetching = Stage("fetch", run.fetch, FETCH_THREADS)
             pools: list[ThreadPoolExecutor] = []
             builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
             builder = builder.add_source(run.source(batches))

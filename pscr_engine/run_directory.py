@@ -97,12 +97,7 @@ class RunDirectory:
 
     def success(self) -> dict[str, Any] | None:
         """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
-        try:
-            value = json.loads(self._folder.read(SUCCESS_FILE))
-        except (FileNotFoundError, ValueError):
-            return None
-        complete = isinstance(value, dict) and self.parts.indices() == list(range(value.get("parts", -1)))
-        return value if complete else None
+        return read_success(self.parts)
 
     def reopen(self) -> None:
         """Take back the completion mark, before parts are rewritten."""
@@ -143,6 +138,16 @@ class RunDirectory:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def read_success(parts: Parts) -> dict[str, Any] | None:
+    """The content of `_SUCCESS` beside `parts`; None while the run isn't complete, or if a part has gone since."""
+    try:
+        value = json.loads(parts.file(SUCCESS_FILE))
+    except (FileNotFoundError, ValueError):
+        return None
+    complete = isinstance(value, dict) and parts.indices() == list(range(value.get("parts", -1)))
+    return value if complete else None
 
 
 def _unwritable(path: Place, error: OSError) -> OutputError:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -33,6 +33,15 @@ SAMPLINGS = ("ops", "nops", "rps", "none")
 
 class TooSmallError(Exception):
     """An image can't be brought up to the patch size."""
+
+
+class Box(NamedTuple):
+    """Where a patch lies, in pixels of the image as it was given; fractions of a pixel where that was resized."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,23 @@ class Sampling:
         tops = [_scale(f, free_h) for f in self.fractions]
         lefts = [_scale(f, free_w) for f in self.fractions]
         return [(top, left) for top in tops for left in lefts]
+
+    def boxes(self, height: int, width: int, digest: bytes = b"", max_pixels: int | None = None) -> list[Box]:
+        """Where the D patches lie in an image of any size, before it is enlarged or resized.
+
+        Args:
+            height: of the image as it was given.
+            width: likewise.
+            digest: see `corners`.
+            max_pixels: see `sample`.
+
+        Raises:
+            TooSmallError: as `sample`.
+        """
+        new_h, new_w = self.fitted_size(height, width, max_pixels)
+        x, y, P = width / new_w, height / new_h, self.patch_size
+        corners = self.corners(new_h, new_w, digest)
+        return [Box(left * x, top * y, (left + P) * x, (top + P) * y) for top, left in corners]
 
     def sample(self, pixels: Pixels, out: Pixels, *, digest: bytes = b"", max_pixels: int | None = None) -> None:
         """Copy the patches of one image.

@@ -22,6 +22,7 @@ from .stores.uri import Place, is_stored
 
 if TYPE_CHECKING:
     from .config import ScoreConfig
+    from .explain import Explanation
     from .runners.local import RunResult
     from .runners.snapshot import Progress
 
@@ -204,6 +205,33 @@ class Scorer:
             exemplar_scores=exemplar_scores,
         )
         return (_scored_image(query) for query in pipeline.run(_queries(images)))
+
+    def explain(
+        self,
+        image: ImageLike,
+        *,
+        nearest: int = 5,
+        small_images: Literal["upscale", "error"] = "upscale",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Explanation:
+        """Say where an image's score comes from: each patch's own score, and the exemplars that it is most like.
+
+        Takes as long as scoring D + 1 images.
+
+        Args:
+            image: as for `score`.
+            nearest: how many exemplars, by Euclidean distance of features.
+            small_images: see `score`.
+            max_pixels: see `score`.
+
+        Raises:
+            ImageError: the image can't be scored.
+            TypeError: something that is no image.
+        """
+        from .explain.compute import explain
+
+        query = next(_queries([image]))
+        return explain(self, query, nearest=nearest, small_images=small_images, max_pixels=max_pixels)
 
     @staticmethod
     def score_manifest(config: ScoreConfig, progress: Progress | None = None) -> RunResult:

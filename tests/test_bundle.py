@@ -4,6 +4,8 @@ import os
 import stat
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pscr_engine.bundle import Bundle, Parity
@@ -130,3 +132,15 @@ def test_parity_needs_both_difference_and_rank(difference, srcc, passed):
     parity = Parity(10, difference, 0.0, srcc, tolerance=0.02, min_srcc=0.999)
     assert parity.passed is passed
     assert Parity.from_json(parity.as_json()) == parity
+
+
+def test_the_exemplar_table_is_that_of_the_cache(tiny):
+    assert tiny.exemplar_files() == [("x", "0" * 64)] * 5
+    table = tiny.path / "exemplars.parquet"
+    for wrong in ({"path": ["x"] * 4, "sha256": ["0"] * 4}, {"path": ["x"] * 5}):
+        pq.write_table(pa.table(wrong), table)
+        with pytest.raises(BundleError, match=r"exemplars\.parquet.*export the bundle again"):
+            tiny.exemplar_files()
+    table.unlink()
+    with pytest.raises(BundleError, match=r"exemplars\.parquet.*export the bundle again"):
+        tiny.exemplar_files()

@@ -39,3 +39,29 @@ def test_spearman_ignores_any_increasing_change(values, random):
     other = np.array(values, np.float32)
     assert spearman(a, other) == pytest.approx(spearman(np.argsort(np.argsort(b)).astype(np.float32), other))
     assert -1.0000001 <= spearman(a, other) <= 1.0000001
+
+
+few = st.sampled_from([-1.0, 0.0, 0.25, 3.0]) | st.floats(-100, 100, width=32)
+
+
+@given(st.lists(st.tuples(few, few), min_size=3, max_size=50))
+def test_spearman_is_the_correlation_of_mean_ranks(pairs):
+    columns = np.array(pairs, np.float32).T
+
+    def ranks(values):
+        return [(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values]
+
+    a, b = (np.array(ranks(column)) for column in columns)
+    if a.std() and b.std():
+        assert spearman(*columns) == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-9)
+    else:
+        assert spearman(*columns) is None
+
+
+def test_spearman_of_more_than_a_block(monkeypatch):
+    monkeypatch.setattr("pscr_engine.parity._BLOCK", 7)
+    dice = np.random.default_rng(0)
+    a, b = dice.integers(0, 9, (2, 100)).astype(np.float32)
+    whole = spearman(a, b)
+    monkeypatch.undo()
+    assert whole == pytest.approx(spearman(a, b), abs=1e-12)

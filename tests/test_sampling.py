@@ -70,6 +70,38 @@ def test_patches_are_copies_of_the_fitted_image(name, patch_size, height, width,
         assert fitted is image
 
 
+@given(
+    name=st.sampled_from(SAMPLINGS),
+    patch_size=st.integers(1, 64),
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    digest=st.binary(max_size=16),
+)
+def test_boxes_are_where_the_patches_come_from(name, patch_size, height, width, digest):
+    sampling = Sampling.create(name, patch_size)
+    fitted_height, fitted_width = sampling.fitted_size(height, width)
+    boxes = sampling.boxes(height, width, digest)
+    for box, (top, left) in zip(boxes, sampling.corners(fitted_height, fitted_width, digest), strict=True):
+        assert 0 <= box.left < box.right <= width * (1 + 1e-9)
+        assert 0 <= box.top < box.bottom <= height * (1 + 1e-9)
+        assert box.left / width == pytest.approx(left / fitted_width)
+        assert box.bottom / height == pytest.approx((top + patch_size) / fitted_height)
+        if (fitted_height, fitted_width) == (height, width):
+            assert box == (left, top, left + patch_size, top + patch_size)
+
+
+def test_boxes_of_an_image_that_is_resized_show_its_patches():
+    """A picture of four colours, enlarged or reduced: the colours in the boxes are the colours of the patches."""
+    image = np.zeros((60, 60, 3), np.uint8)
+    image[:30, 30:], image[30:, :30], image[30:, 30:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    for sampling in (Sampling.create("nops", 100), Sampling.create("none", 16), Sampling.create("ops", 40)):
+        patches = np.empty((sampling.patches, sampling.patch_size, sampling.patch_size, 3), np.uint8)
+        sampling.sample(image, patches)
+        for patch, box in zip(patches, sampling.boxes(60, 60), strict=True):
+            shown = Image.fromarray(image).resize((1, 1), Image.Resampling.BOX, box)
+            assert np.asarray(shown)[0, 0] == pytest.approx(patch.mean((0, 1)), abs=8)
+
+
 @given(height=st.integers(224, 4000), width=st.integers(224, 4000), name=st.sampled_from(["ops", "nops"]))
 def test_grids_keep_their_fractions_to_half_a_pixel(height, width, name):
     sampling = Sampling.create(name, 224)

@@ -24,6 +24,7 @@ _PACKAGES = {
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
     "training": ("scipy", "openpyxl", "matplotlib"),
     "object stores": ("obstore", "httpcore2"),
+    "report": ("jinja2",),
     "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt"),
 }
 _CPU_FLAGS = (
@@ -98,6 +99,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
             f"pip install 'pscr-engine[cpu,export,train]' (lacks {', '.join([*lacking, *untrained])})",
         ),
         "use object stores": (_importable("obstore"), "pip install 'pscr-engine[stores]'"),
+        "make reports": (versions["jinja2"] is not None, "pip install 'pscr-engine[report]'"),
         "score on a GPU": _gpu_ability(),
         "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),
         "compile for TensorRT": _gpu_ability("tensorrt", "pip install 'pscr-engine[tensorrt]'"),

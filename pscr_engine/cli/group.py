@@ -24,10 +24,21 @@ COMMANDS = {
     ),
     "export": _Entry("pscr_export.cli:export", "Turn a PSCR checkpoint into a bundle that scores images."),
     "score": _Entry("pscr_engine.cli.score:score", "Score the images of a manifest."),
+    "explain": _Entry(
+        "pscr_engine.cli.explain:explain",
+        "Show where an image's score comes from: its patches, and the exemplars nearest to it.",
+    ),
+    "report": _Entry(
+        "pscr_engine.cli.report:report", "Make a page of a run: scores, best and worst images, failures, speed."
+    ),
+    "select": _Entry(
+        "pscr_engine.cli.select:select", "Keep the best images of a run: a table with the manifest's columns."
+    ),
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
+    "bench": _Entry("pscr_engine.cli.bench:bench", "Measure a bundle's speed on this host, stage by stage."),
     "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),
     "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images: train, export, score, compare."),
 }

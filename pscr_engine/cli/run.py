@@ -60,4 +60,5 @@ _EXTRAS = {
     "timm": "cpu,export",
     "onnx": "cpu,export",
     "onnxscript": "cpu,export",
+    "jinja2": "report",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 from ..backends.base import Backend
@@ -18,6 +19,8 @@ class HostPath:
     def __init__(self, backend: Backend, settings: PathSettings) -> None:
         self._backend, self._settings = backend, settings
         self._sampler = Sampler(settings.sampling, settings.rows, settings.decoding.max_pixels)
+        # Batches of two micro-batches share these threads: none of them idles while another has batches left.
+        self._runs = ThreadPoolExecutor(backend.runs, "infer") if backend.runs > 1 else None
         self.stages = (
             Stage("decode", self.decode_and_sample, settings.decode_threads),
             Stage("infer", self.infer, backend.runs),
@@ -45,19 +48,31 @@ class HostPath:
         return batch
 
     def infer(self, batch: MicroBatch) -> MicroBatch:
-        """Batch by batch."""
-        s, D = self._settings, self._settings.sampling.patches
+        """Batch by batch; side by side, if the backend wants several at once."""
+        size = self._settings.batch_size
         if batch.patches is None:
             return batch
-        for start in range(0, len(batch.sampled), s.batch_size):
-            if s.stopping.is_set():
-                break
-            queries = batch.sampled[start : start + s.batch_size]
-            patches = batch.patches[start * D : (start + len(queries)) * D]
-            with s.stats.infer.measure(len(queries)):
-                infer(self._backend, queries, patches, features=s.features, exemplar_scores=s.exemplar_scores)
+        starts = range(0, len(batch.sampled), size)
+        if self._runs is None:
+            for start in starts:
+                self._infer(batch, start)
+        else:
+            for done in [self._runs.submit(self._infer, batch, start) for start in starts]:
+                done.result()
         self._sampler.release(batch)
         return batch
 
+    def _infer(self, batch: MicroBatch, start: int) -> None:
+        s, D = self._settings, self._settings.sampling.patches
+        assert batch.patches is not None
+        if s.stopping.is_set():
+            return
+        queries = batch.sampled[start : start + s.batch_size]
+        patches = batch.patches[start * D : (start + len(queries)) * D]
+        with s.stats.infer.measure(len(queries)):
+            infer(self._backend, queries, patches, features=s.features, exemplar_scores=s.exemplar_scores)
+
     def close(self) -> None:
-        """Its buffers are ordinary memory."""
+        """End its threads. Its buffers are ordinary memory."""
+        if self._runs is not None:
+            self._runs.shutdown(cancel_futures=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import PscrError
 from ..records import Query
+from .source.base import utf8
 
 
 def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.Schema:
@@ -66,11 +66,11 @@ def merge(table: pa.Table, fresh: pa.Table) -> pa.Table:
 def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
     match field.name:
         case "path" | "error":
-            return pa.array([_utf8(getattr(query, field.name)) for query in queries], field.type)
+            return pa.array([utf8(getattr(query, field.name)) for query in queries], field.type)
         case "status":
             return pa.array([query.status.value for query in queries], field.type)
         case "id" if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            return pa.array([_utf8(query.id) for query in queries], field.type)
+            return pa.array([utf8(query.id) for query in queries], field.type)
         case "features":
             return _features(field, queries)
     return pa.array([getattr(query, field.name) for query in queries], field.type)
@@ -82,13 +82,3 @@ def _features(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
     stacked = np.stack([missing if query.features is None else query.features for query in queries])
     mask = pa.array([query.features is None for query in queries])
     return pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), C, mask=mask)
-
-
-def _utf8(text: Any) -> str | None:
-    """Text that Parquet can hold: what is not Unicode becomes question marks."""
-    if text is None:
-        return None
-    try:
-        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can express
-        return str(text).encode("utf-8", "replace").decode()

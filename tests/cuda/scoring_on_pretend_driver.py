@@ -86,6 +86,21 @@ def results(driver: ctypes.CDLL, folder: Path) -> None:
     )
 
 
+def explained(driver: ctypes.CDLL, folder: Path) -> None:
+    """Patches by themselves, and the nearest exemplars: as on the processor."""
+    for sampling in ("ops", "rps", "none"):
+        bundle = make_bundle(folder / f"{sampling}.pscr", sampling=sampling).path
+        with Scorer.open(bundle, device="cuda:0") as scorer:
+            for image in (encoded(pixels(90, 70), "JPEG"), encoded(pixels(20, 40), "PNG"), pixels(50, 60)):
+                mine, other = scorer.explain(image), Scorer.open(bundle, device="cpu").explain(image)
+                assert (mine.device, other.device) == ("cuda:0", "cpu")
+                assert mine.score == pytest.approx(other.score, abs=1e-5)
+                for one, two in zip(mine.patches, other.patches, strict=True):
+                    assert one.box == two.box
+                    assert one.score == pytest.approx(two.score, abs=1e-5)
+                assert [near.index for near in mine.nearest] == [near.index for near in other.nearest]
+
+
 def undecodable(driver: ctypes.CDLL, folder: Path) -> None:
     """JPEGs whose headers are fine and that no decoder takes, alone, together, and among others."""
     whole = encoded(pixels(90, 70), "JPEG", quality=90)

@@ -4,7 +4,17 @@ import pytest
 
 from .test_device import on_pretend_driver
 
-CHECKS = ["results", "undecodable", "memory", "out_of_memory", "faults", "graphs", "batch_size", "refusals"]
+CHECKS = [
+    "results",
+    "explained",
+    "undecodable",
+    "memory",
+    "out_of_memory",
+    "faults",
+    "graphs",
+    "batch_size",
+    "refusals",
+]
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -33,6 +33,9 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
     }
     assert {f"{package}/py.typed" for package in ("pscr_engine", "pscr_export", "pscr_training")} <= set(names)
 
+    templates = {"page.html.j2", "macros.html.j2", "page.css", "page.js"}
+    assert {f"pscr_engine/report/templates/{name}" for name in templates} <= set(names)
+
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip(python, "install", "--constraint", ROOT / "constraints.txt", f"{wheel}[cpu]")
@@ -53,6 +56,9 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
     assert row["score"] == pytest.approx(expected_score(bundle, pixels(50, 60)), abs=1e-5)
 
     assert "all digests match" in command("inspect").stdout
+    refused = command("report")
+    assert refused.stderr == "error: this command needs jinja2: pip install 'pscr-engine[report]'\n"
+    assert command("select", "--top", "1").returncode == 0
     assert "no   export checkpoints: pip install 'pscr-engine[cpu,export]'" in command("doctor").stdout
     for arguments in (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], ["demo"]):
         refused = command(*arguments)

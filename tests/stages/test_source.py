@@ -383,7 +383,7 @@ def test_large_embedded_images_are_read_a_few_at_a_time(tmp_path):
     reader = open_manifest(tmp_path / "m.parquet").reader()
     queries = reader.read(range(40))
     assert next(queries).data == images[0]
-    assert reader._batch.num_rows <= 32
+    assert reader._groups._batch.num_rows <= 32
     assert [query.data for query in queries] == images[1:]
 
 

@@ -84,7 +84,10 @@ class PixelConvolution(nn.Module):
         x = x.reshape(N, rows, columns // _COLUMNS, _COLUMNS * 3).float() - CENTRE
         x = x.permute(0, 3, 1, 2)
         x = torch.relu(self.convolution(x)).permute(0, 2, 3, 1)
-        return x.reshape(N, x.shape[1], -1, self.channels)[:, :, :wanted].permute(0, 3, 1, 2)
+        x = x.reshape(N, x.shape[1], -1, self.channels)
+        # A slice of all would be exported, and would keep ONNX Runtime from staying in integers after it.
+        x = x if x.shape[2] == wanted else x[:, :, :wanted]
+        return x.permute(0, 3, 1, 2)
 
     def _beside(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
         """`x` with strips of the border's colour. Whole runs of bytes are copied, nothing else."""

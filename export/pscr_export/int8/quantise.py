@@ -21,6 +21,7 @@ from ..exemplars import LabelledImage, patches_of
 from ..graph import export_graph
 from .calibration import METHODS, Calibration
 from .graph import first_convolution, operators, quantised, with_features_corrected
+from .patchwise import patch_by_patch
 from .pixels import PixelNetwork
 
 log = logging.getLogger("pscr_export")
@@ -130,7 +131,7 @@ class _Search:
     ) -> None:
         name = f"{method}, first convolution in float" if in_float else method
         left = (in_float,) if in_float else ()
-        model = quantised(onnx.load(self.graph), calibration.ranges(method), left)
+        model = patch_by_patch(quantised(onnx.load(self.graph), calibration.ranges(method), left))
         onnx.save(model, self._candidate)
         slope, shift = _correction(self._features(self._candidate), wanted)
         onnx.save(with_features_corrected(model, slope, shift), self._candidate)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ...errors import ManifestError
 from ...records import Query, Status
@@ -57,6 +59,24 @@ class Reader(Protocol):
         ...
 
 
+class Columns(Protocol):
+    """Reads chosen rows of a manifest's own columns.
+
+    Attributes:
+        schema: the columns.
+    """
+
+    schema: pa.Schema
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Those rows, which must ascend, in order. Calls in ascending order cost one pass over the manifest in all.
+
+        Raises:
+            ManifestError: it can't be read, or has fewer rows.
+        """
+        ...
+
+
 class Manifest(ABC):
     """The list of images of a run.
 
@@ -65,6 +85,7 @@ class Manifest(ABC):
         num_rows: how many rows there are; None if only reading can tell. For CSV and JSONL it is the
             number of lines, which blank lines and line breaks in quotes make an overestimate.
         id_type: Arrow type of the rows' identifiers; None if they have none.
+        column_names: all columns of a table; none for a list of files.
         folder: what relative paths start from, without symbolic links: the same list beside other
             images is another manifest.
     """
@@ -73,12 +94,18 @@ class Manifest(ABC):
     folder: str
     num_rows: int | None
     id_type: pa.DataType | None
+    column_names: Sequence[str] = ()
     _files: Sequence[ManifestFile] = ()
     _stamps: Sequence[object] = ()
 
     def _watch(self, files: Sequence[ManifestFile]) -> None:
         """Remember the state of the files that the list is in. Before they are read."""
         self._files, self._stamps = files, [state_of(file) for file in files]
+
+    @property
+    def files(self) -> Sequence[ManifestFile]:
+        """The files that the list is in."""
+        return self._files
 
     def check_unchanged(self) -> None:
         """See that the list is still what was fingerprinted: it is read while the run goes on, by several processes.
@@ -93,6 +120,10 @@ class Manifest(ABC):
     @abstractmethod
     def reader(self) -> Reader:
         """A reader of its own, with its own open files."""
+
+    def columns(self, names: Sequence[str]) -> Columns:
+        """A reader of those of `column_names`."""
+        raise NotImplementedError(f"{type(self).__name__} has no columns")
 
     def rows(self, start: int = 0) -> Iterator[Query]:
         """Every row from `start` on, in order."""
@@ -146,6 +177,58 @@ class ForwardReader(Generic[T]):
         for record in islice(self._records, len(rows)):
             self._next += 1
             yield self._make(self._next - 1, record)
+
+
+class ForwardColumns(Generic[T]):
+    """See `Columns`. Reads what can only be read from its beginning.
+
+    Args:
+        schema: the columns.
+        records: gives all records, from the first on.
+        to_table: turns some of them into rows.
+        path: of the manifest, for errors.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, records: Iterator[T], to_table: Callable[[list[T]], pa.Table], path: object
+    ) -> None:
+        self.schema, self._records, self._to_table, self._path = schema, records, to_table, path
+        self._next = 0
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """See `Columns.take`. Rows before those of an earlier call are gone."""
+        picked = []
+        for row in rows.tolist():
+            assert row >= self._next
+            record = next(islice(self._records, row - self._next, None), None)
+            if record is None:
+                raise too_short(self._path, row)
+            picked.append(record)
+            self._next = row + 1
+        return self._to_table(picked)
+
+
+def too_short(path: object, row: int) -> ManifestError:
+    """The error for a manifest that has lost rows."""
+    return ManifestError(f"{path}: has no row {row}, although it was scored; it has changed since the run")
+
+
+def text_array(values: Sequence[Any]) -> pa.Array:
+    """A column of text. What is not Unicode becomes question marks."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([utf8(value) for value in values], pa.string())
+
+
+def utf8(text: Any) -> str | None:
+    """Text that Parquet can hold: what is not Unicode becomes question marks."""
+    if text is None:
+        return None
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can express
+        return str(text).encode("utf-8", "replace").decode()
 
 
 def choose_columns(path: object, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:

@@ -12,15 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ...errors import ManifestError, one_line
 from ...records import Query
 from ...stores.uri import Place, StorePath
-from .base import Manifest, ManifestFile, ManifestOptions, QueryMaker, choose_columns, state_of
+from .base import Manifest, ManifestFile, ManifestOptions, QueryMaker, choose_columns, state_of, too_short
 
 _READ_BYTES = 2**20
 # Rows that are in memory at once, where the image column holds the encoded images themselves.
 _BATCH_ROWS, _BATCH_BYTES = 256, 32 * 2**20
+# The same, where columns are copied as they are.
+_TABLE_ROWS = 8192
 
 
 class ParquetManifest(Manifest):
@@ -44,6 +47,8 @@ class ParquetManifest(Manifest):
                 raise ManifestError(f"{file}: its columns differ from those of {self._files[0]}")
             opened.close()
         assert schema is not None  # callers give at least one file
+        self._path, self._schema = path, schema.remove_metadata()
+        self.column_names = schema.names
         self._image, self._id = choose_columns(path, schema.names, options)
         for name in (self._image, self._id):
             if schema.names.count(name) > 1:
@@ -58,6 +63,10 @@ class ParquetManifest(Manifest):
     def reader(self) -> _ParquetReader:
         """See `Manifest.reader`."""
         return _ParquetReader(self._groups, self._image, self._id, self._maker)
+
+    def columns(self, names: Sequence[str]) -> _ParquetColumns:
+        """See `Manifest.columns`. With the types that the file has."""
+        return _ParquetColumns(self._groups, pa.schema([self._schema.field(name) for name in names]), self._path)
 
     @staticmethod
     def _check_image_type(path: Place, type_: Any) -> bool:
@@ -122,11 +131,18 @@ class _Groups(NamedTuple):
         self.starts.append(self.starts[-1] + rows)
 
 
-class _ParquetReader:
-    """Reads ranges of rows, by row group: those before a range are not touched."""
+class _RowGroups:
+    """Finds the batch that a row is in. Row groups that nobody asks for are not touched.
 
-    def __init__(self, groups: _Groups, image: str, id_: str | None, maker: QueryMaker) -> None:
-        self._groups, self._image, self._id, self._maker = groups, image, id_, maker
+    Args:
+        groups: all row groups.
+        columns: what to read of them.
+        batch_rows: how many rows to read at once, at most; fewer if they are large.
+    """
+
+    def __init__(self, groups: _Groups, columns: Sequence[str], batch_rows: int = _BATCH_ROWS) -> None:
+        self.rows = groups.starts[-1]
+        self._groups, self._columns, self._batch_rows = groups, list(columns), batch_rows
         self._path: ManifestFile | None = None
         self._file: pq.ParquetFile | None = None
         self._group = -1
@@ -134,19 +150,8 @@ class _ParquetReader:
         self._batch: pa.RecordBatch | None = None
         self._first = 0  # row of the batch's first
 
-    def read(self, rows: range) -> Iterator[Query]:
-        """See `Reader.read`."""
-        row, end = rows.start, min(rows.stop, self._groups.starts[-1])
-        while row < end:
-            batch = self._batch_with(row)
-            part = batch.slice(row - self._first, end - row)
-            images = _values(part.column(self._image))
-            ids = _identifiers(part.column(self._id)) if self._id else [None] * len(images)
-            for image, id_ in zip(images, ids, strict=True):
-                yield self._maker.make(row, image, id_)
-                row += 1
-
-    def _batch_with(self, row: int) -> pa.RecordBatch:
+    def batch_with(self, row: int) -> tuple[int, pa.RecordBatch]:
+        """The batch that holds `row`, and the row of its first."""
         group = bisect_right(self._groups.starts, row) - 1
         try:
             if group != self._group or row < self._first:
@@ -157,7 +162,7 @@ class _ParquetReader:
         except (pa.ArrowException, OSError, StopIteration) as error:
             self._group = -1
             raise ManifestError(f"{self._path}: can't be read ({one_line(error, 200)})") from error
-        return self._batch
+        return self._first, self._batch
 
     def _open_group(self, group: int) -> None:
         path = self._groups.files[group]
@@ -165,17 +170,57 @@ class _ParquetReader:
             if self._file is not None:
                 self._file.close()
             self._path, self._file = path, _open(path)
-        columns = [self._image] + ([self._id] if self._id else [])
         index = self._groups.indices[group]
-        rows = _rows_in_bytes(self._file.metadata.row_group(index), _BATCH_BYTES)
-        self._batches = self._file.iter_batches(rows, row_groups=[index], columns=columns)
+        rows = _rows_in_bytes(self._file.metadata.row_group(index), _BATCH_BYTES, self._batch_rows)
+        self._batches = self._file.iter_batches(rows, row_groups=[index], columns=self._columns)
         self._group, self._batch, self._first = group, None, self._groups.starts[group]
 
 
-def _rows_in_bytes(group: Any, nbytes: int) -> int:
-    """How many rows of a row group, at most `_BATCH_ROWS`, take about so many bytes."""
+class _ParquetReader:
+    """Reads ranges of rows as queries."""
+
+    def __init__(self, groups: _Groups, image: str, id_: str | None, maker: QueryMaker) -> None:
+        self._groups = _RowGroups(groups, [image, *([id_] if id_ else [])])
+        self._image, self._id, self._maker = image, id_, maker
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`."""
+        row, end = rows.start, min(rows.stop, self._groups.rows)
+        while row < end:
+            first, batch = self._groups.batch_with(row)
+            part = batch.slice(row - first, end - row)
+            images = _values(part.column(self._image))
+            ids = _identifiers(part.column(self._id)) if self._id else [None] * len(images)
+            for image, id_ in zip(images, ids, strict=True):
+                yield self._maker.make(row, image, id_)
+                row += 1
+
+
+class _ParquetColumns:
+    """See `Columns`."""
+
+    def __init__(self, groups: _Groups, schema: pa.Schema, path: Place) -> None:
+        self.schema, self._path = schema, path
+        self._groups = _RowGroups(groups, schema.names, _TABLE_ROWS)
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """See `Columns.take`."""
+        if len(rows) and rows[-1] >= self._groups.rows:
+            raise too_short(self._path, int(rows[-1]))
+        taken, at = [], 0
+        while at < len(rows):
+            first, batch = self._groups.batch_with(int(rows[at]))
+            end = at + int(np.searchsorted(rows[at:], first + batch.num_rows))
+            here = pa.RecordBatch.from_arrays([batch.column(name) for name in self.schema.names], schema=self.schema)
+            taken.append(here.take(pa.array(rows[at:end] - first)))
+            at = end
+        return pa.Table.from_batches(taken, self.schema)
+
+
+def _rows_in_bytes(group: Any, nbytes: int, most: int) -> int:
+    """How many rows of a row group, `most` at most, take about so many bytes."""
     per_row = int(group.total_byte_size) // max(1, int(group.num_rows))
-    return max(1, min(_BATCH_ROWS, int(nbytes // max(1, per_row))))
+    return max(1, min(most, int(nbytes // max(1, per_row))))
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:

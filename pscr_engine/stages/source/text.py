@@ -5,19 +5,33 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
 from ...errors import ManifestError
 from ...records import Query, Status
-from .base import ForwardReader, Manifest, ManifestFile, ManifestOptions, QueryMaker, as_text, choose_columns
+from .base import (
+    ForwardColumns,
+    ForwardReader,
+    Manifest,
+    ManifestFile,
+    ManifestOptions,
+    QueryMaker,
+    as_text,
+    choose_columns,
+    text_array,
+)
 
 # File names need not be UTF-8: such bytes survive the way to open() this way.
 _ERRORS = "surrogateescape"
 # A longer field is an unclosed quote, not a prompt.
 _MAX_FIELD = 16 * 2**20
+# More keys than this are data in the place of names.
+_MAX_COLUMNS = 1000
 
 
 class CsvManifest(Manifest):
@@ -29,6 +43,7 @@ class CsvManifest(Manifest):
         header = next(self._records(), [])
         if not header:
             raise ManifestError(f"{path}: empty; its first line must name the columns")
+        self.column_names = header
         image, id_ = choose_columns(path, header, options)
         self._image, self._id = header.index(image), header.index(id_) if id_ else None
         self._maker = QueryMaker.for_folder(path.parent, options)
@@ -41,6 +56,17 @@ class CsvManifest(Manifest):
     def reader(self) -> ForwardReader[list[str]]:
         """See `Manifest.reader`."""
         return ForwardReader(lambda: islice(self._records(), 1, None), self._query)
+
+    def columns(self, names: Sequence[str]) -> ForwardColumns[list[str]]:
+        """See `Manifest.columns`. All text, as written: "007" is "007"."""
+        places = [list(self.column_names).index(name) for name in names]
+        schema = pa.schema([(name, pa.string()) for name in names])
+
+        def to_table(records: list[list[str]]) -> pa.Table:
+            cells = ([record[at] if at < len(record) else None for record in records] for at in places)
+            return pa.table([text_array(column) for column in cells], schema=schema)
+
+        return ForwardColumns(schema, islice(self._records(), 1, None), to_table, self._path)
 
     def _query(self, row: int, record: list[str]) -> Query:
         image = record[self._image] if self._image < len(record) else None
@@ -82,6 +108,33 @@ class JsonLinesManifest(Manifest):
         """See `Manifest.reader`."""
         return ForwardReader(self._lines, self._query)
 
+    @cached_property
+    def _types(self) -> dict[str, pa.DataType]:
+        """The columns, in the order in which they first appear, with what can hold every line's value."""
+        kinds: dict[str, set[type]] = {}
+        for _, text in self._lines():
+            if isinstance(value := _json(text), dict):
+                for name, cell in value.items():
+                    kinds.setdefault(name, set()).add(_kind(cell))
+                if len(kinds) > _MAX_COLUMNS:
+                    raise ManifestError(f"{self._path}: its lines have more than {_MAX_COLUMNS} different keys")
+        return {name: _column_type(found - {type(None)}) for name, found in kinds.items()}
+
+    @property
+    def column_names(self) -> Sequence[str]:  # type: ignore[override]  # needs a pass, so not before it is asked for
+        """The keys of all lines."""
+        return list(self._types)
+
+    def columns(self, names: Sequence[str]) -> ForwardColumns[tuple[int, str]]:
+        """See `Manifest.columns`. Values of several kinds, objects and lists are text: their JSON."""
+        schema = pa.schema([(name, self._types[name]) for name in names])
+
+        def to_table(lines: list[tuple[int, str]]) -> pa.Table:
+            values = [value if isinstance(value := _json(text), dict) else {} for _, text in lines]
+            return pa.table([_json_column([value.get(at.name) for value in values], at.type) for at in schema], schema)
+
+        return ForwardColumns(schema, self._lines(), to_table, self._path)
+
     def _query(self, row: int, numbered: tuple[int, str]) -> Query:
         line, text = numbered
         value = _json(text)
@@ -102,6 +155,25 @@ def _json(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _kind(value: object) -> type:
+    """The value's type; an integer that 64 bits can't hold is as good as an object."""
+    return dict if type(value) is int and not -(2**63) <= value < 2**63 else type(value)
+
+
+def _column_type(kinds: set[type]) -> pa.DataType:
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds and kinds <= {int, float}:
+        return pa.int64() if kinds == {int} else pa.float64()
+    return pa.string()
+
+
+def _json_column(values: list[Any], type_: pa.DataType) -> pa.Array:
+    if type_ != pa.string():
+        return pa.array(values, type_)
+    return text_array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
 
 
 def _digest_and_lines(path: ManifestFile) -> tuple[str, int]:

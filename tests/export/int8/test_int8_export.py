@@ -47,11 +47,14 @@ def test_int8_scores_are_near_the_references_and_the_choice_is_kept(bundle, gold
 
 @pytest.mark.slow
 def test_the_trunk_is_integer_from_the_first_byte_on(bundle):
-    model = onnx.load(bundle.graph_path("int8"))
-    assert not [node for node in model.graph.node if node.op_type == "Cast"]
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    graph = onnx.load(bundle.graph_path("int8")).graph
+    (scan,) = (node for node in graph.node if node.op_type == "Scan")
+    graphs = [graph, next(attribute.g for attribute in scan.attribute if attribute.name == "body")]
+    nodes = [node for each in graphs for node in each.node]
+    assert not [node for node in nodes if node.op_type == "Cast"]
+    weights = {tensor.name: tensor for each in graphs for tensor in each.initializer}
+    producers = {name: node for node in nodes for name in node.output}
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert len(convolutions) == 20
     for node in convolutions:
         pixels, kernel = (producers[name] for name in node.input[:2])
@@ -67,6 +70,17 @@ def test_scores_do_not_depend_on_the_batch(bundle):
     together = backend.score(patches).score
     apart = np.concatenate([backend.score(patches[i * 9 : i * 9 + 9]).score for i in range(5)])
     assert np.abs(together - apart).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_patch_by_itself_has_the_score_of_copies_of_it(bundle):
+    scorer = Scorer.open(bundle.path, device="cpu", precision="int8")
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    patches = np.empty((9, 224, 224, 3), np.uint8)
+    bundle.info.sampling.sample(image, patches)
+    copies = scorer.backend.score(np.repeat(patches, 9, axis=0))
+    explained = [patch.score for patch in scorer.explain(image).patches]
+    assert explained == pytest.approx(copies.score.tolist(), abs=1e-6)
 
 
 @pytest.mark.slow

@@ -1,0 +1,50 @@
+"""How long one batch takes from encoded bytes to scores, with nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from time import perf_counter
+
+import numpy as np
+
+from ..backends.base import Backend, DeviceBackend
+from ..bundle import Bundle
+from ..records import MicroBatch, Query
+from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+from ..stages.host_path import HostPath
+from ..stages.path import PathSettings
+
+_PERCENTILES = (50, 90, 95, 99)
+_LEAST_BATCHES = 20
+_WARM_BATCHES = 3
+
+
+def latency(
+    bundle: Bundle, backend: Backend | DeviceBackend, batch_size: int, data: Sequence[bytes], seconds: float
+) -> dict[str, float]:
+    """Milliseconds of one batch by percentile: decode, sample and infer, one after the other.
+
+    Args:
+        bundle: whose sampling it is.
+        backend: that scores.
+        batch_size: B.
+        data: encoded images; taken in turn.
+        seconds: how long to measure; at least 20 batches.
+    """
+    sampling = bundle.info.sampling
+    decoding = DecodeOptions.for_sampling(sampling, DEFAULT_MAX_PIXELS, "upscale")
+    settings = PathSettings(sampling, decoding, batch_size, batch_size)
+    path = backend.path(settings) if isinstance(backend, DeviceBackend) else HostPath(backend, settings)
+    taken: list[float] = []
+    with closing(path):
+        begun = perf_counter()
+        while len(taken) < _LEAST_BATCHES + _WARM_BATCHES or perf_counter() - begun < seconds:
+            first = len(taken) * batch_size
+            queries = [Query(row, data=data[(first + row) % len(data)]) for row in range(batch_size)]
+            batch, start = MicroBatch(queries), perf_counter()
+            for stage in path.stages:
+                batch = stage.run(batch)
+            taken.append(perf_counter() - start)
+    found = np.percentile(np.array(taken[_WARM_BATCHES:]) * 1e3, _PERCENTILES)
+    return {f"p{percent}": float(f"{value:.4g}") for percent, value in zip(_PERCENTILES, found, strict=True)}

@@ -1,0 +1,292 @@
+"""All that `pscr-engine bench` measures, in order."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..backends.base import Backend, DeviceBackend
+from ..backends.registry import choose_precision, create_backend
+from ..bundle import Bundle
+from ..config import ScoreConfig
+from ..devices import gpu_index, is_gpu, resolve_devices
+from ..errors import BackendError, MissingDependencyError, UsageError
+from ..host import cpu_flags, processor_model, usable_cpus
+from ..records import Query
+from ..stages.decode import DecodeOptions, decode
+from . import ceilings, stages
+from .clock import Rate, measure
+from .images import BenchImages
+from .latency import latency
+from .runs import WholeRuns
+from .work import work_of
+
+FORMAT, FORMAT_VERSION = "pscr-engine-bench", 1
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "pillow", "pyarrow", "spdl-core", "pycuda")
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+_LOOP_IMAGES = 16
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConfig:
+    """What `pscr-engine bench` is asked to do.
+
+    Args:
+        bundle: the exported model.
+        images: folder of images to score; None for made-up ones.
+        size: width and height of made-up images.
+        kind: their format: "jpeg", "png" or "webp".
+        quality: of JPEG and WebP, 1 to 100.
+        devices: as for `score`; several are measured as 1, 2, … N.
+        backend: as for `score`.
+        precision: as for `score`.
+        batch_size: as for `score`.
+        seconds: about how long each figure is measured, per round; whole runs take five times as long.
+        rounds: how many times; the median counts.
+        scratch: folder for manifests and scores; None for the system's own. What sinks are fast depends on it.
+    """
+
+    bundle: Path = Path("model.pscr")
+    images: Path | None = None
+    size: tuple[int, int] = (512, 512)
+    kind: str = "jpeg"
+    quality: int = 90
+    devices: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    seconds: float = 2.0
+    rounds: int = 3
+    scratch: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= 3600:
+            raise UsageError(f"--seconds {self.seconds:g}: must be above 0 and at most 3600")
+        if not 1 <= self.rounds <= 100:
+            raise UsageError(f"--rounds {self.rounds}: must be from 1 to 100")
+
+
+def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]:
+    """Measure a bundle on this host.
+
+    Args:
+        config: what and how.
+        told: is told what is being measured.
+
+    Returns:
+        The record, as the JSON file holds it.
+
+    Raises:
+        UsageError: arguments or images that can't be used.
+        BundleError, BackendError, MissingDependencyError: the bundle can't be run here.
+    """
+    devices = resolve_devices(config.devices)
+    bundle = Bundle.open(config.bundle)
+    precision = choose_precision(bundle, config.precision, devices)
+    with tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch, ExitStack() as stack:
+        images = _images(config, Path(scratch) / "images")
+
+        def backend(*, throughput: bool) -> Backend | DeviceBackend:
+            opened = create_backend(
+                bundle,
+                backend=config.backend,
+                device=devices[0],
+                precision=precision,
+                batch_size=config.batch_size,
+                throughput=throughput,
+            )
+            if isinstance(opened, DeviceBackend):
+                stack.enter_context(closing(opened))
+            return opened
+
+        working = backend(throughput=True)
+        single = working if is_gpu(devices[0]) else backend(throughput=False)
+        batch_size = config.batch_size or working.batch_size
+        alone = _stages_alone(config, bundle, working, batch_size, images, Path(scratch), told)
+        engine = {
+            "backend": working.name,
+            "device": working.device,
+            "precision": precision,
+            "batch_size": batch_size,
+            **_beside(config, bundle, single, batch_size, images, told),
+            **_limits(bundle, working, alone["infer"]["median"], told),
+        }
+        stack.close()  # the runs open the devices themselves
+        score = ScoreConfig(
+            "", bundle=config.bundle, backend=config.backend, precision=precision, batch_size=config.batch_size
+        )
+        runs = WholeRuns(score, images.paths, Path(scratch), config.seconds, config.rounds).scaling(devices, told)
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "host": _host(devices),
+        "bundle": {
+            "backbone": bundle.info.backbone,
+            "digest": bundle.digest,
+            "sampling": bundle.info.sampling.name,
+            "patches": bundle.info.sampling.patches,
+            "patch_size": bundle.info.patch_size,
+            "exemplars": bundle.exemplars.count,
+        },
+        "images": images.facts,
+        "method": {"seconds": config.seconds, "rounds": config.rounds, "rates": "images per second, by round"},
+        "engine": engine,
+        "stages_alone": alone,
+        "runs": runs,
+        **_slowest(alone, runs[0]),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _images(config: BenchConfig, folder: Path) -> BenchImages:
+    """Those that can be decoded."""
+    if config.images is None:
+        return BenchImages.make(folder, config.size, config.kind, config.quality)
+    found = BenchImages.of_folder(config.images)
+    usable = [path for path in found.paths if _decodes(path)]
+    if not usable:
+        raise UsageError(f"--images {config.images}: none of the {len(found.paths)} images tried can be decoded")
+    return BenchImages(usable, {**found.facts, "images": len(usable)})
+
+
+def _decodes(path: str) -> bool:
+    query = Query(0, data=Path(path).read_bytes())
+    decode(query, DecodeOptions())
+    return query.ok
+
+
+def _stages_alone(
+    config: BenchConfig,
+    bundle: Bundle,
+    backend: Backend | DeviceBackend,
+    batch_size: int,
+    images: BenchImages,
+    folder: Path,
+    told: Told,
+) -> dict[str, Any]:
+    timing = (config.seconds, config.rounds)
+    data, pixels = images.encoded(), images.decoded()
+    steps: dict[str, Callable[[], Rate]] = {
+        "fetch": lambda: stages.fetching(images.paths, *timing),
+        "decode": lambda: stages.decoding(data, *timing),
+        "sample": lambda: stages.sampling(bundle, pixels, *timing),
+        "infer": lambda: stages.inferring(bundle, backend, pixels, batch_size, *timing),
+        "sink": lambda: stages.sinking(folder, *timing),
+    }
+    alone: dict[str, Any] = {}
+    for name, step in steps.items():
+        told(f"{name} alone")
+        alone[name] = step().as_json()
+    told("decode alone, by format")
+    alone["decode"]["by_format"] = stages.decoding_by_format(pixels, *timing)
+    return alone
+
+
+def _beside(
+    config: BenchConfig,
+    bundle: Bundle,
+    backend: Backend | DeviceBackend,
+    batch_size: int,
+    images: BenchImages,
+    told: Told,
+) -> dict[str, Any]:
+    """One batch at a time, and what a script without a pipeline would reach."""
+    told("latency")
+    found: dict[str, Any] = {"latency_ms": latency(bundle, backend, batch_size, images.encoded(), config.seconds)}
+    if not isinstance(backend, DeviceBackend):
+        told("baseline")
+        paths = images.paths[:_LOOP_IMAGES]
+        rate = measure(lambda: stages.plain_loop(bundle, backend, paths), config.seconds, config.rounds)
+        found["baseline"] = {
+            "what": "fetch, decode, sample, infer of one image after another, same graph, all cores",
+            "images_per_second": rate.as_json(),
+        }
+    return found
+
+
+def _limits(bundle: Bundle, backend: Backend | DeviceBackend, rate: float, told: Told) -> dict[str, Any]:
+    """What the hardware could do, and the share of it that `rate`, of the infer stage, is."""
+    told("arithmetic peak and memory bandwidth")
+    work = work_of(bundle, backend.precision)
+    peak, bandwidth, how = _ceilings(backend)
+    gmacs, gbytes = rate * work.multiply_adds / 1e9, rate * work.bytes_moved / 1e9
+    return {
+        "work_per_image": {
+            "multiply_adds": round(work.multiply_adds),
+            "bytes_moved_by_operators": round(work.bytes_moved),
+            "time_by_operator": work.operators,
+        },
+        "arithmetic": {
+            "gmac_per_second": float(f"{gmacs:.4g}"),
+            "peak_gmac_per_second": peak and float(f"{peak:.4g}"),
+            "share": peak and round(gmacs / peak, 4),
+            "how": how,
+        },
+        "memory": {
+            "gb_per_second": float(f"{gbytes:.4g}"),
+            "bandwidth_gb_per_second": bandwidth and float(f"{bandwidth:.4g}"),
+            "share": bandwidth and round(gbytes / bandwidth, 4),
+            "how": "bytes that operators read and write, as if no cache held them, against large copies",
+        },
+    }
+
+
+def _ceilings(backend: Backend | DeviceBackend) -> tuple[float | None, float | None, str]:
+    if not isinstance(backend, DeviceBackend):
+        found = ceilings.arithmetic_peak(backend.precision)
+        peak, how = found if found else (None, "not measured: no C compiler (cc)")
+        return peak, ceilings.memory_bandwidth(), how
+    from ..cuda import ceilings as on_device
+    from ..cuda.backend import CudaBackend
+
+    assert isinstance(backend, CudaBackend)
+    with backend.gpu.current():
+        bandwidth = on_device.memory_bandwidth(backend.gpu)
+        try:
+            return on_device.arithmetic_peak(backend.gpu, backend.precision), bandwidth, "cuBLAS, large product"
+        except (BackendError, MissingDependencyError) as error:
+            return None, bandwidth, f"not measured: {error}"
+
+
+def _slowest(alone: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """The stage that limits a run, and how near a run comes to it."""
+    name = min(alone, key=lambda each: alone[each]["median"])
+    rate = run["images_per_second"]["median"]
+    return {"slowest_stage": name, "share_of_slowest_stage": round(rate / alone[name]["median"], 4)}
+
+
+def _host(devices: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": platform.node(),
+        "processor": processor_model(),
+        "cores": usable_cpus(),
+        "instructions": [flag for flag in _FLAGS if flag in cpu_flags()],
+        "gpus": _gpus(devices),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {"pscr-engine": __version__, **_versions()},
+    }
+
+
+def _gpus(devices: Sequence[str]) -> dict[str, str]:
+    from ..cuda.open import open_device
+
+    return {device: open_device(gpu_index(device)).name for device in dict.fromkeys(devices) if is_gpu(device)}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,105 @@
+"""`pscr-engine explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ..bundle import PRECISIONS
+from ..stages.decode import DEFAULT_MAX_PIXELS
+from ..stores.uri import Place
+from . import logs
+from .parameters import to_place
+
+if TYPE_CHECKING:
+    from ..explain import Explanation
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--bundle",
+    default="model.pscr",
+    show_default=True,
+    metavar="PATH|URI",
+    callback=to_place,
+    help="What pscr-engine export made.",
+)
+@click.option(
+    "--out",
+    default="explain.html",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="A page, .html, or a picture, .png.",
+)
+@click.option(
+    "--nearest", default=5, show_default=True, type=click.IntRange(0, 100), help="How many exemplars to show."
+)
+@click.option(
+    "--exemplar-root",
+    type=click.Path(path_type=Path),
+    help="Folder with the exemplars' own images, which a bundle lacks.  [default: this folder]",
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="What computes it.")
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
+@click.option(
+    "--small-images",
+    default="upscale",
+    show_default=True,
+    type=click.Choice(["upscale", "error"]),
+    help="What to do with images smaller than a patch.",
+)
+@click.option("--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help="Larger images are refused.")
+def explain(
+    images: tuple[str, ...],
+    bundle: Place,
+    out: Path,
+    nearest: int,
+    exemplar_root: Path | None,
+    device: str,
+    precision: str,
+    small_images: Literal["upscale", "error"],
+    max_pixels: int,
+) -> None:
+    """Show where an image's score comes from: its patches, and the exemplars nearest to it.
+
+    For each of IMAGES: the image with the outlines of its patches, the score of each patch by itself (the
+    head applied to that patch's own feature), and the exemplars whose features are at the smallest Euclidean
+    distance, with their labels and deltas (predicted difference, image minus exemplar).
+
+    \b
+    Examples:
+      pscr-engine explain cat.png
+      pscr-engine explain cat.png dog.jpg --exemplar-root labelled/ --out both.png
+    """
+    logs.configure(as_json=False)
+    from ..errors import ImageError, UsageError
+    from ..explain.output import check_output, save
+    from ..explain.wording import Numbers, heading, printable
+    from ..scorer import Scorer
+
+    check_output(out)
+    if exemplar_root is not None and not exemplar_root.is_dir():
+        raise UsageError(f"--exemplar-root {exemplar_root}: no such folder")
+    lines, failed = [], []
+
+    def explained(scorer: Scorer) -> Iterator[Explanation]:
+        for image in images:
+            try:
+                found = scorer.explain(image, nearest=nearest, small_images=small_images, max_pixels=max_pixels)
+            except ImageError as error:
+                failed.append(error)
+                logs.error(printable(str(error)))
+            else:
+                lines.append(f"{printable(found.name)}: {heading(found, Numbers(found.bundle))}")
+                yield found
+
+    with Scorer.open(bundle, device=device, precision=precision) as scorer:
+        save(explained(scorer), out, exemplar_root)
+    if lines:
+        logs.result("\n".join([*lines, f"explained in {out}"]))
+    if failed:
+        raise click.exceptions.Exit(1)

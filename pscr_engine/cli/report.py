@@ -1,0 +1,59 @@
+"""`pscr-engine report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..stores.uri import Place
+from . import logs
+from .parameters import to_place
+
+
+@click.command()
+@click.argument("scores", default="scores", metavar="[SCORES]", callback=to_place)
+@click.option(
+    "--out",
+    default="report.html",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The page to write. An earlier report is replaced, any other file is not.",
+)
+@click.option("--by", metavar="COLUMN", help="Show the scores by group, of this column of the manifest.")
+@click.option(
+    "--caption", metavar="COLUMN", help="Show this column of the manifest under each image, the prompt perhaps."
+)
+@click.option(
+    "--compare",
+    metavar="OTHER",
+    callback=lambda context, parameter, value: None if value is None else to_place(context, parameter, value),
+    help="Another run over the same manifest: show what has changed since.",
+)
+@click.option("--images", default=12, show_default=True, help="How many images each gallery has, 0 to 100.")
+@click.option("--manifest", help="Where the manifest is now.  [default: where it was when it was scored]")
+def report(scores: Place, **settings: Any) -> None:
+    """Make a page of a run: scores, best and worst images, failures, speed.
+
+    SCORES is the folder that pscr-engine score wrote; an unfinished run is shown as far as it is. The page is
+    one HTML file that needs no network: distribution and quantiles, a slider that says how many images a
+    threshold keeps, score_std against score, the best, worst, median and most uncertain images, failures by
+    reason, what ran and how fast.
+
+    \b
+    Examples:
+      pscr-engine report scores/
+      pscr-engine report scores/ --by model --caption prompt
+      pscr-engine report scores/ --compare scores-of-last-week/
+    """
+    from ..report.report import ReportConfig
+    from ..report.report import report as make_report
+
+    config = ReportConfig(scores, **settings)
+    done = make_report(config)
+    state = "" if done.complete else ", unfinished"
+    logs.result(
+        f"{done.rows:,} rows, {done.scored:,} with a score{state}\n{config.out}: {done.size / 1e6:.1f} MB, "
+        "open it in a browser"
+    )

@@ -1,0 +1,97 @@
+"""From an image to its explanation, by scoring the image and each of its patches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..errors import ImageError, UsageError
+from ..records import Pixels, Query
+from ..sampling import Sampling, TooSmallError
+from ..stages.decode import DecodeOptions, decode, pillow_without_limit
+from ..stages.fetch import fetch
+from .explanation import Explanation, NearExemplar, PatchScore
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..scorer import ScoredImage, Scorer
+
+
+def explain(
+    scorer: Scorer, query: Query, *, nearest: int, small_images: Literal["upscale", "error"], max_pixels: int
+) -> Explanation:
+    """See `Scorer.explain`; the image as a query."""
+    if nearest < 0:
+        raise UsageError(f"nearest {nearest}: must be 0 or more")
+    name, sampling = query.path or "image", scorer.bundle.info.sampling
+    fetch(query)
+    content = query.data
+    with pillow_without_limit():
+        decode(query, DecodeOptions.for_sampling(sampling, max_pixels, small_images))
+    if query.pixels is None:
+        raise ImageError(f"{name} can't be scored: {query.error}")
+    try:
+        height, width = query.pixels.shape[:2]
+        boxes = sampling.boxes(height, width, query.digest, max_pixels)
+    except TooSmallError as error:
+        raise ImageError(f"{name} can't be scored: {error}") from error
+    whole, *parts = scorer.score(
+        [query.pixels if content is None else content, *_patches(query.pixels, sampling, query.digest)],
+        features=True,
+        exemplar_scores=True,
+        max_pixels=max(max_pixels, sampling.patch_size**2),
+    )
+    score, score_std = _scores(whole, name)
+    patches = [
+        PatchScore(box, *_scores(part, f"{name}, patch {number},"))
+        for number, (box, part) in enumerate(zip(boxes, parts or [whole], strict=True), 1)
+    ]
+    near, median = _nearest(scorer.bundle, whole, nearest)
+    return Explanation(
+        name=name,
+        pixels=query.pixels,
+        score=score,
+        score_std=score_std,
+        patches=tuple(patches),
+        nearest=near,
+        median_distance=median,
+        bundle=scorer.bundle,
+        precision=scorer.backend.precision,
+        device=scorer.backend.device,
+    )
+
+
+def _patches(pixels: Pixels, sampling: Sampling, digest: bytes) -> Pixels:
+    """The patches as images: uint8 [D, P, P, 3], or [0, P, P, 3] where the only patch has the image's own score.
+
+    All D patches of an image of P×P pixels are that image, and the mean of D equal features is that feature:
+    scored as an image, a patch gets the head's answer for its own feature, by any backend and any graph.
+    Only "none", with its single patch, would resize it first.
+    """
+    D, P = sampling.patches, sampling.patch_size
+    if D == 1:
+        return np.empty((0, P, P, 3), np.uint8)
+    patches = np.empty((D, P, P, 3), np.uint8)
+    sampling.sample(pixels, patches, digest=digest)
+    return patches
+
+
+def _scores(image: ScoredImage, name: str) -> tuple[float, float]:
+    if image.score is None or image.score_std is None:
+        raise ImageError(f"{name} can't be scored: {image.error}")
+    return image.score, image.score_std
+
+
+def _nearest(bundle: Bundle, image: ScoredImage, count: int) -> tuple[tuple[NearExemplar, ...], float]:
+    """The `count` exemplars whose features are nearest to the image's, and the median distance of all."""
+    cache, files = bundle.exemplars, bundle.exemplar_files()
+    assert image.exemplar_scores is not None
+    assert image.features is not None
+    distances = np.linalg.norm(cache.features - image.features, axis=1)
+    deltas = image.exemplar_scores - cache.labels
+    near = []
+    for m in np.argsort(distances, kind="stable")[:count].tolist():
+        path, sha256 = files[m]
+        near.append(NearExemplar(m, path, sha256, float(cache.labels[m]), float(distances[m]), float(deltas[m])))
+    return tuple(near), float(np.median(distances))

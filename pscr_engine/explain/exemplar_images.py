@@ -1,0 +1,40 @@
+"""The exemplars' own images: a bundle has only their paths and digests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from ..records import Query, Status
+from ..stages.decode import DecodeOptions, decode, pillow_without_limit
+from ..stages.fetch import fetch
+from .explanation import NearExemplar
+
+THUMBNAIL_SIZE = 256
+
+
+def thumbnail(exemplar: NearExemplar, root: Path | None) -> Image.Image | str:
+    """A small copy of the exemplar's image, or in a few words why there is none.
+
+    Only the file that was exported is shown: its SHA-256 is compared.
+
+    Args:
+        exemplar: whose path is looked up as it is, or from `root`.
+        root: a folder, or None.
+    """
+    location = str(exemplar.path if root is None else root / exemplar.path)
+    query = Query(exemplar.index, location=location)
+    fetch(query)
+    if query.data is None:
+        return "image not found" if query.status is Status.MISSING else "image can't be read"
+    if hashlib.sha256(query.data).hexdigest() != exemplar.sha256:
+        return "another file is there"
+    with pillow_without_limit():
+        decode(query, DecodeOptions())
+    if query.pixels is None:
+        return "image can't be decoded"
+    image = Image.fromarray(query.pixels)
+    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    return image

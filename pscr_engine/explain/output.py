@@ -1,0 +1,51 @@
+"""Writes explanations as a page or as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..atomic import atomic_file
+from ..errors import MissingDependencyError, OutputError, UsageError
+from .explanation import Explanation
+
+SUFFIXES = (".html", ".png")
+
+
+def check_output(path: Path) -> str:
+    """The suffix, ".html" or ".png".
+
+    Raises:
+        UsageError: it has another.
+        OutputError: there is no folder for it.
+        MissingDependencyError: it is to be a page, and jinja2 is not installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"{path}: an explanation is a page or a picture; name it {' or '.join('*' + s for s in SUFFIXES)}"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+    if suffix == ".html" and find_spec("jinja2") is None:
+        raise MissingDependencyError("jinja2", "an HTML page", "report")
+    return suffix
+
+
+def save(explanations: Iterable[Explanation], path: str | Path, exemplar_root: str | Path | None = None) -> None:
+    """Write them to one file, one after another; nothing if there are none. See `Explanation.save`."""
+    path = Path(path)
+    root = None if exemplar_root is None else Path(exemplar_root)
+    if check_output(path) == ".html":
+        from .page import render as rendered
+    else:
+        from .picture import draw as rendered
+    content = rendered(explanations, root)
+    if content is None:
+        return
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written ({error.strerror})") from error

@@ -1,0 +1,202 @@
+"""The picture: the same as the page, to be pasted where pages can't be."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .exemplar_images import thumbnail
+from .explanation import Explanation, NearExemplar
+from .figure import Figure, Mark, lay_out
+from .wording import (
+    Numbers,
+    about_exemplars,
+    about_model,
+    about_patches,
+    colour,
+    colour_scale,
+    distance,
+    elided,
+    heading,
+    printable,
+)
+
+_WIDTH, _MARGIN, _GAP = 1280, 32, 16
+_INNER = _WIDTH - 2 * _MARGIN
+_FIGURE = 620
+_CARD, _THUMBNAIL = 192, 160
+_PAPER, _INK, _QUIET, _RAISED = "#ffffff", "#1b1f24", "#555d68", "#f0f1f4"
+
+# Pillow's own font, the one that is always there, has none of these.
+_LACKING = str.maketrans({"\N{MINUS SIGN}": "-", "×": "x", "…": "..."})
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def draw(explanations: Iterable[Explanation], exemplar_root: Path | None) -> bytes | None:
+    """As PNG, one below the other. They are taken one by one, as for a page. None without any."""
+    sheets = [_explanation(explanation, exemplar_root) for explanation in explanations]
+    if not sheets:
+        return None
+    sheet = _column(sheets, 3 * _GAP)
+    page = Image.new("RGB", (_WIDTH, sheet.height + 2 * _MARGIN), _PAPER)
+    page.paste(sheet, (_MARGIN, _MARGIN))
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _explanation(explanation: Explanation, exemplar_root: Path | None) -> Image.Image:
+    numbers = Numbers(explanation.bundle)
+    figure, D = lay_out(explanation, numbers), len(explanation.patches)
+    left = _figure(explanation, figure, _FIGURE if D > 1 else _INNER)
+    blocks = [
+        _text(_fitted(explanation.name, 30, _INNER), 30),
+        _text(heading(explanation, numbers), 22),
+        _text(about_patches(explanation, numbers), 17, _QUIET),
+    ]
+    if D > 1:
+        right = _crops(explanation, figure, _INNER - left.width - _GAP)
+        blocks += [_row([left, right], _GAP), _legend(explanation, numbers)]
+    else:
+        blocks.append(left)
+    if explanation.nearest:
+        cards = [_card(exemplar, numbers, exemplar_root) for exemplar in explanation.nearest]
+        across = (_INNER + _GAP) // (_CARD + _GAP)
+        rows = [_row(cards[start : start + across], _GAP) for start in range(0, len(cards), across)]
+        blocks += [_text("Nearest exemplars", 22), _text(about_exemplars(explanation), 17, _QUIET), *rows]
+    return _column([*blocks, _text(about_model(explanation), 15, _QUIET)], _GAP)
+
+
+def _figure(explanation: Explanation, figure: Figure, width: int) -> Image.Image:
+    """The image with its marks, within width × _FIGURE pixels."""
+    view, (height, length) = figure.view, explanation.pixels.shape[:2]
+    scale = min(width / (view.right - view.left), _FIGURE / (view.bottom - view.top))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (x - view.left) * scale, (y - view.top) * scale
+
+    right, bottom = place(view.right, view.bottom)
+    canvas = Image.new("RGB", (math.ceil(right), math.ceil(bottom)), _PAPER)
+    size = max(round(length * scale), 1), max(round(height * scale), 1)
+    left, top = place(0, 0)
+    canvas.paste(Image.fromarray(explanation.pixels).resize(size), (round(left), round(top)))
+    pen, unit = ImageDraw.Draw(canvas), figure.unit * scale
+    for mark in figure.marks:
+        (left, top), (right, bottom) = place(*mark.box[:2]), place(*mark.box[2:])
+        for out, ink, line in ((2, "#101010", 5), (1, mark.colour, 3)):  # the colour with a dark rim on both sides
+            pen.rectangle((left - out, top - out, right + out, bottom + out), outline=ink, width=line)
+    font = _font(max(round(figure.font * scale), 6))
+    for mark in figure.marks:
+        (left, top), (right, bottom) = place(*mark.badge[:2]), place(*mark.badge[2:])
+        split, _ = place(mark.split, 0)
+        pen.rounded_rectangle((left, top, right, bottom), 4 * unit, "#101010", mark.colour, 3)
+        middle = (top + bottom) / 2
+        pen.text(((left + split) / 2, middle), str(mark.number), "#c8ccd2", font, "mm")
+        pen.text(((split + right) / 2 - 4 * unit, middle), mark.score.translate(_LACKING), "#ffffff", font, "mm")
+    return canvas
+
+
+def _crops(explanation: Explanation, figure: Figure, width: int) -> Image.Image:
+    """The patches by themselves, in rows, each with what it scores."""
+    across = math.ceil(math.sqrt(len(figure.marks)))
+    size = (width - (across - 1) * _GAP) // across
+    image = Image.fromarray(explanation.pixels)
+    cells = [_crop(image, mark, size, _FIGURE // across - _GAP) for mark in figure.marks]
+    return _column([_row(cells[start : start + across], _GAP) for start in range(0, len(cells), across)], _GAP)
+
+
+def _crop(image: Image.Image, mark: Mark, width: int, height: int) -> Image.Image:
+    side = max(min(width, height - 30), 8)
+    cell = Image.new("RGB", (width, side + 30), _PAPER)
+    cell.paste(image.resize((side, side), box=mark.box), (0, 0))
+    pen = ImageDraw.Draw(cell)
+    pen.rectangle((0, side, side - 1, side + 4), fill=mark.colour)
+    pen.text((0, side + 9), f"{mark.number}:  {mark.score}  ({mark.difference})".translate(_LACKING), _INK, _font(16))
+    return cell
+
+
+def _legend(explanation: Explanation, numbers: Numbers) -> Image.Image:
+    scale = colour_scale(explanation)
+    blocks = [_text("Colours: a patch's score less the image's", 15, _QUIET, wrap=False)]
+    for value, word in ((-scale, "worse"), (0, ""), (scale, "better")):
+        blocks.append(Image.new("RGB", (18, 18), colour(value, scale)))
+        blocks.append(_text(f"{numbers.difference(value)} {word}", 15, _QUIET, wrap=False))
+    return _row(blocks, 10)
+
+
+def _card(exemplar: NearExemplar, numbers: Numbers, exemplar_root: Path | None) -> Image.Image:
+    found = thumbnail(exemplar, exemplar_root)
+    frame = Image.new("RGB", (_CARD, _THUMBNAIL), _RAISED)
+    pen = ImageDraw.Draw(frame)
+    if isinstance(found, str):
+        pen.text((_CARD / 2, _THUMBNAIL / 2), found, _QUIET, _font(15), "mm")
+    else:
+        found.thumbnail((_CARD, _THUMBNAIL))
+        frame.paste(found, ((_CARD - found.width) // 2, (_THUMBNAIL - found.height) // 2))
+    lines = [
+        _fitted(exemplar.path, 16, _CARD),
+        f"distance {distance(exemplar.distance)}",
+        f"label {numbers.score(exemplar.label)}",
+        f"delta {numbers.difference(exemplar.delta)}",
+    ]
+    return _column([frame, *(_text(line, 16, _QUIET if line is lines[0] else _INK, _CARD) for line in lines)], 4)
+
+
+def _text(text: str, size: int, ink: str = _INK, width: int = _INNER, *, wrap: bool = True) -> Image.Image:
+    """`text` on as many lines as it takes; without `wrap`, as wide as it is."""
+    font, text = _font(size), text.translate(_LACKING)
+    lines = _wrapped(text, font, width) if wrap else [text]
+    if not wrap:
+        width = math.ceil(font.getlength(text))
+    step = round(size * 1.4)
+    block = Image.new("RGB", (width, step * len(lines)), _PAPER)
+    pen = ImageDraw.Draw(block)
+    for row, line in enumerate(lines):
+        pen.text((0, row * step), line, ink, font)
+    return block
+
+
+def _fitted(text: str, size: int, width: int) -> str:
+    """As much of `text` as fits on one line."""
+    font, whole = _font(size), printable(text)
+    lengths = range(min(len(whole), 8 + 5 * width // size), 0, -1)  # no five letters are narrower than one is high
+    shorter = (elided(whole, length).translate(_LACKING) for length in lengths)
+    return next((line for line in shorter if font.getlength(line) <= width), "")
+
+
+def _wrapped(text: str, font: Font, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _row(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
+    return _pasted([(block, (sum(b.width + gap for b in blocks[:n]), 0)) for n, block in enumerate(blocks)])
+
+
+def _column(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
+    return _pasted([(block, (0, sum(b.height + gap for b in blocks[:n]))) for n, block in enumerate(blocks)])
+
+
+def _pasted(placed: Sequence[tuple[Image.Image, tuple[int, int]]]) -> Image.Image:
+    size = max(x + block.width for block, (x, _) in placed), max(y + block.height for block, (_, y) in placed)
+    canvas = Image.new("RGB", size, _PAPER)
+    for block, place in placed:
+        canvas.paste(block, place)
+    return canvas
+
+
+@cache
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)

@@ -1,0 +1,139 @@
+"""Axes: round steps, ticks, and counts along them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def round_step(width: float) -> Decimal:
+    """The smallest of 1, 2 or 5 times a power of ten that is at least `width`."""
+    power = Decimal(10) ** math.floor(math.log10(width))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= Decimal(width) * Decimal("0.999999"))
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """From `low` to `high`, both multiples of `step`.
+
+    Args:
+        low, high: the ends, as decimals, so that they are what they look like.
+        step: width of a bin.
+    """
+
+    low: Decimal
+    high: Decimal
+    step: Decimal
+
+    @classmethod
+    def around(cls, low: float, high: float, bins: int) -> Axis:
+        """An axis that holds `low` to `high` in about `bins` bins, no more than two over."""
+        if not high - low > 1e-6 * max(abs(low), abs(high), 1e-30):  # a single value, or as good as that
+            margin = max(abs(low) * 1e-3, 0.5)
+            low, high = low - margin, high + margin
+        step = round_step((high - low) / bins)
+        first, last = (Decimal(low) / step).to_integral_value("ROUND_FLOOR"), Decimal(high) / step
+        return cls(first * step, last.to_integral_value("ROUND_FLOOR") * step + step, step)
+
+    @property
+    def bins(self) -> int:
+        """How many."""
+        return int((self.high - self.low) / self.step)
+
+    def share(self, value: float) -> float:
+        """Where a value is: 0 at `low`, 1 at `high`."""
+        return (float(value) - float(self.low)) / (float(self.high) - float(self.low))
+
+    def ticks(self, most: int) -> list[Decimal]:
+        """Round values on the axis, at most `most`."""
+        step = max(self.step, round_step(float(self.high - self.low) / max(1, most - 1)))
+        first = (self.low / step).to_integral_value("ROUND_CEILING")
+        count = int(((self.high - first * step) / step).to_integral_value("ROUND_FLOOR")) + 1
+        return [(first + index) * step for index in range(count)]
+
+    def steps(self, most: int) -> list[str]:
+        """Evenly spaced round values from `low` to `high`, at most `most` + 1, as decimals without an exponent."""
+        step = round_step(float(self.high - self.low) / most)
+        step = self.step if step > self.step else step
+        count = int(((self.high - self.low) / step).to_integral_value("ROUND_FLOOR"))
+        return [f"{(self.low + index * step).normalize():f}" for index in range(count + 1)]
+
+    def places(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The bin of each value; the nearest for those beyond an end."""
+        shares = (values.astype(np.float64) - float(self.low)) / float(self.high - self.low)
+        return np.clip(np.floor(shares * self.bins), 0, self.bins - 1).astype(np.int64)
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts along an axis.
+
+    Args:
+        axis: the axis; values beyond it count in its first and last bin.
+    """
+
+    axis: Axis
+    counts: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(self.axis.bins, np.int64)
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values."""
+        self.counts += np.bincount(self.axis.places(values), minlength=self.axis.bins)
+
+
+@dataclass(slots=True)
+class Density:
+    """Counts of pairs on a grid.
+
+    Args:
+        x, y: the axes; pairs beyond them count in the nearest cell.
+        beyond: how many pairs those are.
+    """
+
+    x: Axis
+    y: Axis
+    beyond: int = 0
+    counts: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((self.y.bins, self.x.bins), np.int64)
+
+    def add(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+        """Count pairs."""
+        cells = self.y.places(y) * self.x.bins + self.x.places(x)
+        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
+        inside = (x >= float(self.x.low)) & (x <= float(self.x.high))
+        inside &= (y >= float(self.y.low)) & (y <= float(self.y.high))
+        self.beyond += int(len(x) - inside.sum())
+
+
+@dataclass(slots=True)
+class Thresholds:
+    """For each of some thresholds, exactly how many values are at least as large.
+
+    Args:
+        texts: the thresholds as decimals, ascending as float32.
+    """
+
+    texts: list[str]
+    _values: NDArray[np.float32] = field(init=False)
+    _counts: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._values = np.array(self.texts, np.float32)
+        self._counts = np.zeros(len(self.texts) + 1, np.int64)
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values."""
+        reached = np.searchsorted(self._values, values, side="right")  # how many thresholds each value reaches
+        self._counts += np.bincount(reached, minlength=len(self._counts))
+
+    def kept(self) -> list[int]:
+        """By threshold."""
+        return [int(count) for count in np.cumsum(self._counts[::-1])[::-1][1:]]

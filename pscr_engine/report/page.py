@@ -1,0 +1,117 @@
+"""From what was gathered to the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from .._version import __version__
+from ..run_reader import RunReader
+from .compare import Comparison
+from .compare_section import compare_section
+from .gather import Gathered
+from .run_section import run_section
+from .score_sections import group_section, score_sections
+from .words import Scale, Shown, count, images, percent
+
+GENERATOR = "pscr-engine"
+"""How a page of ours begins its `generator`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All that the page shows.
+
+    Args:
+        run: the run.
+        gathered: its scores.
+        shown: row → the image, for every image in a gallery.
+        group_column: the manifest's column that groups are of; None without groups.
+        comparison: with another run; None without.
+        notes: what could not be shown, and why.
+    """
+
+    run: RunReader
+    gathered: Gathered
+    shown: Mapping[int, Shown]
+    group_column: str | None = None
+    comparison: Comparison | None = None
+    notes: Sequence[str] = ()
+
+
+def render(content: Content) -> str:
+    """The page: one HTML file that loads nothing.
+
+    All text of manifests and parts is escaped by the template engine, in attributes and in the embedded
+    JSON, too. If that should ever fail, the page's policy still forbids every script, style and request
+    but the page's own, which are named by their digests.
+    """
+    folder = files(__package__) / "templates"
+    css, js = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; script-src {_digest(js)}; style-src {_digest(css)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        loader=PackageLoader(str(__package__), "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    return template.render(css=Markup(css), js=Markup(js), policy=policy, **_context(content))
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _context(content: Content) -> dict[str, Any]:
+    run, gathered = content.run, content.gathered
+    shape, column, comparison = gathered.shape, content.group_column, content.comparison
+    scale = Scale.of(shape.histogram.axis) if shape is not None else Scale()
+    context: dict[str, Any] = {
+        "generator": f"{GENERATOR} {__version__}",
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "notes": content.notes,
+        "rows": gathered.rows,
+        "scored": gathered.scored,
+        "shape": shape,
+        "failures": gathered.failures,
+        "reasons": sorted(gathered.failures.reasons.items(), key=lambda item: (-item[1].count, item[0])),
+        "score": scale.score,
+        "count": count,
+        "images": images,
+        "percent": percent,
+        "galleries": [],
+        "groups": None,
+        "keep": None,
+        "comparison": None,
+        **run_section(run, gathered, scale),
+    }
+    if shape is not None:
+        context |= score_sections(run.path, shape, gathered.scored, content.shown, scale)
+    if column is not None:
+        context |= group_section(column, gathered.groups)
+    if comparison is not None:
+        context["comparison"] = compare_section(run, comparison, content.shown, scale)
+    sections = {
+        "summary": "Summary",
+        "scores": "Scores",
+        "uncertainty": shape and "Uncertainty",
+        "images": context["galleries"] and "Images",
+        "groups": column is not None and f"By {column}",
+        "compare": comparison and "Comparison",
+        "failures": "Failures",
+        "run": "The run",
+    }
+    return {**context, "sections": [(anchor, title) for anchor, title in sections.items() if title]}

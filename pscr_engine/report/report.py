@@ -1,0 +1,128 @@
+"""`report`: from the folder of a run to one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import atomic_file
+from ..errors import OutputError, PscrError, UsageError
+from ..run_reader import RunReader
+from ..selection.groups import read_groups
+from ..stores.uri import Place
+from .by_group import MOST_GROUPS
+from .compare import Comparison, compare
+from .gather import Gathered, gather
+from .page import GENERATOR, Content, render
+from .thumbnails import make_thumbnails
+from .words import Shown
+
+MOST_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What `pscr-engine report` is asked to do.
+
+    Args:
+        scores: folder of the run, complete or not.
+        out: the HTML file.
+        manifest: where the manifest is now; None for where it was.
+        by: column of the manifest to group scores by; None for no groups.
+        caption: column of the manifest to show under each image; None for none.
+        compare: folder of another run over the same rows; None for none.
+        images: how many images each gallery has.
+    """
+
+    scores: Place
+    out: Path = Path("report.html")
+    manifest: str | None = None
+    by: str | None = None
+    caption: str | None = None
+    compare: Place | None = None
+    images: int = 12
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.images <= MOST_IMAGES:
+            raise UsageError(f"--images {self.images}: must be from 0 to {MOST_IMAGES}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What `report` has done.
+
+    Args:
+        rows, scored: rows in the parts, and those with a score.
+        complete: whether the run is.
+        size: bytes of the page.
+    """
+
+    rows: int
+    scored: int
+    complete: bool
+    size: int
+
+
+def report(config: ReportConfig) -> Reported:
+    """Make a page of a run. Memory doesn't grow with its rows, but for `compare`'s 16 bytes each.
+
+    Raises:
+        OutputError: a folder is no run, a part is damaged, the runs don't fit, or `out` is taken.
+        ManifestError: a column is asked for, and the manifest or the column isn't there.
+        PscrError: the page can't be written.
+    """
+    run = RunReader.open(config.scores)
+    other = None if config.compare is None else RunReader.open(config.compare)
+    _check_place(config.out)
+    columns = [name for name in (config.by, config.caption) if name is not None]
+    manifest = run.open_table(columns, config.manifest) if columns else None
+    comparison = None if other is None else compare(run, other, config.images)
+    groups = None
+    if config.by is not None and manifest is not None:
+        groups = read_groups(run, manifest, config.by, MOST_GROUPS)
+    gathered = gather(run, config.images, groups)
+    rows = _rows_to_show(gathered, comparison)
+    paths = {row: line["path"] for row, line in run.lines(rows, ["path"]).items()}
+    for row in rows:  # a row of the other run alone
+        paths.setdefault(row, None)
+    thumbnails, note = make_thumbnails(run, paths, config.manifest)
+    captions: Mapping[int, str | None] = {}
+    if config.caption is not None and manifest is not None:
+        values = manifest.columns([config.caption]).take(np.array(rows, np.int64)).column(0).to_pylist()
+        captions = {row: None if value is None else str(value) for row, value in zip(rows, values, strict=True)}
+    shown = {row: Shown(paths[row], thumbnails[row], captions.get(row)) for row in rows}
+    page = render(Content(run, gathered, shown, config.by, comparison, [note] if note else []))
+    try:
+        with atomic_file(config.out) as temporary:
+            temporary.write_text(page, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PscrError(f"{config.out}: can't be written ({error.strerror or error}); choose another --out") from error
+    return Reported(gathered.rows, gathered.scored, run.success is not None, config.out.stat().st_size)
+
+
+def _rows_to_show(gathered: Gathered, comparison: Comparison | None) -> list[int]:
+    """All rows of all galleries, ascending."""
+    rows: set[int] = set()
+    if gathered.shape is not None:
+        for gallery in gathered.shape.galleries.values():
+            rows.update(pick.row for pick in gallery)
+        rows.update(pick.row for pick in gathered.shape.ladder.values())
+    if comparison is not None and comparison.change is not None:
+        rows.update(mover.row for mover in (*comparison.change.most_risen, *comparison.change.most_fallen))
+    return sorted(rows)
+
+
+def _check_place(out: Path) -> None:
+    """Raise OutputError unless `out` is free, or an earlier page, which may be replaced."""
+    if out.is_dir():
+        raise OutputError(f"{out}: is a folder; --out names an HTML file")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent}: no such folder; make it, or choose another --out")
+    if out.exists():
+        with out.open("rb") as file:
+            ours = f'name="generator" content="{GENERATOR}'.encode() in file.read(4096)
+        if not ours:
+            raise OutputError(f"{out}: is there already, and no earlier report; choose another --out")

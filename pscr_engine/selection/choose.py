@@ -1,0 +1,129 @@
+"""Apply a rule to a run: first the thresholds, then the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..run_reader import RunReader
+from .groups import Groups, with_groups
+from .order_statistics import OrderStatistics
+from .rule import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChoice:
+    """What is kept of a group.
+
+    Args:
+        taking_part: how many images the rule admits.
+        kept: how many it keeps.
+        threshold: the smallest score that is kept; None if nothing is.
+        at_threshold: how many of those taking part have exactly that score.
+        kept_at_threshold: how many of these are kept, the first in the order of rows.
+    """
+
+    taking_part: int
+    kept: int
+    threshold: np.float32 | None
+    at_threshold: int
+    kept_at_threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is kept of a run.
+
+    Args:
+        rows: rows in the parts.
+        scored: those that have a score.
+        groups: by group, one without groups.
+    """
+
+    rows: int
+    scored: int
+    groups: list[GroupChoice]
+
+    @property
+    def kept(self) -> int:
+        """In all groups."""
+        return sum(group.kept for group in self.groups)
+
+
+def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
+    """Find what a rule keeps. Exact, in memory that doesn't grow with the rows.
+
+    Raises:
+        OutputError: a part can't be read.
+    """
+
+    def ranks(size: int) -> list[int]:
+        return [size - rule.top.of(size) if rule.top is not None else 0]
+
+    statistics = OrderStatistics(ranks, 1 if groups is None else len(groups))
+    rows = scored = 0
+    first = True
+    while statistics.wants_pass():
+        for batch, of_rows in with_groups(run, groups, "score", "score_std"):
+            scores, takes_part = _taking_part(batch, rule)
+            statistics.add(scores[takes_part], None if of_rows is None else of_rows[takes_part])
+            if first:
+                rows += batch.num_rows
+                scored += batch.num_rows - batch.column("score").null_count
+        first = False
+    found = dict(statistics.all())
+    chosen = []
+    for group, size in enumerate(statistics.sizes.tolist()):
+        if group not in found:
+            chosen.append(GroupChoice(0, 0, None, 0, 0))
+            continue
+        kept = size if rule.top is None else rule.top.of(size)
+        value, below, equal = found[group]
+        chosen.append(GroupChoice(size, kept, value, equal, kept - (size - below - equal)))
+    return Choice(rows, scored, chosen)
+
+
+def kept_rows(
+    run: RunReader, rule: Rule, groups: Groups | None, choice: Choice, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """`columns` of the rows that are kept, in order."""
+    thresholds = np.array(
+        [np.inf if group.threshold is None else group.threshold for group in choice.groups], np.float32
+    )
+    left = np.array([group.kept_at_threshold for group in choice.groups], np.int64)
+    needed = list(dict.fromkeys(["score", "score_std", *columns]))
+    for batch, of_rows in with_groups(run, groups, *needed):
+        scores, takes_part = _taking_part(batch, rule)
+        of_rows = np.zeros(batch.num_rows, np.int32) if of_rows is None else of_rows
+        limits = thresholds[of_rows]
+        keep = takes_part & (scores > limits)
+        equal = np.flatnonzero(takes_part & (scores == limits))
+        keep[equal[_occurrence(of_rows[equal]) < left[of_rows[equal]]]] = True
+        left -= np.bincount(of_rows[equal], minlength=len(left))
+        if keep.any():
+            yield batch.select(columns).filter(pa.array(keep))
+
+
+def _taking_part(batch: pa.RecordBatch, rule: Rule) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Scores, NaN where there is none, and which of them take part."""
+    scores = batch.column("score").to_numpy(zero_copy_only=False)
+    takes_part = ~np.isnan(scores)
+    if rule.min_score is not None:
+        takes_part &= scores >= np.float32(rule.min_score)
+    if rule.max_std is not None:
+        takes_part &= batch.column("score_std").to_numpy(zero_copy_only=False) <= np.float32(rule.max_std)
+    return scores, takes_part
+
+
+def _occurrence(groups: NDArray[np.int32]) -> NDArray[np.int64]:
+    """For each, how many of the same group come before it."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.searchsorted(ordered, ordered)
+    places = np.empty(len(groups), np.int64)
+    places[order] = np.arange(len(groups)) - starts
+    return places

@@ -1,0 +1,137 @@
+"""The table of the images that are kept: the manifest's columns, then score, score_std, row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..atomic import atomic_file
+from ..errors import ManifestError, OutputError, PscrError, one_line
+from ..parts import is_part
+from ..run_reader import RunReader
+from ..stages.source import Manifest
+from ..stages.source.base import Columns
+
+SCORE_FIELDS = (pa.field("score", pa.float32()), pa.field("score_std", pa.float32()), pa.field("row", pa.int64()))
+_MARK = b"pscr_engine.select"
+# A row group of the output: enough rows to be read fast, but not many of those that hold images.
+_GROUP_ROWS, _GROUP_BYTES = 2**16, 64 * 2**20
+
+
+def check_place(out: Path) -> None:
+    """Raise OutputError unless `out` is free, or an earlier selection, which may be replaced."""
+    if out.is_dir():
+        raise OutputError(f"{out}: is a folder; --out names a Parquet file")
+    if is_part(out.name):
+        raise OutputError(f"{out}: is named like a part of a run; choose another --out")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent}: no such folder; make it, or choose another --out")
+    if not out.exists():
+        return
+    try:
+        with out.open("rb") as file:
+            ours = _MARK in (pq.read_schema(file).metadata or {})
+    except (pa.ArrowException, OSError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{out}: is there already, and no earlier selection; choose another --out")
+
+
+def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str], pa.Schema]:
+    """Columns to take from the parts, and the fields of the output before those of `SCORE_FIELDS`.
+
+    All columns of the manifest. If one has a name that the output needs itself, "score" for example, it
+    becomes "manifest_score". A list of files has no columns: the parts' path, and id if there is one.
+
+    Raises:
+        ManifestError: the manifest has a column twice.
+    """
+    ours = [field.name for field in SCORE_FIELDS]
+    if manifest is None:
+        schema = run.schema()
+        fields = [] if schema is None else [schema.field(name) for name in ("id", "path") if name in schema.names]
+        return [*(field.name for field in fields), *ours], pa.schema(fields)
+    twice = [name for name, count in Counter(manifest.column_names).items() if count > 1]
+    if twice:
+        raise ManifestError(f"the manifest has several columns named {twice[0]!r}; rename all but one")
+    taken = {*manifest.column_names, *ours}
+    fields = []
+    for field in manifest.columns(list(manifest.column_names)).schema:
+        name = str(field.name)
+        if name in ours:
+            while name in taken:
+                name = f"manifest_{name}"
+            taken.add(name)
+        fields.append(field.with_name(name))
+    return ours, pa.schema(fields)
+
+
+def write_kept(
+    out: Path,
+    kept: Iterator[pa.RecordBatch],
+    manifest: Manifest | None,
+    fields: pa.Schema,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the kept rows, in their order, with the manifest's columns. The file appears whole, or not at all.
+
+    Args:
+        out: the Parquet file.
+        kept: kept rows of the parts, with the columns that `source_columns` says.
+        manifest: whose columns to add; None for none.
+        fields: see `source_columns`.
+        facts: how the selection was made, kept in the file's metadata.
+
+    Raises:
+        ManifestError: the manifest can't be read.
+        PscrError: the file system refuses.
+    """
+    schema = pa.schema([*fields, *SCORE_FIELDS], metadata={_MARK: json.dumps(facts)})
+    reader = None if manifest is None else manifest.columns(list(manifest.column_names))
+    try:
+        with (
+            atomic_file(out) as temporary,
+            temporary.open("wb") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
+            waiting: list[pa.Table] = []
+            rows = nbytes = 0
+            for table in _tables(kept, reader, schema):
+                waiting.append(table)
+                rows, nbytes = rows + len(table), nbytes + table.nbytes
+                if rows >= _GROUP_ROWS or nbytes >= _GROUP_BYTES:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting, rows, nbytes = [], 0, 0
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
+    except OSError as error:
+        raise PscrError(f"{out}: can't be written ({error.strerror or error}); choose another --out") from error
+    except pa.ArrowException as error:
+        raise PscrError(f"{out}: a column can't be written to Parquet ({one_line(error, 200)})") from error
+
+
+def _tables(kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The kept rows in pieces of not much more than `_GROUP_BYTES`: a manifest may hold the images themselves."""
+    step = 64
+    for batch in kept:
+        at = 0
+        while at < batch.num_rows:
+            table = _joined(batch.slice(at, step), reader, schema)
+            at += len(table)
+            yield table
+            step = max(1, min(_GROUP_ROWS, _GROUP_BYTES * len(table) // max(1, table.nbytes)))
+
+
+def _joined(batch: pa.RecordBatch, reader: Columns | None, schema: pa.Schema) -> pa.Table:
+    """Kept rows of the parts with the manifest's columns, or else with what the parts have before `SCORE_FIELDS`."""
+    if reader is None:
+        return pa.Table.from_batches([batch.select(schema.names)]).cast(schema)
+    columns = reader.take(batch.column("row").to_numpy()).columns
+    scores = [batch.column(field.name) for field in SCORE_FIELDS]
+    return pa.table([*columns, *scores], schema=schema)

@@ -1,0 +1,76 @@
+"""The rule by which images are kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """How many of the best to keep: a number, or a share.
+
+    Args:
+        number: so many; None if `percent` is given.
+        percent: such a share of those that take part, rounded up, so that no group with images ends empty.
+    """
+
+    number: int | None = None
+    percent: Decimal | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Top:
+        """Read "1000" or "10%".
+
+        Raises:
+            UsageError: it is neither.
+        """
+        try:
+            if text.endswith("%"):
+                percent = Decimal(text[:-1])
+                if percent.is_finite() and 0 < percent <= 100:
+                    return cls(percent=percent)
+            elif int(text) >= 1:
+                return cls(number=int(text))
+        except (ValueError, InvalidOperation):
+            pass
+        raise UsageError(f"--top {text}: must be a number of images, 1000 for example, or a share, 10% for example")
+
+    def of(self, size: int) -> int:
+        """How many of `size`."""
+        if self.number is not None:
+            return min(self.number, size)
+        assert self.percent is not None
+        return math.ceil(self.percent * size / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which images to keep.
+
+    Images with a score take part, as far as `min_score` and `max_std` admit them; of these, `top` keeps
+    the best, in each group by itself. Between equal scores, the smaller row counts as better.
+
+    Args:
+        top: how many of the best; None for all that take part.
+        min_score: smallest score that takes part; None for any.
+        max_std: largest `score_std` that takes part; None for any.
+        group_column: column of the manifest that says which group an image is in; None for one group.
+    """
+
+    top: Top | None = None
+    min_score: float | None = None
+    max_std: float | None = None
+    group_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.top is None and self.min_score is None and self.max_std is None:
+            raise UsageError("say what to keep: --top 10%, --top 1000 or --min-score 3.2, for example")
+        if self.group_column is not None and self.top is None:
+            raise UsageError("--per-group needs --top: the other rules are the same for every group")
+        for flag, value in (("--min-score", self.min_score), ("--max-std", self.max_std)):
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{flag} {value}: must be a finite number")

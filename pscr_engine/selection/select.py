@@ -1,0 +1,87 @@
+"""`select`: from a run and a rule to the table of what is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import OutputError
+from ..run_reader import RunReader
+from ..stores.uri import Place
+from .choose import Choice, choose, kept_rows
+from .groups import read_groups
+from .kept_table import SCORE_FIELDS, check_place, source_columns, write_kept
+from .rule import Rule
+
+MOST_GROUPS = 1_000_000
+"""Of `--per-group`: some hundred megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What `select` has done.
+
+    Args:
+        choice: what is kept, by group.
+        labels: of the groups; None without groups.
+        columns: of the table that was written; None if none was.
+    """
+
+    choice: Choice
+    labels: list[str] | None
+    columns: list[str] | None
+
+
+def select(
+    scores: Place, rule: Rule, out: Path | None, *, manifest: str | None = None, allow_unfinished: bool = False
+) -> Selected:
+    """Write the images of a run that a rule keeps, with all columns of the manifest, in its order.
+
+    Args:
+        scores: folder of the run.
+        rule: what to keep.
+        out: the Parquet file to write; None to count only.
+        manifest: where the manifest is now; None for where it was.
+        allow_unfinished: take what is there of an unfinished run.
+
+    Raises:
+        OutputError: the run is unfinished or damaged, or `out` is taken.
+        ManifestError: the manifest isn't there any more, has changed, or has no such column.
+    """
+    run = RunReader.open(scores)
+    if run.success is None and not allow_unfinished:
+        raise OutputError(
+            f"{scores}: this run is not complete; finish it with its score command, or take what is there "
+            "with --allow-unfinished"
+        )
+    table, groups = None, None
+    if rule.group_column is not None:
+        table = run.open_table([rule.group_column], manifest)
+    elif run.has_columns and out is not None:
+        table = run.open_manifest(manifest)
+    if out is not None:
+        if (
+            table is not None
+            and out.exists()
+            and any(isinstance(file, Path) and out.samefile(file) for file in table.files)
+        ):
+            raise OutputError(f"{out}: is the manifest; choose another --out")
+        check_place(out)
+    if table is not None and rule.group_column is not None:
+        groups = read_groups(run, table, rule.group_column, MOST_GROUPS)
+    choice = choose(run, rule, groups)
+    labels = None if groups is None else groups.labels
+    if out is None:
+        return Selected(choice, labels, None)
+    columns, fields = source_columns(run, table)
+    facts = {
+        "scores": str(scores),
+        "identity": run.identity,
+        "top": rule.top and str(rule.top.number or f"{rule.top.percent}%"),
+        "min_score": rule.min_score,
+        "max_std": rule.max_std,
+        "per_group": rule.group_column,
+        "kept": choice.kept,
+    }
+    write_kept(out, kept_rows(run, rule, groups, choice, columns), table, fields, facts)
+    return Selected(choice, labels, [*fields.names, *(field.name for field in SCORE_FIELDS)])
