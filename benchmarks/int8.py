@@ -36,7 +36,8 @@ SPEED_METHOD = (
     "run on all cores' calls the session from one thread, 'a run per core' from as many threads as there are cores, "
     "on one session that computes in the calling thread. Peak: vector instructions on registers "
     "(pscr_engine/bench/peak.c), on all cores, before and after. Multiply-adds: PyTorch's count of the trunk's. "
-    "Operators: ONNX Runtime's profile of 20 runs of one image on one core; operators of the head are those after the features."
+    "Operators: ONNX Runtime's profile of 20 runs of one image on one core; operators of the head are those after "
+    "the features."
 )
 ACCURACY_METHOD = (
     "Networks trained here from random weights on 960 of 1200 made-up images (seed 1; validation SRCC given), "

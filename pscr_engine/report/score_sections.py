@@ -6,6 +6,7 @@ import glob
 import shlex
 from collections.abc import Mapping
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from ..stores.uri import Place
@@ -42,7 +43,7 @@ def score_sections(
         "density": draw_density(shape.density),
         "density_text": f"Counts on a grid: score from {x.low:f} to {x.high:f}, score_std {y.low:f} to {y.high:f}.",
         "beyond": shape.density.beyond,
-        "keep": _keep(folder.resolve(), shape, scored),
+        "keep": _keep(folder.resolve() if isinstance(folder, Path) else folder, shape, scored),
         "ladder": [(percent, tile(pick, shown, scale)) for percent, pick in shape.ladder.items()],
         "galleries": [
             (*_GALLERIES[name], [tile(pick, shown, scale) for pick in shape.galleries[name]])
