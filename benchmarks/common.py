@@ -22,7 +22,8 @@ from pscr_engine.bundle import Bundle, BundleInfo, write_contents
 from pscr_engine.host import cpu_flags, processor_model, usable_cpus
 from pscr_engine.sampling import Sampling
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
 
 

@@ -9,6 +9,11 @@
 Nothing in this package imports PyTorch.
 """
 
+import os
+
+# ONNX Runtime 1.32 reports its use over the network unless it is told not to before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from ._version import __version__
 from .records import Status
 from .scorer import ScoredImage, Scorer

@@ -31,11 +31,10 @@ from pscr_engine.bundle import Bundle
 from pscr_engine.errors import one_line
 from pscr_engine.host import processor_model, usable_cpus
 
-from ..common import record, spread, untrained_bundle, untrained_checkpoint
+from ..common import ROOT, record, spread, untrained_bundle, untrained_checkpoint
 from ..pipeline import images
 from .table import write_tables
 
-ROOT = Path(__file__).parent.parent.parent
 METHOD = (
     "From JPEG files (512×512, quality 92, made-up scenes, in the page cache) to a Parquet file of scores. OPS, "
     "nine patches of 224 pixels; ten exemplars; random weights, the same for all. Each peer is a process; in each "

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+from ..common import ROOT
+
 README = ROOT / "README.md"
 BEGIN, END = "<!-- peers: made by python -m benchmarks.peers -->", "<!-- /peers -->"
 
