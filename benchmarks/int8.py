@@ -32,7 +32,7 @@ from pscr_engine.host import usable_cpus
 
 from .common import CACHE, ROOT, random_patches, record, spread, untrained_bundle
 
-ROUNDS = 6
+ROUNDS = 4
 SPEED_METHOD = (
     "Random weights, OPS, patches of noise, ten exemplars. Per round each way scores the same images, in turn: 'one "
     "run on all cores' calls the session from one thread, 'a run per core' from as many threads as there are cores, "

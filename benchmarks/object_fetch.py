@@ -27,13 +27,13 @@ OBJECTS, SIZE, FETCHES, ROUNDS = 500, 60_000, 1500, 3
 MOTO_FETCHES = 500
 BUCKET = "images-of-benchmark"
 METHOD = (
-    f"{OBJECTS} objects of {SIZE:,} bytes in one bucket, fetched {FETCHES} times ({MOTO_FETCHES} from moto), into memory. "
-    "ours: `pscr_engine.stages.fetch.Fetcher.fetch_all`, as in a run: micro-batches of 16 in four threads, 64 requests in "
-    "flight at most. s3fs: `cat` of 500 paths at a time, with its default of 10 connections and with 64; it asks for each "
-    "object twice, HEAD and GET. Each way in a fresh process, which first fetches 64 objects that don't count; all ways "
-    "in turn, in rounds. Endpoints, on loopback, on the same two cores as the client: moto's server; plain, which answers "
-    "from memory; latency, which is plain and waits 30 ms before each answer, as a store in the same region does. cpu_ms: "
-    "of the client's process, per image."
+    f"{OBJECTS} objects of {SIZE:,} bytes in one bucket, fetched {FETCHES} times ({MOTO_FETCHES} from moto), into "
+    "memory. ours: `pscr_engine.stages.fetch.Fetcher.fetch_all`, as in a run: micro-batches of 16 in four "
+    "threads, 64 requests in flight at most. s3fs: `cat` of 500 paths at a time, with its default of 10 "
+    "connections and with 64; it asks for each object twice, HEAD and GET. Each way in a fresh process, which "
+    "first fetches 64 objects that don't count; all ways in turn, in rounds. Endpoints, on loopback, on the same "
+    "two cores as the client: moto's server; plain, which answers from memory; latency, which is plain and waits "
+    "30 ms before each answer, as a store in the same region does. cpu_ms: of the client's process, per image."
 )
 
 _OURS = """

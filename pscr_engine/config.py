@@ -74,6 +74,8 @@ class ScoreConfig:
             raise UsageError(f"--max-failure-rate {self.max_failure_rate}: must be from 0 to 1")
         if self.overwrite and self.retry_failed:
             raise UsageError("--overwrite starts afresh and --retry-failed goes on with what is there: choose one")
+        if self.columns.allow_private_addresses and not self.columns.allow_http:
+            raise UsageError("--allow-private-addresses is about web servers: give --allow-http, too")
         for flag, given in (("--overwrite", self.overwrite), ("--retry-failed", self.retry_failed)):
             if given and self.shard != WHOLE:
                 raise UsageError(

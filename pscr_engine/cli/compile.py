@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ..bundle import PRECISIONS
 from ..errors import UsageError
+from ..stores.uri import Place
 from . import logs
+from .parameters import to_place
 from .progress import progress
 
 
@@ -17,8 +17,9 @@ from .progress import progress
     "--bundle",
     default="model.pscr",
     show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where plans are kept, too.",
+    metavar="PATH|URI",
+    callback=to_place,
+    help="Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
 )
 @click.option(
     "--devices", default="all", show_default=True, metavar="all|cuda:N[,cuda:N...]", help="GPUs to build for."
@@ -41,7 +42,7 @@ from .progress import progress
 @click.option("--images", help="Manifest of images for the parity check.  [default: made-up images]")
 @click.option("--force", is_flag=True, help="Build anew even what is up to date.")
 def compile_command(
-    bundle: Path,
+    bundle: Place,
     devices: str,
     precision: str,
     batch_size: int,

@@ -140,7 +140,7 @@ def score(
     as_json = log_format == "json"
     logs.configure(as_json=as_json)
     columns = ManifestOptions(path_column, id_column, root, allow_http, allow_private_addresses)
-    config = ScoreConfig(manifest, columns=columns, shard=Shard.parse(shard) if shard else WHOLE, **settings)
+    config = ScoreConfig(manifest, columns=columns, shard=WHOLE if shard is None else Shard.parse(shard), **settings)
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer

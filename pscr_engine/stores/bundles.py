@@ -37,6 +37,16 @@ def cached_bundle(place: StorePath, *, afresh: bool = False) -> Path:
             f"{place}: no bundle.json there; copy a bundle there, whole, or name one with --bundle"
         ) from None
     folder = cache_folder() / "bundles" / hashlib.sha256(raw).hexdigest()
+    try:
+        _keep(place, raw, folder, afresh=afresh)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: can't keep the bundle there ({error.strerror}); set XDG_CACHE_HOME to a folder with room for it"
+        ) from error
+    return folder
+
+
+def _keep(place: StorePath, raw: bytes, folder: Path, *, afresh: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)  # another process may be fetching it
@@ -45,7 +55,6 @@ def cached_bundle(place: StorePath, *, afresh: bool = False) -> Path:
         if not folder.is_dir():
             with atomic_directory(folder) as temporary:
                 _fetch(place, raw, temporary)
-    return folder
 
 
 def _fetch(place: StorePath, raw: bytes, folder: Path) -> None:

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic
@@ -38,6 +39,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _SUSPICIOUS = IN_FLIGHT
 _REMEMBERED = 4
 _LOOK_SECONDS = 0.5
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -106,7 +108,8 @@ class RemoteImages:
     def close(self) -> None:
         """Close connections."""
         if self._web is not None:
-            background.submit(self._web.close()).result()
+            with suppress(TimeoutError):
+                background.submit(self._web.close()).result(_CLOSE_SECONDS)
             self._web = None
 
     @staticmethod

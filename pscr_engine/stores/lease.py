@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from time import monotonic, sleep
 
-from ..errors import OutputError, StoreError
+from ..errors import OutputError, StoreError, UsageError
 from ..folders import holder, in_use
 from ..shard import Shard
 from . import objects
@@ -26,7 +26,19 @@ log = logging.getLogger("pscr_engine")
 LEASES = ".locks"
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 
-SECONDS = float(os.environ.get("PSCR_ENGINE_LEASE_SECONDS", "30"))
+
+def _seconds() -> float:
+    text = os.environ.get("PSCR_ENGINE_LEASE_SECONDS") or "30"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise UsageError(f"PSCR_ENGINE_LEASE_SECONDS={text}: must be a number from 1 to 3600")
+    return seconds
+
+
+SECONDS = _seconds()
 """A lease that has not been renewed for so long is dead. It is renewed three times as often."""
 
 
@@ -78,6 +90,8 @@ class Lease:
                     self._lost = "another process has taken it over"
                     return
                 state = objects.put_where_possible(self._path, _content(self._token), self._state)
+                if state is None:  # somebody else's, or our last put, whose answer was lost
+                    state = _state_if_ours(self._path, self._token)
             except StoreError as error:
                 log.warning("%s", error)
                 continue
@@ -111,9 +125,9 @@ def _claim_own(folder: StorePath, shard: Shard) -> Lease:
     path, token = folder / LEASES / f"{shard.index}-of-{shard.count}", secrets.token_hex(8)
     mode = "create"
     while True:
-        state = objects.put_where_possible(path, _content(token), mode)
-        # Read back, for stores that take a condition and don't heed it.
-        if state is not None and _token(path) == token:
+        objects.put_where_possible(path, _content(token), mode)
+        # Read back, for stores that take a condition and don't heed it, and for answers that were lost.
+        if (state := _state_if_ours(path, token)) is not None:
             return Lease(path, token, state)
         seen = objects.look(path)
         if seen is None:
@@ -149,6 +163,11 @@ def _leases(folder: StorePath) -> list[tuple[StorePath, Shard]]:
 def _content(token: str) -> bytes:
     # Another content each time: the ETag tells that it was renewed.
     return json.dumps({"holder": holder(), "token": token, "renewal": secrets.token_hex(4)}).encode()
+
+
+def _state_if_ours(path: StorePath, token: str) -> str | None:
+    found = objects.look(path)
+    return found.state if found is not None and _token(path) == token else None
 
 
 def _token(path: StorePath) -> str:

@@ -92,6 +92,22 @@ def test_who_cannot_renew_in_time_notices(out, monkeypatch):
     lease.release()
 
 
+def test_an_answer_that_is_lost_is_no_loss(out, monkeypatch):
+    """The put has succeeded, its answer never came: tried again, the condition does not hold any more."""
+    plain, lost = objects.put, []
+
+    def put(path, data, mode="overwrite"):
+        plain(path, data, mode)
+        lost.append(mode)
+
+    monkeypatch.setattr(objects, "put", put)
+    lease = claim(out, WHOLE)
+    time.sleep(1.5)
+    lease.check()
+    assert len(lost) >= 3
+    lease.release()
+
+
 def test_stores_without_conditions(out, monkeypatch, bucket):
     """Where a condition is refused, the claim is written plainly and read back a moment later."""
     plain = objects.put

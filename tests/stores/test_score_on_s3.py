@@ -286,7 +286,7 @@ def test_images_from_the_web(command, tmp_path, model):
     (tmp_path / "m.csv").write_text(f"path\n{url}/a b.png\n{url}/a%20b.png\n{url}/none.png\n")
 
     def rows(*flags):
-        outcome = command("score", "--manifest", "m.csv", "--overwrite", *flags)
+        outcome = command("score", "--manifest", "m.csv", "--retry-failed", *flags)
         assert outcome.returncode == 0, outcome.stderr
         return pq.read_table(tmp_path / "scores" / "part-000000.parquet").to_pylist()
 
@@ -336,6 +336,8 @@ def test_what_to_install(command, tmp_path, model, arguments, purpose):
         (["--bundle", "ftp://host/m"], "--bundle ftp://host/m: can't be on ftp://"),
         (["--shard", "4/4"], "--shard 4/4: shards are counted from 0, so 4 of them are 0/4 to 3/4"),
         (["--shard", "0/4", "--overwrite"], "--overwrite is for a whole run"),
+        (["--shard", ""], "--shard : write it as i/n"),
+        (["--allow-private-addresses"], "--allow-private-addresses is about web servers"),
     ],
 )
 def test_wrong_usage_is_one_line(command, tmp_path, model, arguments, message):
