@@ -133,7 +133,9 @@ def operators(bundle: Bundle, precision: str) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     single: Counter[str] = Counter()
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+        if event.get("cat") != "Node" or event["args"]["op_name"] == "Scan":  # its operators are there themselves
+            continue
+        if event["name"].endswith("kernel_time"):
             milliseconds = event["dur"] / 20e3
             kinds[event["args"]["op_name"]] += milliseconds
             shape = next(iter(event["args"]["input_type_shape"][0].values()), [])

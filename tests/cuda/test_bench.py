@@ -9,13 +9,21 @@ from tests.tiny import make_bundle
 
 from .commands import PretendHost
 
-# 1 J between any two looks at a card.
+# 1 J between any two looks at the same card.
 _NVML = """
 #include <string.h>
-static unsigned long long used = 5000;
+static unsigned long long used[256];
 int nvmlInit_v2(void) { return 0; }
-int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **handle) { *handle = (void *)bus; return strlen(bus) < 7; }
-int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) { *mj = used += 1000; return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **handle) {
+    unsigned char card = 0;
+    for (const char *c = bus; *c; c++) card = 31 * card + *c;
+    *handle = used + card;
+    return strlen(bus) < 7;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) {
+    *mj = *(unsigned long long *)handle += 1000;
+    return 0;
+}
 """
 
 
