@@ -163,7 +163,7 @@ SERVICE_ACCOUNT = {
             "gs://b/k/x.png",
             {"GOOGLE_BASE_URL": "{}", "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(SERVICE_ACCOUNT)},
             "/b/k/x.png",
-            "Bearer ",
+            None,
         ),
     ],
 )
