@@ -48,7 +48,7 @@ class StoreFolder:
         """See `Folder`. Where the store has no conditional put, two at once may both think that they were first."""
         if objects.look(self.place / name) is not None:
             return False
-        return objects.put_where_possible(self.place / name, data, "create") is not None
+        return objects.put_where_possible(self.place / name, data, "new")
 
     def remove(self, names: Sequence[str]) -> None:
         """See `Folder`."""

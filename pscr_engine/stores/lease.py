@@ -19,6 +19,7 @@ from ..errors import OutputError, StoreError, UsageError
 from ..folders import holder, in_use
 from ..shard import Shard
 from . import objects
+from .objects import StoredObject
 from .uri import StorePath
 
 log = logging.getLogger("pscr_engine")
@@ -48,13 +49,13 @@ class Lease:
     Args:
         path: of the lease's object.
         token: whose it is.
-        state: ETag of what was put.
+        stored: what was put last.
     """
 
     descriptors: Sequence[int] = ()
 
-    def __init__(self, path: StorePath, token: str, state: str) -> None:
-        self._path, self._token, self._state = path, token, state
+    def __init__(self, path: StorePath, token: str, stored: StoredObject) -> None:
+        self._path, self._token, self._stored = path, token, stored
         self._released = threading.Event()
         self._lost = ""
         self._renewed = monotonic()
@@ -86,19 +87,17 @@ class Lease:
         while not self._released.wait(SECONDS / 3):
             begun = monotonic()
             try:
-                if _token(self._path) != self._token:
-                    self._lost = "another process has taken it over"
-                    return
-                state = objects.put_where_possible(self._path, _content(self._token), self._state)
-                if state is None:  # somebody else's, or our last put, whose answer was lost
-                    state = _state_if_ours(self._path, self._token)
+                if _token(self._path) == self._token:
+                    objects.put_where_possible(self._path, _content(self._token), self._stored)
+                # Whether the condition held or not: it may have been our own put whose answer was lost.
+                stored = _if_ours(self._path, self._token)
             except StoreError as error:
                 log.warning("%s", error)
                 continue
-            if state is None:
+            if stored is None:
                 self._lost = "another process has taken it over"
                 return
-            self._state, self._renewed = state, begun
+            self._stored, self._renewed = stored, begun
 
 
 def claim(folder: StorePath, shard: Shard) -> Lease:
@@ -123,19 +122,15 @@ def claim(folder: StorePath, shard: Shard) -> Lease:
 
 def _claim_own(folder: StorePath, shard: Shard) -> Lease:
     path, token = folder / LEASES / f"{shard.index}-of-{shard.count}", secrets.token_hex(8)
-    mode = "create"
     while True:
-        objects.put_where_possible(path, _content(token), mode)
-        # Read back, for stores that take a condition and don't heed it, and for answers that were lost.
-        if (state := _state_if_ours(path, token)) is not None:
-            return Lease(path, token, state)
+        # Looked at first, for stores that know no conditions: a put would take it from who lives.
         seen = objects.look(path)
-        if seen is None:
-            mode = "create"
-            continue
-        if (who := _living(path)) is not None:
+        if seen is not None and (who := _living(path)) is not None:
             raise in_use(folder, who, shard, shard)
-        mode = seen.state
+        objects.put_where_possible(path, _content(token), seen or "new")
+        # Read back, for stores that don't heed conditions, and for answers that were lost.
+        if (stored := _if_ours(path, token)) is not None:
+            return Lease(path, token, stored)
 
 
 def _living(path: StorePath) -> str | None:
@@ -165,9 +160,9 @@ def _content(token: str) -> bytes:
     return json.dumps({"holder": holder(), "token": token, "renewal": secrets.token_hex(4)}).encode()
 
 
-def _state_if_ours(path: StorePath, token: str) -> str | None:
+def _if_ours(path: StorePath, token: str) -> StoredObject | None:
     found = objects.look(path)
-    return found.state if found is not None and _token(path) == token else None
+    return found if found is not None and _token(path) == token else None
 
 
 def _token(path: StorePath) -> str:

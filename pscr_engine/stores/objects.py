@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from ..errors import ManifestError, StoreError
 from . import background
@@ -35,11 +35,13 @@ class StoredObject:
         path: where it is.
         size: bytes.
         state: what changes with its content: ETag, version, or else the time.
+        version: where the store counts versions; Google's wants it for a conditional put.
     """
 
     path: StorePath
     size: int
     state: str
+    version: str | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -68,6 +70,9 @@ class StoredObject:
         """
         buffered = io.BufferedReader(_Ranges(self), _BLOCK)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
+
+
+Condition = Literal["new"] | StoredObject
 
 
 class _Ranges(io.RawIOBase):
@@ -221,34 +226,35 @@ def listed(prefix: StorePath) -> Iterator[StoredObject]:
             return
 
 
-def put(path: StorePath, data: bytes, mode: Any = "overwrite") -> str | None:
+def put(path: StorePath, data: bytes, only: Condition | None = None) -> bool:
     """Write an object, whole or not at all.
 
     Args:
         path: of the object.
         data: its content.
-        mode: "overwrite"; "create" if there must be none; an ETag that the present one must have.
+        only: "new" if there must be none; an object that must still be as it was. None for any case.
 
     Returns:
-        The new ETag; None if the condition of `mode` doesn't hold.
+        Whether the condition held. Also False if a put was tried again whose answer had been lost.
 
     Raises:
-        StoreError: it can't be written. Code "NotImplemented" in it: the store knows no conditions.
+        StoreError: it can't be written. "NotImplemented" in it: the store knows no conditions.
     """
     import obstore
 
-    options: dict[str, Any] = {"mode": {"e_tag": mode} if mode not in ("create", "overwrite") else mode}
-    if mode == "overwrite":
-        options["chunk_size"] = _SINGLE_PUT_BYTES
-    else:
-        options["use_multipart"] = False
+    options: dict[str, Any] = {"chunk_size": _SINGLE_PUT_BYTES} if only is None else {"use_multipart": False}
+    if only == "new":
+        options["mode"] = "create"
+    elif only is not None:
+        facts = {"e_tag": only.state if only.state.startswith('"') else None, "version": only.version}
+        options["mode"] = {name: fact for name, fact in facts.items() if fact is not None}
     try:
-        result = _retried(path, "write", lambda: obstore.put(_client(path), path.key, data, **options))
+        _retried(path, "write", lambda: obstore.put(_client(path), path.key, data, **options))
     except StoreError as error:
-        if error.kind in (Kind.CHANGED, Kind.MISSING) and mode != "overwrite":
-            return None
+        if error.kind in (Kind.CHANGED, Kind.MISSING) and only is not None:
+            return False
         raise
-    return result["e_tag"] or ""
+    return True
 
 
 def remove(paths: Sequence[StorePath]) -> None:
@@ -274,13 +280,15 @@ def _client(path: StorePath) -> Any:
 
 def _stored(scheme: str, bucket: str, found: Any) -> StoredObject:
     state = found["e_tag"] or found["version"] or found["last_modified"].isoformat()
-    return StoredObject(StorePath(scheme, bucket, found["path"]), found["size"], state)
+    return StoredObject(StorePath(scheme, bucket, found["path"]), found["size"], state, found["version"])
 
 
 def _retried(path: StorePath, what: str, work: Callable[[], T]) -> T:
     for attempt in range(_TRIES):
         try:
             return work()
+        except TypeError:  # a defect of ours
+            raise
         except Exception as error:  # obstore's errors have no common base
             trouble = trouble_of(error)
             if attempt == _TRIES - 1 or trouble.kind is not Kind.BROKEN:
@@ -307,13 +315,13 @@ def store_error(path: object, what: str, trouble: Trouble) -> StoreError:
     )
 
 
-def put_where_possible(path: StorePath, data: bytes, mode: str) -> str | None:
+def put_where_possible(path: StorePath, data: bytes, only: Condition) -> bool:
     """`put` with a condition; without it where the store knows none, and then a moment for others to be seen."""
     try:
-        return put(path, data, mode)
+        return put(path, data, only)
     except StoreError as error:
         if not any(word in str(error) for word in ("NotImplemented", "501 ", "not supported", "not implemented")):
             raise
-    state = put(path, data)
+    put(path, data)
     time.sleep(_SETTLE_SECONDS)
-    return state
+    return True

@@ -96,9 +96,10 @@ def test_an_answer_that_is_lost_is_no_loss(out, monkeypatch):
     """The put has succeeded, its answer never came: tried again, the condition does not hold any more."""
     plain, lost = objects.put, []
 
-    def put(path, data, mode="overwrite"):
-        plain(path, data, mode)
-        lost.append(mode)
+    def put(path, data, only=None):
+        plain(path, data, only)
+        lost.append(only)
+        return False
 
     monkeypatch.setattr(objects, "put", put)
     lease = claim(out, WHOLE)
@@ -112,8 +113,8 @@ def test_stores_without_conditions(out, monkeypatch, bucket):
     """Where a condition is refused, the claim is written plainly and read back a moment later."""
     plain = objects.put
 
-    def put(path, data, mode="overwrite"):
-        if mode != "overwrite":
+    def put(path, data, only=None):
+        if only is not None:
             raise StoreError(f"{path}: can't write it (501 NotImplemented)", Kind.BUSY)
         return plain(path, data)
 
@@ -121,6 +122,8 @@ def test_stores_without_conditions(out, monkeypatch, bucket):
     monkeypatch.setattr(objects, "_SETTLE_SECONDS", 0.1)
     directory = RunDirectory.open(out, RUN)
     assert bucket.keys("out") == ["out/.locks/0-of-1", "out/run.json"]
+    with pytest.raises(OutputError, match="another run is writing there"):
+        RunDirectory.open(out, RUN)
     time.sleep(1.2)
     directory.check()
     directory.close()

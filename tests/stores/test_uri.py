@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import threading
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from pscr_engine.errors import UsageError
 from pscr_engine.records import Query
+from pscr_engine.stores import objects
 from pscr_engine.stores.client import bucket_client
 from pscr_engine.stores.images import WEB, RemoteImages, place_of
 from pscr_engine.stores.uri import StorePath, is_stored, place
@@ -94,13 +96,19 @@ def recorder(monkeypatch):
             pass
 
         def do_GET(self):
-            asked.append((self.path, dict(self.headers)))
+            asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(200)
-            self.send_header("Content-Length", "5")
+            body = b"image" if self.command in ("GET", "HEAD") else b""
+            self.send_header("Content-Length", str(len(body)))
             self.send_header("ETag", '"x"')
             self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+            self.send_header("x-goog-generation", "17")
             self.end_headers()
-            self.wfile.write(b"image")
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_PUT = do_HEAD = do_GET  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -109,6 +117,16 @@ def recorder(monkeypatch):
     server.shutdown()
     server.server_close()
     bucket_client.cache_clear()
+
+
+# As for emulators: without the exchange of a signed statement for a token.
+SERVICE_ACCOUNT = {
+    "gcs_base_url": "{}",
+    "disable_oauth": True,
+    "client_email": "",
+    "private_key": "",
+    "private_key_id": "",
+}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +161,7 @@ def recorder(monkeypatch):
         ),
         (
             "gs://b/k/x.png",
-            {"GOOGLE_BASE_URL": "{}", "GOOGLE_SKIP_SIGNATURE": "true"},
+            {"GOOGLE_BASE_URL": "{}", "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(SERVICE_ACCOUNT)},
             "/b/k/x.png",
             None,
         ),
@@ -155,11 +173,20 @@ def test_endpoints_and_credentials_are_the_environments(monkeypatch, recorder, u
     for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     for name, value in environment.items():
-        monkeypatch.setenv(name, value.format(url))
+        monkeypatch.setenv(name, value.replace("{}", url))
     query = Query(0, uri=uri)
     RemoteImages().fetch([query], 100, 100, Event())
     assert query.data == b"image", query.error
     ((asked_path, headers),) = asked
     assert unquote(asked_path) == unquote(path)
-    found = {name.lower(): value for name, value in headers.items()}.get("authorization")
+    found = headers.get("authorization")
     assert found is None if header is None else found.startswith(header)
+    # What claims on output folders rest on.
+    path = StorePath.parse(uri)
+    assert objects.put(path, b"x", "new")
+    assert objects.put(path, b"x", objects.look(path))
+    created, replaced = asked[-3][1], asked[-1][1]
+    if path.scheme == "gs":
+        assert (created["x-goog-if-generation-match"], replaced["x-goog-if-generation-match"]) == ("0", "17")
+    else:
+        assert (created["if-none-match"], replaced["if-match"]) == ("*", '"x"')

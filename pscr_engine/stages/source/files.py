@@ -66,7 +66,7 @@ class FileListManifest(Manifest):
         return cls(names, prefix)
 
     @classmethod
-    def from_directory(cls, directory: Place, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+    def from_directory(cls, directory: Path, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
         """The image files `names`, relative to `directory`."""
         refuse_columns(directory, options)
         if not names:
