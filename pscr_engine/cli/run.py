@@ -36,7 +36,7 @@ def run(command: click.Command) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         logs.error("interrupted", prefix="")
-        return INTERRUPTED
+        outcome = INTERRUPTED
     except BrokenPipeError:  # the reader of our output has had enough: `| head`
         sys.stderr.close()
         return 0
@@ -46,6 +46,10 @@ def run(command: click.Command) -> int:
         package = str(error.name).partition(".")[0]
         logs.error(f"this command needs {package}: pip install 'pscr-engine[{_EXTRAS[package]}]'")
         return 1
+    if outcome == INTERRUPTED:
+        # If Ctrl-C struck within an exec() (dataclasses and PyTorch use it), CPython remembers that as
+        # an interrupt nobody handled, and ends by SIGINT whatever the exit code; the next exec() forgets.
+        exec("")
     return outcome if isinstance(outcome, int) else 0
 
 
