@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define STEPS 60000000L
+#define STEPS 15000000L
+#define ROUNDS 8  // the best of them: a peak is what nothing else disturbs
 #define REPEAT12(OP) OP(0) OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11)
 #define X86_USED "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", \
     "xmm14", "xmm15"
@@ -59,13 +60,21 @@ static double seconds(void) {
     return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
-static double rate(void *(*work)(void *), int threads, double per_instruction) {
+static double rate_once(void *(*work)(void *), int threads, double per_instruction) {
     pthread_t running[256];
-    if (per_instruction == 0) return 0;
     double start = seconds();
     for (int i = 0; i < threads; i++) pthread_create(running + i, 0, work, 0);
     for (int i = 0; i < threads; i++) pthread_join(running[i], 0);
     return threads * STEPS * 12.0 * per_instruction / (seconds() - start) / 1e9;
+}
+
+static double rate(void *(*work)(void *), int threads, double per_instruction) {
+    double best = 0;
+    for (int round = 0; round < ROUNDS && per_instruction > 0; round++) {
+        double found = rate_once(work, threads, per_instruction);
+        if (found > best) best = found;
+    }
+    return best;
 }
 
 int main(int count, char **arguments) {
