@@ -138,7 +138,8 @@ def state_of(file: ManifestFile) -> object:
         found = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # Not its device, whose number each host of a cluster gives by itself.
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _states_now(files: Sequence[ManifestFile]) -> list[object]:
