@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -97,7 +98,7 @@ class SimulatedWorkers:
     """Many workers in one asyncio actor."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds, self._numbers = seconds, count(1)
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, worker: int) -> Answer:
@@ -107,10 +108,11 @@ class SimulatedWorkers:
         async with self._locks[worker]:
             if self._seconds:
                 await asyncio.sleep(self._seconds)
-        return Answer(done=ChunkDone(chunk.index, len(chunk.rows), Counter(ok=len(chunk.rows))), stages=_STAGES)
+        done = ChunkDone(chunk.index, len(chunk.rows), Counter(ok=len(chunk.rows)))
+        return Answer(done=done, stages=_STAGES, number=next(self._numbers))
 
     async def progress(self, worker: int) -> Answer:
-        return Answer(under_way=Counter(ok=1), stages=_STAGES)
+        return Answer(under_way=Counter(ok=1), stages=_STAGES, number=next(self._numbers))
 
 
 _STAGES = dict.fromkeys(("fetch", "decode", "sample", "infer", "sink"), (1000, 1.0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 import click
@@ -188,7 +190,9 @@ def score(
 
     settle()
     try:
-        with run_progress(as_json=as_json) as report:
+        # Ray writes what it hears of deaths to stdout, raylets' logs included; what matters of it is logged.
+        quiet = redirect_stdout(io.StringIO()) if config.runner == "ray" else nullcontext()
+        with run_progress(as_json=as_json) as report, quiet:
             result = Scorer.score_manifest(config, report)
     except KeyboardInterrupt:
         hint = " without --overwrite" if config.overwrite else ""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ class Answer:
         logged: level and text of messages since the last answer.
         node: name of the host that the actor is on.
         node_id: what Ray calls that host.
+        number: of this answer; counts up, since answers need not arrive in order.
     """
 
     done: ChunkDone | None = None
@@ -68,6 +70,7 @@ class Answer:
     logged: list[tuple[int, str]] = field(default_factory=list)
     node: str = ""
     node_id: str = ""
+    number: int = 0
 
 
 class _Kept(logging.Handler):
@@ -104,6 +107,7 @@ class ScoringActor:
         self._under_way: Counter[str] = Counter()
         self._worker: Worker | None = None
         self._kept = _Kept()
+        self._numbers = count(1)
         self._asked_at = time.monotonic()
 
     def open(self) -> Answer:
@@ -134,7 +138,9 @@ class ScoringActor:
     def progress(self) -> Answer:
         """How far it is. An actor that nobody asks for long ends itself: its chunks are somebody else's by then."""
         self._asked_at = time.monotonic()
-        return self._answer(under_way=self._under_way)
+        answer = self._answer()
+        answer.under_way = self._under_way  # after the number: what is committed by now has a lower one
+        return answer
 
     def _work(self, worker: Worker) -> None:
         def moved() -> None:
@@ -161,7 +167,7 @@ class ScoringActor:
 
     def _answer(self, **facts: Any) -> Answer:
         stages = self._worker.stages if self._worker is not None else {}
-        return Answer(stages=stages, logged=self._kept.taken(), **facts)
+        return Answer(stages=stages, logged=self._kept.taken(), number=next(self._numbers), **facts)
 
     def _prepare_process(self) -> None:
         keep_freed_memory()

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError
 
 from ..errors import DeviceLostError, WorkerError, one_line
+from ..records import StageCounts
 from .ledger import Chunk, Ledger
 from .pool import WorkerTraceback
 from .ray_actor import Answer
@@ -82,6 +83,8 @@ class _Worker:
         asked: reference to the progress that it has been asked for.
         asked_at: when that was.
         limbo_since: since when it can't be reached, though nobody says that it has died.
+        latest: number of its latest answer.
+        stages: what that said.
     """
 
     handle: Handle
@@ -93,6 +96,8 @@ class _Worker:
     asked: Any = None
     asked_at: float = 0.0
     limbo_since: float | None = None
+    latest: int = 0
+    stages: StageCounts = field(default_factory=dict)
 
 
 class RayPool:
@@ -211,17 +216,20 @@ class RayPool:
             return
         for level, text in answer.logged:
             log.log(level, "%s", text)
+        if latest := answer.number > worker.latest:
+            worker.latest, worker.stages = answer.number, answer.stages
         if answer.error is not None:
             self._failed(worker, answer)
         elif answer.done is not None:
             del worker.chunks[answer.done.index]
             self._ledger.done(answer.done)
-            self._progression.committed(worker, answer.done.status, answer.stages)
+            self._progression.committed(worker, answer.done.status, worker.stages)
         elif worker.limbo_since is not None:
             self._out_of_reach(worker)  # it is back, but what it said of its chunks meanwhile is lost
-        elif reference is worker.asked:
+        elif reference == worker.asked:
             worker.asked = None
-            self._progression.moved(worker, answer.under_way, answer.stages)
+            if latest:
+                self._progression.moved(worker, answer.under_way, answer.stages)
         else:
             self._opened(worker, answer)
 

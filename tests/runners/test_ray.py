@@ -104,39 +104,52 @@ def place(tmp_path_factory):
             process = there.start("whole")
             assert process.wait() == 0
             process.communicate()
+            there.node = add_node(cluster, 2)
             yield there
         finally:
             cluster.shutdown()
 
 
+def add_node(cluster, cpus):
+    return cluster.add_node(num_cpus=cpus, object_store_memory=80 * 2**20)
+
+
 @contextmanager
-def nodes(place, count):
-    """So many nodes of one core, beside the head, which has none."""
-    added = [place.cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(count)]
-    yield added
-    for node in added:
-        if node in place.cluster.worker_nodes:
-            place.cluster.remove_node(node)
+def another_node(place):
+    """A node of one core, beside the one of two and the head, which has none."""
+    node = add_node(place.cluster, 1)
+    yield node
+    if node in place.cluster.worker_nodes:
+        place.cluster.remove_node(node)
+
+
+def wait_until(condition, process=None):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_an_actor_and_a_node_die_and_another_node_joins(place):
-    with nodes(place, 2) as (first, second), place.mode("slow"):
+    with another_node(place) as node, place.mode("slow"):
         process = place.start_on_ray("killed")
         place.wait_for_parts(process, "killed", 8)
-        (victim,) = place.actors(first)
+        victim, *_ = place.actors(place.node)
         os.kill(victim, signal.SIGKILL)
         place.wait_for_parts(process, "killed", 20)
-        place.cluster.remove_node(second, allow_graceful=False)
+        wait_until(lambda: place.actors(node), process)
+        place.cluster.remove_node(node, allow_graceful=False)
         place.wait_for_parts(process, "killed", 28)
-        with nodes(place, 1) as (late,):
-            deadline = time.monotonic() + 30
-            while not place.actors(late):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        with another_node(place) as late:
+            wait_until(lambda: place.actors(late), process)
             place.control.write_text("")
-            _, stderr = process.communicate(timeout=90)
+            stdout, stderr = process.communicate(timeout=90)
     assert process.returncode == 0, stderr
+    assert [line.split(" in ")[0] for line in stdout.splitlines()] == [
+        f"{ROWS} rows: {ROWS - ROWS // 41} ok, {ROWS // 41} missing",
+        "scores: killed/part-*.parquet",
+    ]
     assert "has died: its chunks are given out again" in stderr
     assert "is gone with its node: its chunks are given out again" in stderr
     success = place.assert_same_bytes("killed")
@@ -144,21 +157,24 @@ def test_an_actor_and_a_node_die_and_another_node_joins(place):
     assert success["status"] == {"ok": ROWS - ROWS // 41, "missing": ROWS // 41}
 
 
-@pytest.mark.parametrize("ray_first", [True, False])
-def test_either_runner_goes_on_with_what_the_other_began(place, ray_first):
-    out = f"resumed-{ray_first}"
-    with nodes(place, 1):
-        ways = [place.start_on_ray, place.start]
-        begin, end = ways if ray_first else ways[::-1]
-        with place.mode("slow"):
-            process = begin(out) if ray_first else begin(out, "--max-failure-rate", "1")
-            place.wait_for_parts(process, out, 5)
-            process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=30)
-        assert process.returncode == 130, stderr
-        assert not (place.folder / out / "_SUCCESS").exists()
-        process = end(out)
-        _, stderr = process.communicate(timeout=60)
+@pytest.mark.parametrize(
+    ("first", "number", "code"),
+    [("ray", signal.SIGINT, 130), ("ray", signal.SIGKILL, -signal.SIGKILL), ("local", signal.SIGINT, 130)],
+)
+def test_either_runner_goes_on_with_what_the_other_began(place, first, number, code):
+    out = f"resumed-{first}-{number}"
+    begin, end = (place.start_on_ray, place.start) if first == "ray" else (place.start, place.start_on_ray)
+    with place.mode("slow"):
+        process = begin(out)
+        place.wait_for_parts(process, out, 5)
+        assert len(place.actors(place.node)) == (2 if first == "ray" else 0)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+        wait_until(lambda: not place.actors(place.node))
+    assert process.returncode == code, stderr
+    assert not (place.folder / out / "_SUCCESS").exists()
+    process = end(out)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert "going on with" in stderr
     success = place.assert_same_bytes(out)
@@ -166,17 +182,12 @@ def test_either_runner_goes_on_with_what_the_other_began(place, ray_first):
 
 
 def test_a_fault_in_an_actor_ends_the_run_with_its_traceback(place):
-    with nodes(place, 1):
-        with place.mode("fault"):
-            process = place.start_on_ray("fault")
-            _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert "ArithmeticError: injected" in stderr
-        assert "in infer" in stderr  # where it was raised
+    with place.mode("fault"):
         process = place.start_on_ray("fault")
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    place.assert_same_bytes("fault")
+    assert process.returncode == 1
+    assert "ArithmeticError: injected" in stderr
+    assert "in infer" in stderr  # where it was raised
 
 
 @pytest.mark.parametrize(
@@ -205,17 +216,14 @@ def test_score_batch_in_ray_data(place):
 
     bundle = Bundle.open(place.folder / "model.pscr")
     paths = [str(place.folder / f"{index:03d}.png") for index in range(12)] + [str(place.folder / "none.png")]
-    with nodes(place, 1):
-        ray.init(address=place.cluster.address, log_to_driver=False)
-        try:
-            images = ray.data.from_items([{"path": path, "row": row} for row, path in enumerate(paths)])
-            model = str(place.folder / "model.pscr")
-            scored = images.map_batches(
-                ScoreBatch, fn_constructor_args=(model,), batch_size=5, concurrency=1, num_cpus=1
-            )
-            rows = sorted(scored.take_all(), key=lambda row: row["row"])
-        finally:
-            ray.shutdown()
+    ray.init(address=place.cluster.address, log_to_driver=False)
+    try:
+        images = ray.data.from_items([{"path": path, "row": row} for row, path in enumerate(paths)])
+        model = str(place.folder / "model.pscr")
+        scored = images.map_batches(ScoreBatch, fn_constructor_args=(model,), batch_size=5, concurrency=1, num_cpus=1)
+        rows = sorted(scored.take_all(), key=lambda row: row["row"])
+    finally:
+        ray.shutdown()
     assert [row["path"] for row in rows] == paths
     assert [row["status"] for row in rows] == ["ok"] * 12 + ["missing"]
     assert np.isnan(rows[-1]["score"])
