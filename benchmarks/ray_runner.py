@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from pscr_engine.host import usable_cpus
+from pscr_engine.records import STAGES
 from pscr_engine.runners.ledger import Chunk, ChunkDone, Ledger
 from pscr_engine.runners.ray_actor import Answer
 from pscr_engine.runners.snapshot import Progression, Snapshot
@@ -102,7 +103,7 @@ class SimulatedWorkers:
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, worker: int) -> Answer:
-        return Answer(node=f"simulated {worker}", node_id="simulated")
+        return Answer(node=f"simulated {worker}", stages=_STAGES, number=next(self._numbers))
 
     async def score(self, worker: int, chunk: Chunk) -> Answer:
         async with self._locks[worker]:
@@ -115,7 +116,7 @@ class SimulatedWorkers:
         return Answer(under_way=Counter(ok=1), stages=_STAGES, number=next(self._numbers))
 
 
-_STAGES = dict.fromkeys(("fetch", "decode", "sample", "infer", "sink"), (1000, 1.0))
+_STAGES = dict.fromkeys(STAGES, (1000, 1.0))
 
 
 class SimulatedFleet:
