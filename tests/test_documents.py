@@ -124,7 +124,9 @@ def test_commands_do_what_the_page_says(place, stores, name, tmp_path, monkeypat
     for command in commands(PAGES[name]):
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
         assert process.returncode == 0, f"{shlex.join(command[1:])}\n{process.stdout}\n{process.stderr}"
-    assert {"scores", "model.pscr", "kept.parquet", "report.html", "trained"} <= {file.name for file in folder.iterdir()}
+    assert {"scores", "model.pscr", "kept.parquet", "report.html", "trained"} <= {
+        file.name for file in folder.iterdir()
+    }
 
 
 def test_every_excuse_and_every_replacement_is_needed():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +28,7 @@ __all__ = ["ScoreBatch", "run"]
 
 _CALLS_AT_ACTOR = 8
 _KNOCK_SECONDS = 10.0
+_LISTING_SECONDS = 65.0
 
 
 def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunResult:
@@ -52,6 +56,9 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if address == "auto":
+        address = RayOptions(os.environ.get("RAY_ADDRESS") or "auto").address
+    handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":
@@ -62,16 +69,23 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
                 _knock(address)
             ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
-        if address == "auto":
+        if address == "auto" and isinstance(error, ConnectionError):
             raise UsageError(
                 "--runner ray: no Ray cluster found; start one (ray start --head), name one with --ray-address "
                 "HOST:PORT or RAY_ADDRESS, or use --ray-address local"
             ) from error
         raise UsageError(f"--ray-address {address}: can't use that cluster ({one_line(error, 300)})") from error
+    finally:
+        _restore(handler)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _restore(handler: Any) -> None:
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:
@@ -163,6 +177,15 @@ class _Ray:
         pool = RayPool(_Fleet(self.ray, self.placement, actor), task.ledger, task.progression)
         pool.run()
         self.most = pool.most
+        _wait_for_parts(task)
+
+
+def _wait_for_parts(task: Task) -> None:
+    """Until this host sees what others have written: NFS may show a folder as it was a minute ago."""
+    parts = -(-task.ledger.rows // task.ledger.chunk_rows)
+    deadline = time.monotonic() + _LISTING_SECONDS
+    while len(task.directory.parts.indices()) < parts and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 class _Fleet:

@@ -18,7 +18,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from ..errors import OutputError, PscrError
+from ..errors import OutputError, PscrError, one_line
 from ..host import keep_freed_memory, settle
 from ..parts import Parts
 from ..records import StageCounts
@@ -59,6 +59,7 @@ class Answer:
         logged: level and text of messages since the last answer.
         node: name of the host that the actor is on.
         node_id: what Ray calls that host.
+        gpus: Ray's numbers of its GPUs that are the actor's.
         number: of this answer; counts up, since answers need not arrive in order.
     """
 
@@ -70,6 +71,7 @@ class Answer:
     logged: list[tuple[int, str]] = field(default_factory=list)
     node: str = ""
     node_id: str = ""
+    gpus: str = ""
     number: int = 0
 
 
@@ -114,16 +116,21 @@ class ScoringActor:
         """Load the bundle, and see that this node has the same files as the driver."""
         try:
             self._prepare_process()
-            self._check_output()
+            if not self._is_our_output():
+                raise OutputError(
+                    f"{self._setup.worker.config.out}: is not the same folder on node {_node()} as on this host; with "
+                    "--runner ray, choose an --out on a file system that all nodes share, or in an object store"
+                )
+            self._setup.worker.manifest.settle_on(_node())
             worker = Worker.open(self._setup.worker._replace(folder=self._image_folder()))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver ends the run with it
-            return self._answer(error=picklable(error), traceback=traceback.format_exc(), node=_node())
+            return self._answer(error=_portable(error), traceback=traceback.format_exc(), **_place())
         settle()
         self._worker = worker
         threading.Thread(target=self._work, args=[worker], name="score", daemon=True).start()
         self._asked_at = time.monotonic()
         threading.Thread(target=self._leave_in_time, args=[os.getppid()], name="leave", daemon=True).start()
-        return self._answer(node=_node(), node_id=_node_id())
+        return self._answer(**_place())
 
     def score(self, chunk: Chunk) -> Answer:
         """Score a chunk, and return when its part is durable."""
@@ -147,7 +154,7 @@ class ScoringActor:
             self._under_way = Counter(worker.status)
 
         worker.moved = moved
-        worker.before_commit = self._check_output  # another run may have begun, should this host be cut off
+        worker.before_commit = self._check_output
         try:
             for done in worker.run(iter(self._chunks.get, None)):
                 self._under_way = Counter()
@@ -156,7 +163,7 @@ class ScoringActor:
                 future.set_result(self._answer(done=done))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the driver ends the run with it
             with self._lock:
-                self._failure = self._answer(error=picklable(error), traceback=traceback.format_exc())
+                self._failure = self._answer(error=_portable(error), traceback=traceback.format_exc())
                 for future in self._waiting.values():
                     future.set_result(self._failure)
 
@@ -180,17 +187,21 @@ class ScoringActor:
             os.chdir(self._setup.working_directory)
 
     def _check_output(self) -> None:
-        """Raise OutputError if the output folder, as this node sees it, is not the one of this run."""
+        """Raise OutputError if another run has taken the folder, should this host have been cut off from the driver."""
+        if not self._is_our_output():
+            raise OutputError(f"{self._setup.worker.config.out}: another run has taken this folder")
+
+    def _is_our_output(self) -> bool:
         out = self._setup.worker.config.out
         try:
-            same = json.loads(Parts(out).file(RUN_FILE)) == self._setup.run
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            raise OutputError(
-                f"{out}: is not the same folder on node {_node()} as on this host, or has changed hands; with "
-                "--runner ray, choose an --out on a file system that all nodes share, or in an object store"
-            )
+            return bool(json.loads(Parts(out).file(RUN_FILE)) == self._setup.run)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return False
+        except OSError as error:
+            raise PscrError(
+                f"{out}: can't be read on node {_node()} ({one_line(error, 200)}); mend that and give the same command "
+                "again to go on"
+            ) from error
 
     def _image_folder(self) -> tuple[int, int] | None:
         """Its identity on this node, which need not have the numbers that it has elsewhere."""
@@ -205,7 +216,15 @@ def _node() -> str:
     return os.uname().nodename
 
 
-def _node_id() -> str:
+def _place() -> dict[str, str]:
     import ray
 
-    return str(ray.get_runtime_context().get_node_id())
+    context = ray.get_runtime_context()
+    gpus = ",".join(map(str, context.get_accelerator_ids().get("GPU", [])))
+    return {"node": _node(), "node_id": str(context.get_node_id()), "gpus": gpus}
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error, or one with its text if the driver may lack its class: it need not have what this node has."""
+    known = type(error).__module__ in ("builtins", PscrError.__module__)
+    return picklable(error) if known else RuntimeError(f"{type(error).__name__}: {error}")

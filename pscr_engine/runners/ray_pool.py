@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from ..errors import DeviceLostError, WorkerError, one_line
 from ..records import StageCounts
@@ -22,11 +22,16 @@ log = logging.getLogger("pscr_engine")
 # A second chunk waits at the worker, so that its pipeline stays full from one to the next.
 _CHUNKS_AT_WORKER = 2
 _STARTS = 3
-# Ray may place the next actor at the same card.
-_LOSSES = 3
+_END_SECONDS = 10.0
+# A card that has dropped out may come back, once.
+_LOSSES = 2
 _WAIT_SECONDS, _PROGRESS_SECONDS, _LOOK_SECONDS, _REMIND_SECONDS = 0.5, 1.0, 2.0, 60.0
 # The cluster takes up to a minute to tell a node that has gone from a process that has died.
 _LIMBO_SECONDS = 120.0
+# What could not start, on a bad node or card perhaps, is not tried again at once.
+_REST_SECONDS = 60.0
+# After so long a pause of this process (Ctrl-Z), actors may have ended themselves.
+_PAUSE_SECONDS = 60.0
 
 
 class Handle(Protocol):
@@ -79,6 +84,7 @@ class _Worker:
         number: for messages.
         node: name of the host it is on, once it is ready.
         node_id: what Ray calls that node.
+        gpus: Ray's numbers of the node's GPUs that it has.
         chunks: that it has been given.
         asked: reference to the progress that it has been asked for.
         asked_at: when that was.
@@ -92,12 +98,18 @@ class _Worker:
     ready: bool = False
     node: str = ""
     node_id: str = ""
+    gpus: str = ""
     chunks: dict[int, Chunk] = field(default_factory=dict)
     asked: Any = None
     asked_at: float = 0.0
     limbo_since: float | None = None
     latest: int = 0
     stages: StageCounts = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages and to tell one card from another."""
+        return f"GPU {self.gpus} of {self.node}" if self.gpus else self.node
 
 
 class RayPool:
@@ -118,7 +130,9 @@ class RayPool:
         self._pending: dict[Any, _Worker] = {}  # a reference to an answer → whose it will be
         self._started = self._failed_starts = 0
         self._losses: dict[str, int] = {}
-        self._looked = self._heard = float("-inf")
+        self._rest_until: list[float] = []
+        self._looked = self._heard = self._woke = float("-inf")
+        self._turned = monotonic()
         self._begun = False
         self.most = 0
 
@@ -132,6 +146,7 @@ class RayPool:
         self._heard = monotonic()
         try:
             while not self._ledger.finished:
+                self._notice_pauses()
                 self._follow_the_cluster()
                 for worker in self._workers:
                     self._feed(worker)
@@ -142,19 +157,29 @@ class RayPool:
         finally:
             for worker in self._workers:
                 worker.handle.kill()
+            if self._pending:  # until they are dead: then the output folder is given up
+                ray.wait(list(self._pending), num_returns=len(self._pending), timeout=_END_SECONDS)
+
+    def _notice_pauses(self) -> None:
+        now = monotonic()
+        if now - self._turned > _PAUSE_SECONDS:
+            self._woke = now
+        self._turned = now
 
     def _follow_the_cluster(self) -> None:
         """Start workers that fit by now; take back those that wait for room that there is no more."""
         if monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = monotonic()
-        wanted = max(1, self._fleet.wanted())
+        self._rest_until = [until for until in self._rest_until if until > self._looked]
+        wanted = max(1, self._fleet.wanted() - len(self._rest_until))
         if self._ledger.end is not None:
             wanted = min(wanted, max(1, -(-self._ledger.end // self._ledger.chunk_rows)))
         there = [worker for worker in self._workers if worker.limbo_since is None]
         for _ in range(wanted - len(there)):
             self._start()
-        for worker in [worker for worker in there if not worker.ready][: max(0, len(there) - wanted)]:
+        waiting = [worker for worker in there if not worker.ready]
+        for worker in waiting[::-1][: max(0, len(there) - wanted)]:  # the youngest: older ones may be loading already
             self._remove(worker)
 
     def _start(self) -> None:
@@ -211,6 +236,8 @@ class RayPool:
         except ActorUnavailableError as error:
             self._lose_sight(worker, error)
             return
+        except RayTaskError:
+            raise  # a defect: actors answer, whatever happens
         except RayError as error:
             self._bury(worker, error)
             return
@@ -235,9 +262,9 @@ class RayPool:
 
     def _opened(self, worker: _Worker, answer: Answer) -> None:
         worker.ready, self._failed_starts = True, 0
-        worker.node, worker.node_id = answer.node, answer.node_id
+        worker.node, worker.node_id, worker.gpus = answer.node, answer.node_id, answer.gpus
         self.most = max(self.most, sum(each.ready for each in self._workers))
-        log.info("worker %d is ready on %s", worker.number, worker.node)
+        log.info("worker %d is ready on %s", worker.number, worker.place)
         if not self._begun:
             self._begun = True
             self._progression.begin()
@@ -245,15 +272,38 @@ class RayPool:
     def _failed(self, worker: _Worker, answer: Answer) -> None:
         error = answer.error
         assert error is not None
-        node = worker.node or answer.node
-        if isinstance(error, DeviceLostError):
-            self._losses[node] = self._losses.get(node, 0) + 1
-        if not isinstance(error, DeviceLostError) or self._losses[node] >= _LOSSES:
+        if not worker.ready:
+            worker.node, worker.gpus = answer.node, answer.gpus
+            self._could_not_start(worker, error, answer.traceback)
+        elif isinstance(error, DeviceLostError):
+            self._lose_card(worker, error, answer.traceback)
+        else:
             raise error from WorkerTraceback(answer.traceback)
-        log.warning("worker %d (%s): %s; its chunks are given out again", worker.number, node, error)
+
+    def _could_not_start(self, worker: _Worker, error: BaseException, text: str) -> None:
+        """A bad node, or a card that is gone, is no reason to end a run that goes well elsewhere."""
         self._remove(worker)
-        self._ledger.returned(list(worker.chunks), f"a GPU of {node} (worker {worker.number})")
-        self._start()
+        self._failed_starts += 1
+        if not self._others_go_on():
+            raise error from WorkerTraceback(text)
+        place = f" on {worker.place}" if worker.place else ""
+        log.warning("worker %d can't start%s, and the run goes on without it: %s", worker.number, place, error)
+        self._rest_until.append(monotonic() + _REST_SECONDS)
+
+    def _others_go_on(self) -> bool:
+        return any(worker.ready for worker in self._workers) or bool(self._workers and self._failed_starts < _STARTS)
+
+    def _lose_card(self, worker: _Worker, error: BaseException, text: str) -> None:
+        """A GPU has dropped out: its chunks go to others, and it is given one more chance."""
+        self._remove(worker)
+        self._ledger.returned(list(worker.chunks), worker.place)
+        self._losses[worker.place] = self._losses.get(worker.place, 0) + 1
+        if self._losses[worker.place] >= _LOSSES:
+            if not self._others_go_on():
+                raise error from WorkerTraceback(text)
+            self._rest_until.append(monotonic() + _REST_SECONDS)
+        log.warning("worker %d (%s): %s; its chunks are given out again", worker.number, worker.place, error)
+        self._looked = float("-inf")
 
     def _lose_sight(self, worker: _Worker, error: RayError) -> None:
         """A worker can't be reached: ask it until it is known what of. Its calls have failed, whatever it does."""
@@ -266,29 +316,30 @@ class RayPool:
 
     def _out_of_reach(self, worker: _Worker) -> None:
         """A worker could not be reached for a while, which is not its chunks' fault."""
-        log.warning("worker %d (%s) was out of reach: its chunks are given out again", worker.number, worker.node)
+        log.warning("worker %d (%s) was out of reach: its chunks are given out again", worker.number, worker.place)
         self._remove(worker)
         self._ledger.handed_back(list(worker.chunks))
 
     def _bury(self, worker: _Worker, error: RayError) -> None:
         """A worker has died: its chunks go to others, and another takes its place, if there is room."""
         gone = worker.handle.node_is_gone(worker.node_id, error)
-        self._remove(worker)
         chunks = list(worker.chunks)
-        where = f" ({worker.node})" if worker.node else ""
+        where = f" ({worker.place})" if worker.place else ""
+        cause = one_line(error, 300)
+        self._looked = float("-inf")  # replace it at once
+        if not worker.node and not gone:
+            self._could_not_start(worker, WorkerError(f"it died ({cause})"), "")
+            return
+        self._remove(worker)
         if gone:
             log.warning("worker %d%s is gone with its node: its chunks are given out again", worker.number, where)
             self._ledger.handed_back(chunks)
+        elif monotonic() - self._woke < _PAUSE_SECONDS:
+            log.warning("worker %d%s has ended while this process stood still", worker.number, where)
+            self._ledger.handed_back(chunks)
         else:
-            cause = one_line(error, 300)
             log.warning("worker %d%s has died: its chunks are given out again; %s", worker.number, where, cause)
-            if not worker.node:
-                self._failed_starts += 1
-            if chunks:
-                self._ledger.lost(chunks)
-            if self._failed_starts >= _STARTS:
-                raise WorkerError(f"workers died {_STARTS} times while starting ({cause})")
-        self._looked = float("-inf")  # replace it at once
+            self._ledger.lost(chunks)
 
     def _remind(self) -> None:
         """Say now and then what is waited for, if nobody is at work."""
@@ -296,4 +347,4 @@ class RayPool:
             self._heard = monotonic()
         elif monotonic() - self._heard >= _REMIND_SECONDS:
             self._heard = monotonic()
-            log.warning("no worker could start for a minute: waiting for %s", self._fleet.awaited)
+            log.warning("no worker is ready yet: they are loading the bundle, or wait for %s", self._fleet.awaited)

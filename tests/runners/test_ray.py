@@ -1,15 +1,24 @@
 """`pscr-engine score --runner ray` on a real cluster of several nodes on this machine: deaths, faults, late nodes."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from pscr_engine.errors import BackendError, DeviceLostError
+from pscr_engine.records import STAGES
+from pscr_engine.runners.ledger import ChunkDone, Ledger
+from pscr_engine.runners.ray_actor import Answer
+from pscr_engine.runners.snapshot import Progression
 
 from ..images import encoded, pixels
 from ..tiny import expected_score, make_bundle
@@ -159,7 +168,7 @@ def test_an_actor_and_a_node_die_and_another_node_joins(place):
 
 @pytest.mark.parametrize(
     ("first", "number", "code"),
-    [("ray", signal.SIGINT, 130), ("ray", signal.SIGKILL, -signal.SIGKILL), ("local", signal.SIGINT, 130)],
+    [("ray", signal.SIGTERM, 130), ("ray", signal.SIGKILL, -signal.SIGKILL), ("local", signal.SIGINT, 130)],
 )
 def test_either_runner_goes_on_with_what_the_other_began(place, first, number, code):
     out = f"resumed-{first}-{number}"
@@ -229,3 +238,88 @@ def test_score_batch_in_ray_data(place):
     assert np.isnan(rows[-1]["score"])
     for index, row in enumerate(rows[:-1]):
         assert row["score"] == pytest.approx(expected_score(bundle, pixels(40 + index, 70, index)), abs=1e-4)
+
+
+class ScriptedFleet:
+    """Workers that say what they are told to: per worker, answers to `open` and then to each `score`."""
+
+    awaited = "nothing"
+
+    def __init__(self, ray, *workers):
+        self.ray, self.coming, self.count = ray, list(workers), len(workers)
+
+    def wanted(self):
+        return self.count
+
+    def start(self):
+        return ScriptedWorker(
+            self.ray, *(self.coming.pop(0) if self.coming else (Answer(error=BackendError("none left")),))
+        )
+
+
+class ScriptedWorker:
+    def __init__(self, ray, opened, *losses):
+        self.ray, self.opened, self.losses, self.numbers = ray, opened, list(losses), itertools.count(1)
+
+    def said(self, answer):
+        stages = dict.fromkeys(STAGES, (0, 0.0))
+        return self.ray.put(replace(answer, number=next(self.numbers), stages=stages))
+
+    def open(self):
+        return self.said(self.opened)
+
+    def progress(self):
+        return self.said(Answer())
+
+    def score(self, chunk):
+        if self.losses:
+            return self.said(self.losses.pop(0))
+        return self.said(Answer(done=ChunkDone(chunk.index, len(chunk.rows), Counter(ok=len(chunk.rows)))))
+
+    def kill(self):
+        pass
+
+    def node_is_gone(self, node_id, error):
+        return False
+
+
+def good(node, gpus=""):
+    return Answer(node=node, node_id=node, gpus=gpus)
+
+
+def bad(text):
+    return Answer(error=BackendError(text), node="bad")
+
+
+def scored_rows(place, *workers):
+    import ray
+
+    from pscr_engine.runners.ray_pool import RayPool
+
+    ray.init(address=place.cluster.address, log_to_driver=False)
+    try:
+        ledger = Ledger(10, end=500)
+        progression = Progression(500, 0, lambda snapshot: None)
+        RayPool(ScriptedFleet(ray, *workers), ledger, progression).run()
+        return progression.snapshot().status["ok"]
+    finally:
+        ray.shutdown()
+
+
+def test_a_node_where_nothing_starts_is_left_out(place, caplog):
+    assert scored_rows(place, (bad("no card"),), (good("a"),), (bad("no mount"),)) == 500
+    assert "worker 0 can't start on bad, and the run goes on without it: no card" in caplog.text
+
+
+def test_if_no_worker_can_start_the_run_ends_with_the_reason(place):
+    with pytest.raises(BackendError, match="no card"):
+        scored_rows(place, (bad("no card"),), (bad("no card"),), (bad("no card"),))
+
+
+def test_a_card_that_drops_out_again_and_again_is_not_blamed_on_an_image(place, caplog):
+    lost = Answer(error=DeviceLostError("it is gone"))
+    cards = [(good("a", "3"), lost), (good("a", "4"),), (good("a", "3"), lost), (bad("no such card"),)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptedFleet, "wanted", lambda fleet: 2)
+        assert scored_rows(place, *cards) == 500
+    assert "(GPU 3 of a): it is gone" in caplog.text
