@@ -44,7 +44,7 @@ PRELUDE = "def images_from_a_queue():\n    yield 'cat.png'\n"
 def blocks(page):
     """Section and language and text of each block of a page."""
     section = ""
-    for match in re.finditer(r"^## (.*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+    for match in re.finditer(r"^## ([^\n]*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
         if match[1]:
             section = match[1]
         else:
