@@ -1,6 +1,6 @@
 """What INT8 is worth on this processor: speed by arrangement, share of the arithmetic peak, operators, and accuracy.
 
-python -m benchmarks.int8 [speed] [accuracy] [backbones]
+python -m benchmarks.int8 [speed] [accuracy] [backbones [NAME ...]]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pscr_engine.bench.ceilings import instruction_peak
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import usable_cpus
 
-from .common import CACHE, ROOT, random_patches, record, spread, untrained_bundle
+from .common import CACHE, RESULTS, ROOT, random_patches, record, spread, untrained_bundle
 
 ROUNDS = 4
 SPEED_METHOD = (
@@ -63,7 +63,8 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 
 def main(sections: list[str]) -> None:
-    for name, section in (("speed", speed), ("accuracy", accuracy), ("backbones", backbones)):
+    chosen = [name for name in sections if name in BACKBONES]
+    for name, section in (("speed", speed), ("accuracy", accuracy), ("backbones", lambda: backbones(chosen))):
         if name in sections or not sections:
             print(section().read_text())
 
@@ -189,10 +190,12 @@ def accuracy() -> Path:
     return record("int8-accuracy", ACCURACY_METHOD, figures)
 
 
-def backbones() -> Path:
-    """Whether each of the eight passes the gate, with the weights that the reference scores were computed with."""
-    reference, figures = ROOT / "tests" / "reference", {}
-    for backbone in BACKBONES:
+def backbones(chosen: list[str]) -> Path:
+    """Whether each of the eight, or the chosen ones, passes the gate, with the reference's generated weights."""
+    path = RESULTS / "int8-backbones.json"
+    figures = json.loads(path.read_text())["backbones"] if chosen and path.exists() else {}
+    reference = ROOT / "tests" / "reference"
+    for backbone in chosen or BACKBONES:
         checkpoint, out = CACHE / f"reference-{backbone}.pt", CACHE / f"reference-{backbone}-int8.pscr"
         command = [sys.executable, reference / "make_reference_ckpt.py", backbone, "--seed", "1", "--compact"]
         subprocess.run([*command, "--out", checkpoint], check=True, capture_output=True)

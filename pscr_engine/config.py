@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError
+from .ray_options import RayOptions
 from .shard import WHOLE, Shard
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stages.source import Manifest, ManifestOptions
@@ -40,6 +41,8 @@ class ScoreConfig:
         retry_failed: score again, in place, the rows of an earlier run whose status is not ok.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3.
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
+        runner: "local" for this host, or "ray" for a Ray cluster.
+        ray: which cluster and how; for the Ray runner only.
     """
 
     manifest: str
@@ -58,6 +61,8 @@ class ScoreConfig:
     retry_failed: bool = False
     max_failure_rate: float = 1.0
     shard: Shard = WHOLE
+    runner: Literal["local", "ray"] = "local"
+    ray: RayOptions = field(default_factory=RayOptions)
 
     def __post_init__(self) -> None:
         for name in ("bundle", "out"):  # text is welcome, too
@@ -81,6 +86,20 @@ class ScoreConfig:
                 raise UsageError(
                     f"{flag} is for a whole run, since other shards may be at work: give it once without --shard"
                 )
+        if self.runner == "ray":
+            self._check_ray()
+        elif self.ray != RayOptions():
+            raise UsageError(f"{self.ray.given()[0]} is for a Ray cluster: add --runner ray")
+
+    def _check_ray(self) -> None:
+        if self.shard != WHOLE:
+            raise UsageError("--shard is for runs without a coordinator: with --runner ray leave it out")
+        if self.devices not in ("auto", "cpu"):
+            raise UsageError(
+                f"--devices {self.devices}: Ray gives each worker its GPU; with --runner ray use --gpus-per-worker"
+            )
+        if self.devices == "cpu" and self.ray.gpus_per_worker:
+            raise UsageError("--devices cpu and --gpus-per-worker 1 contradict each other: choose one")
 
     def rows_per_chunk(self, manifest_rows: int | None) -> int:
         """`chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""

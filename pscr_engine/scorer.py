@@ -23,8 +23,8 @@ from .stores.uri import Place, is_stored
 if TYPE_CHECKING:
     from .config import ScoreConfig
     from .explain import Explanation
-    from .runners.local import RunResult
     from .runners.snapshot import Progress
+    from .runners.steps import RunResult
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
@@ -71,7 +71,15 @@ class Scorer:
         self.backend = backend
 
     @classmethod
-    def open(cls, bundle: str | Place, *, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Self:
+    def open(
+        cls,
+        bundle: str | Place,
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> Self:
         """Load a bundle.
 
         Args:
@@ -79,13 +87,14 @@ class Scorer:
             device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
             backend: "onnxruntime", "tensorrt", or "auto" for the best one that can be used.
             precision: "fp32", "fp16", "int8", or "auto" for the fastest that this device runs well.
+            threads: processor threads for inference; None for all usable cores.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
             UsageError, BackendError, MissingDependencyError: this host can't run it as asked.
         """
         opened = Bundle.open(bundle)
-        return cls(opened, create_backend(opened, backend=backend, device=device, precision=precision))
+        return cls(opened, create_backend(opened, backend=backend, device=device, precision=precision, threads=threads))
 
     def close(self) -> None:
         """Give a GPU's memory back. The scorer can't be used any more."""
@@ -238,9 +247,12 @@ class Scorer:
         """Score a manifest into a folder of Parquet parts, as `pscr-engine score` does.
 
         Raises:
-            PscrError: see `pscr_engine.runners.local.run`.
+            PscrError: see `pscr_engine.runners.steps.carry_out`, and the runner's own `run`.
         """
-        from .runners.local import run
+        if config.runner == "ray":
+            from .runners.ray import run
+        else:
+            from .runners.local import run
 
         return run(config) if progress is None else run(config, progress)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ from ..backends.registry import BACKENDS
 from ..bundle import PRECISIONS
 from ..config import ScoreConfig
 from ..host import keep_freed_memory, settle
+from ..ray_options import RayOptions
 from ..shard import WHOLE, Shard
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
@@ -80,7 +83,41 @@ from .run_progress import run_progress
     callback=number_or("auto"),
     help="Manifest rows per part file: what a crash can cost.",
 )
-@click.option("--runner", default="local", show_default=True, type=click.Choice(["local"]))
+@click.option(
+    "--runner",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "ray"]),
+    help="ray: on the nodes of a Ray cluster, which must see the same files. Either goes on with what the other began.",
+)
+@click.option(
+    "--ray-address",
+    default="auto",
+    show_default=True,
+    metavar="auto|HOST:PORT|local",
+    help="auto: the cluster of RAY_ADDRESS, or this host's; local: one for this run, on this host.",
+)
+@click.option(
+    "--workers",
+    default="auto",
+    show_default=True,
+    callback=number_or("auto"),
+    help="With ray. auto: as many as fit into the cluster, also when nodes join it.",
+)
+@click.option(
+    "--cpus-per-worker",
+    default="auto",
+    show_default=True,
+    callback=number_or("auto"),
+    help="With ray. auto: the cores of the smallest node, shared among its GPUs.",
+)
+@click.option(
+    "--gpus-per-worker",
+    default="auto",
+    show_default=True,
+    callback=number_or("auto"),
+    help="With ray: 0 or 1. auto: 1, if the cluster has GPUs.",
+)
 @click.option(
     "--shard",
     metavar="I/N",
@@ -115,12 +152,15 @@ def score(
     path_column: str | None,
     id_column: str | None,
     root: str | None,
-    runner: str,
     manifest: str,
     log_format: str,
     shard: str | None,
     allow_http: bool,
     allow_private_addresses: bool,
+    ray_address: str,
+    workers: int | None,
+    cpus_per_worker: int | None,
+    gpus_per_worker: int | None,
     **settings: Any,
 ) -> None:
     """Score the images of a manifest.
@@ -136,18 +176,23 @@ def score(
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle model.pscr
       pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores
       pscr-engine score --manifest images.parquet --shard $SLURM_ARRAY_TASK_ID/16
+      pscr-engine score --manifest images.parquet --runner ray --cpus-per-worker 4
     """
     as_json = log_format == "json"
     logs.configure(as_json=as_json)
     columns = ManifestOptions(path_column, id_column, root, allow_http, allow_private_addresses)
-    config = ScoreConfig(manifest, columns=columns, shard=WHOLE if shard is None else Shard.parse(shard), **settings)
+    ray = RayOptions(ray_address, workers, cpus_per_worker, gpus_per_worker)
+    part = WHOLE if shard is None else Shard.parse(shard)
+    config = ScoreConfig(manifest, columns=columns, shard=part, ray=ray, **settings)
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer
 
     settle()
     try:
-        with run_progress(as_json=as_json) as report:
+        # Ray writes what it hears of deaths to stdout, raylets' logs included; what matters of it is logged.
+        quiet = redirect_stdout(io.StringIO()) if config.runner == "ray" else nullcontext()
+        with run_progress(as_json=as_json) as report, quiet:
             result = Scorer.score_manifest(config, report)
     except KeyboardInterrupt:
         hint = " without --overwrite" if config.overwrite else ""

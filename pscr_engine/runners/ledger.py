@@ -131,6 +131,12 @@ class Ledger:
                     )
                 self._again.insert(0, replace(chunk, suspect=True))
 
+    def handed_back(self, chunks: Collection[int]) -> None:
+        """The worker that had `chunks` is gone, through no fault of theirs. They are handed out again, first."""
+        with self._lock:
+            for index in sorted(chunks, reverse=True):
+                self._again.insert(0, self._out.pop(index))
+
     def lost(self, chunks: Collection[int]) -> None:
         """The worker that had `chunks` has died. They are handed out again, before all others, each by itself.
 

@@ -60,6 +60,10 @@ Progress = Callable[[Snapshot], None]
 """Called now and then while a run goes on, and at its end."""
 
 
+# A snapshot adds up over all workers: with hundreds, one per message would take more time than the messages.
+_REPORT_SECONDS = 0.05
+
+
 @dataclass(slots=True)
 class Progression:
     """Adds up what workers say.
@@ -67,7 +71,7 @@ class Progression:
     Args:
         total: see `Snapshot`.
         before: rows that need no work.
-        report: whom to tell.
+        report: whom to tell, some twenty times per second at most.
     """
 
     total: int | None
@@ -76,6 +80,7 @@ class Progression:
     status: Counter[str] = field(default_factory=Counter)
     startup_seconds: float = 0.0
     _start: float = field(default_factory=monotonic)
+    _reported: float = float("-inf")
     _under_way: dict[object, Counter[str]] = field(default_factory=dict)
     _stages: dict[object, StageCounts] = field(default_factory=dict)
 
@@ -87,7 +92,9 @@ class Progression:
         """A worker has so many rows in chunks that are not committed, and has spent so much time in all."""
         self._under_way[worker] = under_way
         self._stages[worker] = stages
-        self.report(self.snapshot())
+        if monotonic() - self._reported >= _REPORT_SECONDS:
+            self._reported = monotonic()
+            self.report(self.snapshot())
 
     def committed(self, worker: object, status: Counter[str], stages: StageCounts) -> None:
         """A worker has committed a chunk with so many rows, and has spent so much time in all."""

@@ -71,6 +71,7 @@ class Worker:
         pipeline: of this worker's backend.
         schema: of the parts.
         moved: called when rows have come out of the pipeline; `status` and `stages` tell how many.
+        before_commit: called before a part is written; may raise to keep it from that.
     """
 
     manifest: Manifest
@@ -78,6 +79,7 @@ class Worker:
     pipeline: Pipeline
     schema: pa.Schema
     moved: Callable[[], None] = lambda: None
+    before_commit: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
     folder: tuple[int, int] | None = None
     _unread: set[str] = field(default_factory=set)
@@ -170,6 +172,7 @@ class Worker:
             return
         with self.pipeline.stats.sink.measure(sum(table.num_rows for table in tables)):
             part = in_order(tables)
+            self.before_commit()
             if chunk.again is not None:
                 part = merge(self.parts.read(chunk.index), part)
             self.parts.write(chunk.index, part)

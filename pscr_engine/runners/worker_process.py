@@ -72,7 +72,7 @@ def main(descriptor: int) -> None:
         line.send("ready")
         _work(worker, line)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent ends the run with it
-        line.send("error", _picklable(error), traceback.format_exc())
+        line.send("error", picklable(error), traceback.format_exc())
         connection.close()
         os._exit(1)  # at once: threads may be busy
 
@@ -91,7 +91,8 @@ def _work(worker: Worker, line: _Line) -> None:
         line.send("done", done, worker.stages)
 
 
-def _picklable(error: BaseException) -> BaseException:
+def picklable(error: BaseException) -> BaseException:
+    """The error, or one with its text if it can't be sent to another process."""
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - any class may refuse, in any way

@@ -34,7 +34,7 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
     finished, workers = [], [[], [], []]
     while not ledger.finished:
         at = workers[data.draw(st.integers(0, 2))]
-        action = data.draw(st.sampled_from(["take", "take", "finish", "finish", "die", "drop out"]))
+        action = data.draw(st.sampled_from(["take", "take", "finish", "finish", "die", "drop out", "leave"]))
         if action == "take" and len(at) < 2:
             chunk = ledger.take(idle=not at)
             if chunk is not None:
@@ -50,6 +50,9 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
             at.clear()
         elif action == "drop out":
             ledger.returned([chunk.index for chunk in at], "cuda:0")
+            at.clear()
+        elif action == "leave":
+            ledger.handed_back([chunk.index for chunk in at])
             at.clear()
     assert sorted([*finished, *parts]) == list(range(chunks))
     assert ledger.rows == total

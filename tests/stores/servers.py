@@ -47,10 +47,10 @@ class S3:
     def environment(self, url: str | None = None) -> dict[str, str]:
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": url or self.url}
 
-    def bucket(self) -> Bucket:
+    def bucket(self, name: str | None = None) -> Bucket:
         """A new, empty one."""
         self.buckets += 1
-        name = f"bucket-{os.getpid()}-{self.buckets}"
+        name = name or f"bucket-{os.getpid()}-{self.buckets}"
         connection = HTTPConnection("127.0.0.1", self.port)
         connection.request("PUT", f"/{name}")
         assert connection.getresponse().status == 200

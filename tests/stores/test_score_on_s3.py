@@ -97,6 +97,35 @@ def test_a_tenth_of_the_requests_refused(command, bucket, model, proxy):
             assert bucket.get(key) == bucket.get(key.replace("plain", "refused"))
 
 
+@pytest.mark.slow
+def test_a_run_on_ray_with_a_tenth_refused_and_a_part_cut_off(command, bucket, model, proxy):
+    pytest.importorskip("ray")
+    upload_images(bucket)
+    for file in model.path.iterdir():
+        bucket.put(f"models/tiny/{file.name}", file.read_bytes())
+    bucket.put("m.parquet", parquet({"path": [f"{bucket.uri}/images/{row % 20:03d}.png" for row in range(1000)]}))
+    refuse, cut = now_and_then(0.1, "503"), itertools.count()
+
+    def rule(method, path):
+        if method == "PUT" and "part-000003" in path and next(cut) == 0:
+            return "half"
+        return refuse(method, path)
+
+    proxy.rule = rule
+    arguments = ["score", "--manifest", f"{bucket.uri}/m.parquet", "--bundle", f"{bucket.uri}/models/tiny"]
+    ray = ["--runner", "ray", "--ray-address", "local", "--cpus-per-worker", 1]
+    out = f"{bucket.uri}/scores"
+    outcome = command(*arguments, "--out", out, "--chunk-rows", 100, *ray, url=proxy.url, RAY_USAGE_STATS_ENABLED="0")
+    assert outcome.returncode == 0, outcome.stderr
+    assert proxy.spoilt["503"] > 60
+    assert proxy.spoilt["half"] == 1
+    rows = table_at(bucket, "scores")
+    assert [row["row"] for row in rows] == list(range(1000))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert_scores(rows[:20] + rows[-20:], model)
+    assert json.loads(bucket.get("scores/_SUCCESS"))["rows"] == 1000
+
+
 @pytest.mark.parametrize("trouble", ["truncate", "drop", "429", "500"])
 def test_other_troubles_now_and_then(command, bucket, model, proxy, trouble):
     upload_images(bucket)

@@ -15,7 +15,7 @@ from pscr_engine.cli.run_progress import run_progress
 from pscr_engine.errors import OutputError
 
 if TYPE_CHECKING:
-    from pscr_engine.runners.local import RunResult
+    from pscr_engine.runners.steps import RunResult
 
 _MARK = ".pscr-engine-demo"
 # A model that learns something in two minutes on two cores; `train` has the defaults for a real one.

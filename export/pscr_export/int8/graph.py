@@ -93,7 +93,8 @@ class _Entrance(NamedTuple):
     @classmethod
     def of(cls, model: ModelProto) -> _Entrance:
         cast = next(node for node in model.graph.node if node.op_type == "Cast")
-        (centred,) = _consumers(model, cast.output[0])
+        # Transformers ask for its shape, too: how many class tokens there must be.
+        (centred,) = [node for node in _consumers(model, cast.output[0]) if node.op_type != "Shape"]
         (layout,) = _consumers(model, centred.output[0])
         assert (centred.op_type, layout.op_type) == ("Sub", "Transpose"), (centred.op_type, layout.op_type)
         return cls(cast, centred, layout)
@@ -108,6 +109,9 @@ def _take_bytes(model: ModelProto, entrance: _Entrance) -> None:
     (dequantize,) = _consumers(model, quantize.output[0])
     dequantize.input[0] = layout.output[0]
     layout.input[0] = cast.input[0]
+    for node in _consumers(model, cast.output[0]):
+        if node.op_type == "Shape":
+            node.input[0] = cast.input[0]
     stale = {cast.output[0], centred.output[0], quantize.output[0], layout.output[0]}
     for node in (cast, centred, quantize):
         graph.node.remove(node)

@@ -59,6 +59,9 @@ class Reader(Protocol):
         ...
 
 
+State = tuple[Any, ...]
+
+
 class Columns(Protocol):
     """Reads chosen rows of a manifest's own columns.
 
@@ -96,7 +99,7 @@ class Manifest(ABC):
     id_type: pa.DataType | None
     column_names: Sequence[str] = ()
     _files: Sequence[ManifestFile] = ()
-    _stamps: Sequence[object] = ()
+    _stamps: Sequence[State | None] = ()
 
     def _watch(self, files: Sequence[ManifestFile]) -> None:
         """Remember the state of the files that the list is in. Before they are read."""
@@ -117,6 +120,21 @@ class Manifest(ABC):
             if now != before:
                 raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
+    def settle_on(self, host: str) -> None:
+        """Take the list as another host shows it, where its numbers and times may differ, from now on.
+
+        Raises:
+            ManifestError: a file of it is not there, or has another size.
+        """
+        now = _states_now(self._files)
+        for file, before, here in zip(self._files, self._stamps, now, strict=True):
+            seen = isinstance(file, Path) and here and before and here[0] == before[0]
+            if not seen and (isinstance(file, Path) or here != before):
+                raise ManifestError(
+                    f"{file}: is not the same on {host}, or not there; all nodes must see the same list"
+                )
+        self._stamps = now
+
     @abstractmethod
     def reader(self) -> Reader:
         """A reader of its own, with its own open files."""
@@ -130,18 +148,18 @@ class Manifest(ABC):
         return self.reader().read(range(start, sys.maxsize))
 
 
-def state_of(file: ManifestFile) -> object:
-    """What changes with a file's content. Of an object, what it was when it was listed."""
+def state_of(file: ManifestFile) -> State | None:
+    """What changes with a file's content, its size first. Of an object, what it was when it was listed."""
     if not isinstance(file, Path):
         return file.size, file.state
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def _states_now(files: Sequence[ManifestFile]) -> list[object]:
+def _states_now(files: Sequence[ManifestFile]) -> list[State | None]:
     """`state_of` each, looking again at objects."""
     stored = [file.path for file in files if not isinstance(file, Path)]
     if not stored:
@@ -149,7 +167,7 @@ def _states_now(files: Sequence[ManifestFile]) -> list[object]:
     from ...stores.objects import look_at_all
 
     found = dict(zip(stored, look_at_all(stored), strict=True))
-    states = []
+    states: list[State | None] = []
     for file in files:
         now = file if isinstance(file, Path) else found[file.path]
         states.append(None if now is None else state_of(now))
