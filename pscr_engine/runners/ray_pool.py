@@ -173,8 +173,13 @@ class RayPool:
         self._looked = monotonic()
         self._rest_until = [until for until in self._rest_until if until > self._looked]
         wanted = max(1, self._fleet.wanted() - len(self._rest_until))
-        if self._ledger.end is not None:
-            wanted = min(wanted, max(1, -(-self._ledger.end // self._ledger.chunk_rows)))
+        ledger = self._ledger
+        if ledger.end is not None:
+            chunks = -(-ledger.end // ledger.chunk_rows) - len(ledger.parts) + len(ledger.again)
+            wanted = min(wanted, max(1, chunks))
+        for worker in list(self._workers):
+            if worker.limbo_since is not None and self._looked - worker.limbo_since > _LIMBO_SECONDS:
+                self._out_of_reach(worker)
         there = [worker for worker in self._workers if worker.limbo_since is None]
         for _ in range(wanted - len(there)):
             self._start()
@@ -311,8 +316,6 @@ class RayPool:
         if worker.limbo_since is None:
             worker.ready, worker.limbo_since = False, monotonic()
             self._looked = float("-inf")
-        elif monotonic() - worker.limbo_since > _LIMBO_SECONDS:
-            self._out_of_reach(worker)
 
     def _out_of_reach(self, worker: _Worker) -> None:
         """A worker could not be reached for a while, which is not its chunks' fault."""

@@ -75,12 +75,12 @@ def test_workers_write_the_same_bytes_as_one_process(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
-def test_killed_at_random_moments_and_resumed(place, devices):
-    """25 times each, SIGKILL to the command itself. A run that gets done is checked, and another begun."""
+@pytest.mark.parametrize(("devices", "times"), [("cpu", 25), ("cpu,cpu", 12)])
+def test_killed_at_random_moments_and_resumed(place, devices, times):
+    """So many times, SIGKILL to the command itself. A run that gets done is checked, and another begun."""
     expected, dice = rows(place / "whole"), random.Random(4)
     kills, finished, out = 0, 0, place / f"killed-{devices}"
-    while kills < 25:
+    while kills < times:
         process = start(place, out, "--devices", devices)
         try:
             process.communicate(timeout=dice.uniform(0.2, 2.2))

@@ -53,13 +53,13 @@ def test_scores_that_are_all_equal_have_no_fit():
 
 
 def test_intervals_cover_the_truth():
-    """Of 40 samples of a known correlation, the 95% interval must hold it nearly always, and must not be endless."""
+    """Of 25 samples of a known correlation, the 95% interval must hold it nearly always, and must not be endless."""
     covered, widths = 0, []
-    for seed in range(40):
+    for seed in range(25):
         dice = np.random.default_rng(seed)
         pair = dice.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 200)
         found = measure(pair[:, 0], pair[:, 1], seed)
         covered += found.plcc.low <= 0.8 <= found.plcc.high
         widths.append(found.plcc.high - found.plcc.low)
-    assert covered >= 33
+    assert covered >= 20
     assert max(widths) < 0.25
