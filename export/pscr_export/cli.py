@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pscr_engine.cli.parameters import number_or
+from pscr_engine.cli.parameters import number_option
 from pscr_engine.cli.progress import progress
 from pscr_engine.errors import MissingDependencyError
 from pscr_engine.sampling import SAMPLINGS
@@ -71,13 +71,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option(
     "--calibration", help="More images to check parity on, and to calibrate int8 with: any manifest, directory or glob."
 )
-@click.option(
-    "--num-exemplars",
-    default="all",
-    show_default=True,
-    callback=number_or("all"),
-    help="How many exemplars to keep.",
-)
+@number_option("--num-exemplars", "all", help="How many exemplars to keep.")
 @click.option(
     "--select",
     default="stratified",

@@ -16,7 +16,7 @@ from ..bundle import PRECISIONS
 from ..errors import OutputError, UsageError
 from ..host import keep_freed_memory
 from . import logs
-from .parameters import number_or
+from .parameters import number_option
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -43,13 +43,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 )
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
-@click.option(
-    "--batch-size",
-    default="auto",
-    show_default=True,
-    callback=number_or("auto"),
-    help="Images per batch, as for score.",
-)
+@number_option("--batch-size", "auto", help="Images per batch, as for score.")
 @click.option(
     "--seconds",
     default=2.0,

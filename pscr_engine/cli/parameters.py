@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from ..stores.uri import Place, place
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def to_place(context: click.Context, parameter: click.Parameter, value: str) -> Place:
@@ -14,8 +17,8 @@ def to_place(context: click.Context, parameter: click.Parameter, value: str) -> 
     return place(value, parameter.opts[0])
 
 
-def number_or(word: str) -> Callable[[click.Context, click.Parameter, str], int | None]:
-    """A callback for options that take a whole number, or `word`, which becomes None."""
+def number_option(flag: str, word: str, *, help: str) -> Callable[[Command], Command]:
+    """An option that takes a whole number, or `word`, which it is by default and which becomes None."""
 
     def convert(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
         if value == word:
@@ -25,4 +28,4 @@ def number_or(word: str) -> Callable[[click.Context, click.Parameter, str], int 
         except ValueError:
             raise click.BadParameter(f"{value!r} is neither a number nor {word}") from None
 
-    return convert
+    return click.option(flag, default=word, show_default=True, callback=convert, help=help)

@@ -18,7 +18,7 @@ from ..shard import WHOLE, Shard
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
 from . import logs
-from .parameters import number_or, to_place
+from .parameters import number_option, to_place
 from .run_progress import run_progress
 
 
@@ -69,20 +69,12 @@ from .run_progress import run_progress
     help="auto: on a GPU fp16, if the bundle has it; on a CPU with VNNI int8, if the bundle has it and it passed "
     "its check, else fp32.",
 )
-@click.option(
+@number_option(
     "--batch-size",
-    default="auto",
-    show_default=True,
-    callback=number_or("auto"),
+    "auto",
     help="Images per batch. auto: on a GPU, before a long run, the best one is found and remembered.",
 )
-@click.option(
-    "--chunk-rows",
-    default="auto",
-    show_default=True,
-    callback=number_or("auto"),
-    help="Manifest rows per part file: what a crash can cost.",
-)
+@number_option("--chunk-rows", "auto", help="Manifest rows per part file: what a crash can cost.")
 @click.option(
     "--runner",
     default="local",
@@ -97,27 +89,11 @@ from .run_progress import run_progress
     metavar="auto|HOST:PORT|local",
     help="auto: the cluster of RAY_ADDRESS, or this host's; local: one for this run, on this host.",
 )
-@click.option(
-    "--workers",
-    default="auto",
-    show_default=True,
-    callback=number_or("auto"),
-    help="With ray. auto: as many as fit into the cluster, also when nodes join it.",
+@number_option("--workers", "auto", help="With ray. auto: as many as fit into the cluster, also when nodes join it.")
+@number_option(
+    "--cpus-per-worker", "auto", help="With ray. auto: the cores of the smallest node, shared among its GPUs."
 )
-@click.option(
-    "--cpus-per-worker",
-    default="auto",
-    show_default=True,
-    callback=number_or("auto"),
-    help="With ray. auto: the cores of the smallest node, shared among its GPUs.",
-)
-@click.option(
-    "--gpus-per-worker",
-    default="auto",
-    show_default=True,
-    callback=number_or("auto"),
-    help="With ray: 0 or 1. auto: 1, if the cluster has GPUs.",
-)
+@number_option("--gpus-per-worker", "auto", help="With ray: 0 or 1. auto: 1, if the cluster has GPUs.")
 @click.option(
     "--shard",
     metavar="I/N",

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ..errors import WorkerError
 from ..shard import WHOLE, Shard
 
+_CHUNKS_AT_WORKER = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -95,6 +97,19 @@ class Ledger:
             if chunk is not None:
                 self._out[chunk.index] = chunk
             return chunk
+
+    def feed(self, at_worker: dict[int, Chunk]) -> Iterator[Chunk]:
+        """Take what a worker that has these chunks should have beside them, and add it to them.
+
+        A second chunk waits at the worker, so that its pipeline stays full from one to the next; but one that a worker
+        has died on is there alone, so that it is known what the next one dies of.
+        """
+        while len(at_worker) < _CHUNKS_AT_WORKER and not any(chunk.suspect for chunk in at_worker.values()):
+            chunk = self.take(idle=not at_worker)
+            if chunk is None:
+                return
+            at_worker[chunk.index] = chunk
+            yield chunk
 
     def chunks(self) -> Iterator[Chunk]:
         """Take chunk after chunk."""

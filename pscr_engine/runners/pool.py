@@ -20,8 +20,6 @@ from .worker import WorkerSetup
 
 log = logging.getLogger("pscr_engine")
 
-# A second chunk waits at the worker, so that its pipeline stays full from one to the next.
-_CHUNKS_AT_WORKER = 2
 _STARTS = 3
 # A card that has dropped out may come back, once.
 _LOSSES = 2
@@ -129,13 +127,7 @@ class Pool:
         return WorkerProcess(self._setups[slot], self._lock)
 
     def _feed(self, worker: WorkerProcess) -> None:
-        while worker.ready and len(worker.chunks) < _CHUNKS_AT_WORKER:
-            if any(chunk.suspect for chunk in worker.chunks.values()):
-                return  # alone, so that it is known what it dies of
-            chunk = self._ledger.take(idle=not worker.chunks)
-            if chunk is None:
-                return
-            worker.chunks[chunk.index] = chunk
+        for chunk in self._ledger.feed(worker.chunks) if worker.ready else ():
             worker.send(chunk)
 
     def _hear(self, slot: int) -> None:

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import traceback
-import warnings
 from collections import Counter, deque
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -19,13 +18,13 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from ..errors import OutputError, PscrError, one_line
-from ..host import keep_freed_memory, settle
+from ..host import settle
 from ..parts import Parts
 from ..records import StageCounts
 from ..run_directory import RUN_FILE
 from .ledger import Chunk, ChunkDone
 from .worker import Worker, WorkerSetup, identity_of
-from .worker_process import picklable
+from .worker_process import picklable, prepare_process
 
 # Ray ends actors with their driver and their raylet; this is for hosts that are cut off from both.
 _SILENCE_SECONDS = 120.0
@@ -52,7 +51,7 @@ class Answer:
 
     Args:
         done: the chunk whose part is durable.
-        error: what ends the run.
+        error: what ends this worker; a run that can't do without it ends, too.
         traceback: where in the actor it was raised.
         under_way: status → number of rows scored, but not committed yet.
         stages: items and seconds per stage so far.
@@ -115,7 +114,9 @@ class ScoringActor:
     def open(self) -> Answer:
         """Load the bundle, and see that this node has the same files as the driver."""
         try:
-            self._prepare_process()
+            prepare_process(self._kept)
+            with suppress(OSError):  # not on this node: then relative paths are not, either
+                os.chdir(self._setup.working_directory)
             if not self._is_our_output():
                 raise OutputError(
                     f"{self._setup.worker.config.out}: is not the same folder on node {_node()} as on this host; with "
@@ -175,16 +176,6 @@ class ScoringActor:
     def _answer(self, **facts: Any) -> Answer:
         stages = self._worker.stages if self._worker is not None else {}
         return Answer(stages=stages, logged=self._kept.taken(), number=next(self._numbers), **facts)
-
-    def _prepare_process(self) -> None:
-        keep_freed_memory()
-        warnings.filterwarnings("ignore", module="PIL")
-        logging.getLogger("spdl").addHandler(logging.NullHandler())
-        logger = logging.getLogger("pscr_engine")
-        logger.handlers, logger.propagate = [self._kept], False
-        logger.setLevel(logging.INFO)
-        with suppress(OSError):  # not on this node: then relative paths are not, either
-            os.chdir(self._setup.working_directory)
 
     def _check_output(self) -> None:
         """Raise OutputError if another run has taken the folder, should this host have been cut off from the driver."""

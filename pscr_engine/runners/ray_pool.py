@@ -19,8 +19,6 @@ from .snapshot import Progression
 
 log = logging.getLogger("pscr_engine")
 
-# A second chunk waits at the worker, so that its pipeline stays full from one to the next.
-_CHUNKS_AT_WORKER = 2
 _STARTS = 3
 _END_SECONDS = 10.0
 # A card that has dropped out may come back, once.
@@ -204,13 +202,7 @@ class RayPool:
         worker.asked = None
 
     def _feed(self, worker: _Worker) -> None:
-        while worker.ready and len(worker.chunks) < _CHUNKS_AT_WORKER:
-            if any(chunk.suspect for chunk in worker.chunks.values()):
-                return  # alone, so that it is known what it dies of
-            chunk = self._ledger.take(idle=not worker.chunks)
-            if chunk is None:
-                return
-            worker.chunks[chunk.index] = chunk
+        for chunk in self._ledger.feed(worker.chunks) if worker.ready else ():
             self._pending[worker.handle.score(chunk)] = worker
 
     def _ask(self, worker: _Worker) -> None:

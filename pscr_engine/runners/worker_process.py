@@ -56,14 +56,9 @@ class _LogToParent(logging.Handler):
 def main(descriptor: int) -> None:
     """Score the chunks that come over the connection, until it ends."""
     _die_with_parent()
-    keep_freed_memory()
-    warnings.filterwarnings("ignore", module="PIL")
     connection: Connection[Any, Any] = Connection(descriptor)
     line = _Line(connection)
-    logging.getLogger("spdl").addHandler(logging.NullHandler())
-    logger = logging.getLogger("pscr_engine")
-    logger.handlers, logger.propagate = [_LogToParent(line)], False
-    logger.setLevel(logging.INFO)
+    prepare_process(_LogToParent(line))
     try:
         setup = connection.recv()
         threading.Thread(target=line.receive, daemon=True).start()
@@ -89,6 +84,16 @@ def _work(worker: Worker, line: _Line) -> None:
     worker.moved = moved
     for done in worker.run(iter(line.chunks.get, None)):
         line.send("done", done, worker.stages)
+
+
+def prepare_process(handler: logging.Handler) -> None:
+    """What a worker's process needs before its worker is opened; `handler` is given what is logged."""
+    keep_freed_memory()
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("spdl").addHandler(logging.NullHandler())
+    logger = logging.getLogger("pscr_engine")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
 
 
 def picklable(error: BaseException) -> BaseException:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pscr_engine.cli import logs
-from pscr_engine.cli.parameters import number_or
+from pscr_engine.cli.parameters import number_option
 from pscr_engine.cli.progress import progress
 
 from .cli_train import SPLITS, source_options
@@ -29,13 +29,7 @@ _NAMES = {
 @source_options
 @click.option("--split", type=click.Choice(SPLITS), help="[default: the checkpoint's; for a bundle all images]")
 @click.option("--part", default="test", show_default=True, type=click.Choice(["test", "val", "train", "all"]))
-@click.option(
-    "--num-exemplars",
-    default="all",
-    show_default=True,
-    callback=number_or("all"),
-    help="Of a checkpoint's training images; a bundle has its own.",
-)
+@number_option("--num-exemplars", "all", help="Of a checkpoint's training images; a bundle has its own.")
 @click.option("--select", default="stratified", show_default=True, type=click.Choice(["stratified", "random"]))
 @click.option("--seed", default=0, show_default=True, help="Of --select random and of the bootstrap.")
 @click.option("--precision", default="auto", show_default=True, help="Of a bundle.")
