@@ -24,6 +24,7 @@ from pscr_engine.errors import CheckpointError
 
 from .backbones import BACKBONES, Backbone
 from .record import KEY, TrainingRecord
+from .timm_backbone import PREFIX, find_backbone
 
 # A checkpoint saved under NumPy 1 names the same constructor by its old module.
 _ALLOWED: list[Any] = [
@@ -80,7 +81,7 @@ def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
     if record is not None and record.method != "contrastive":
         raise CheckpointError(f"{path}: the {record.method} baseline compares with no exemplars; it can't be exported")
     parts = {name: _state_dict(path, content, name) for name in ("backbone", "regressor")}
-    spec = _choose_backbone(path, parts["backbone"], backbone)
+    spec = _choose_backbone(path, parts["backbone"], backbone, record)
     trunk = spec.build().eval()
     _check(path, f"backbone ({spec.name})", parts["backbone"], trunk.state_dict(), spec)
     C = spec.feature_size
@@ -181,19 +182,24 @@ def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, 
     return dict(value)
 
 
-def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str) -> Backbone:
+def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str, record: TrainingRecord | None) -> Backbone:
+    """Return the named backbone; for "auto" the one that the record names, else the one of the eight with such keys."""
+    recorded = None if record is None else str(record.settings["backbone"])
     found = next((spec for spec in BACKBONES.values() if spec.recognises(state)), None)
+    if recorded is not None:
+        if name not in ("auto", recorded):
+            raise CheckpointError(f"{path}: holds {recorded}, not {name}; leave --backbone at auto")
+        return find_backbone(recorded)
     if name == "auto":
         if found is None:
             raise CheckpointError(
-                f"{path}: unknown backbone (first keys: {', '.join(list(state)[:3])}); known: {', '.join(BACKBONES)}"
+                f"{path}: unknown backbone (first keys: {', '.join(list(state)[:3])}); known: {', '.join(BACKBONES)}; "
+                f"name any of timm's with --backbone {PREFIX}NAME"
             )
         return found
-    if name not in BACKBONES:
-        raise CheckpointError(f"backbone {name!r}: choose from auto, {', '.join(BACKBONES)}")
-    if found is not None and found.name != name:
+    if found is not None and found.name != name and not name.startswith(PREFIX):
         raise CheckpointError(f"{path}: holds {found.name}, not {name}; leave --backbone at auto")
-    return BACKBONES[name]
+    return find_backbone(name)
 
 
 def _check(path: Path, part: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spec: Backbone) -> None:

@@ -16,7 +16,32 @@ from pscr_engine.sampling import SAMPLINGS
 BACKBONE_NAMES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
 
 
-def _list(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+class BackboneName(click.ParamType):
+    """One of the eight trunks, another word if there is one, or timm:NAME.
+
+    Args:
+        words: accepted beside the trunks' names.
+    """
+
+    name = "backbone"
+
+    def __init__(self, *words: str) -> None:
+        self._choices = (*words, *BACKBONE_NAMES)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what `--help` shows."""
+        return f"[{'|'.join(self._choices)}|timm:NAME]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or refuse one that can't be a trunk's; whether timm has it is asked later."""
+        name = str(value)
+        if name in self._choices or (name.startswith("timm:") and name != "timm:"):
+            return name
+        self.fail(f"{name!r}: choose from {', '.join(self._choices)}, or timm:NAME for any of timm's", param, ctx)
+
+
+def names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Return the names of a list separated by commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
@@ -50,7 +75,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     "--backbone",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", *BACKBONE_NAMES]),
+    type=BackboneName("auto"),
     help="The trunk; auto recognises it.",
 )
 @click.option(
@@ -65,7 +90,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
     "precisions",
     default="fp32",
     show_default=True,
-    callback=_list,
+    callback=names,
     help="Graphs to make, of fp32, fp16 (for GPUs) and int8 (for CPUs), separated by commas.",
 )
 @click.option(
@@ -97,7 +122,7 @@ def _list(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option(
     "--accept-parity",
     default="",
-    callback=_list,
+    callback=names,
     help="Precisions to keep even if their scores differ too much from PyTorch's.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")

@@ -23,11 +23,11 @@ def prepare_trunk(trunk: nn.Module, precision: str) -> nn.Module:
     trunk = copy.deepcopy(trunk).eval()
     if precision == "fp32":
         return trunk
-    _fold_batch_norms(trunk)
+    fold_batch_norms(trunk)
     return trunk.to(TRUNK_DTYPES.get(precision, torch.float32))
 
 
-def _fold_batch_norms(module: nn.Module) -> None:
+def fold_batch_norms(module: nn.Module) -> None:
     """Fold each batch norm into the convolution that is its predecessor among `module`'s children.
 
     True for torchvision's ResNets (conv1, bn1, …; downsample.0, downsample.1) and timm's ConvNormAct
@@ -46,4 +46,4 @@ def _fold_batch_norms(module: nn.Module) -> None:
             previous = None
             continue
         previous = (name, child) if isinstance(child, nn.Conv2d) else None
-        _fold_batch_norms(child)
+        fold_batch_norms(child)

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from pscr_export.precision import _fold_batch_norms, prepare_trunk
+from pscr_export.precision import fold_batch_norms, prepare_trunk
 from torch import nn
 
 
@@ -32,7 +32,7 @@ def test_folding_batch_norms_changes_nothing_but_rounding(build):
     x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         before = model(x)
-        _fold_batch_norms(model)
+        fold_batch_norms(model)
         after = model(x)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert torch.allclose(before, after, rtol=1e-3, atol=1e-4 * before.abs().max().item())

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from pscr_export.backbones import BACKBONES
 from pscr_export.checkpoint import load_content, record_of
 from pscr_export.record import KEY, TrainingRecord
+from pscr_export.timm_backbone import find_backbone
 from torch import Tensor
 
 from pscr_engine.atomic import atomic_file
 from pscr_engine.errors import CheckpointError
 
 from .method import Model
+
+TRAINED = "pscr_engine_trained"
+"""Key of the weights that training goes on with, where those to be scored with are an average."""
 
 # What the authors' networks have beside the trunk. Nothing is computed with it, but they load strictly.
 _PASSED_OVER: dict[str, dict[str, tuple[int, ...]]] = {
@@ -42,7 +45,13 @@ _PASSED_OVER: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 def save_checkpoint(
-    path: Path, model: Model, optimizer: torch.optim.Optimizer, epoch: int, record: TrainingRecord, scaler: Any = None
+    path: Path,
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    record: TrainingRecord,
+    scaler: Any = None,
+    trained: Model | None = None,
 ) -> None:
     """Write a checkpoint; it appears whole.
 
@@ -53,6 +62,7 @@ def save_checkpoint(
         epoch: the last one that is done, from 0.
         record: all else.
         scaler: of mixed precision, or None.
+        trained: the weights that training goes on with, where `model` is an average of them; None where it is not.
     """
     trunk: dict[str, Tensor] = {key: value.detach().cpu() for key, value in model.trunk.state_dict().items()}
     for key, shape in _PASSED_OVER.get(model.backbone.name, {}).items():
@@ -67,6 +77,8 @@ def save_checkpoint(
     }
     if scaler is not None:
         content["scaler"] = scaler.state_dict()
+    if trained is not None:
+        content[TRAINED] = {"backbone": trained.trunk.state_dict(), "regressor": trained.regressor.state_dict()}
     with atomic_file(path) as file:
         torch.save(content, file)
 
@@ -83,7 +95,7 @@ def load_model(path: Path) -> tuple[Model, TrainingRecord, dict[str, Any]]:
         raise CheckpointError(
             f"{path}: was not trained by pscr-engine; export it with --exemplars, and evaluate the bundle"
         )
-    backbone = BACKBONES[str(record.settings["backbone"])]
+    backbone = find_backbone(str(record.settings["backbone"]))
     model = Model(backbone, record.method)
     wanted = model.trunk.state_dict()
     try:

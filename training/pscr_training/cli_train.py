@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pscr_export.cli import BACKBONE_NAMES
+from pscr_export.cli import BackboneName, names
 
 from pscr_engine.cli import logs
 from pscr_engine.cli.progress import progress
@@ -39,7 +39,7 @@ def source_options(command: Any) -> Any:
     "--val-share", default=0.1, show_default=True, help="Share of the training images that choose the best epoch."
 )
 @click.option("--out", default="trained", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
-@click.option("--backbone", default="resnet18", show_default=True, type=click.Choice(BACKBONE_NAMES))
+@click.option("--backbone", default="resnet18", show_default=True, type=BackboneName())
 @click.option(
     "--weights",
     default="imagenet",
@@ -65,6 +65,33 @@ def source_options(command: Any) -> Any:
 @click.option("--epochs", default=100, show_default=True, help="Times that each image is seen.")
 @click.option("--batch-size", default=8, show_default=True, help="Images per step; with partners, as many again.")
 @click.option("--accumulate", default=1, show_default=True, help="Steps whose gradients are added up.")
+@click.option(
+    "--train-patches", type=int, help="Patches per image and step, drawn anew; validation has all.  [default: all]"
+)
+@click.option(
+    "--freeze",
+    default="",
+    callback=names,
+    help="The trunk's modules that are not trained, separated by commas (conv1,layer1, say), or all: then the images "
+    "are encoded once, without mirror images.",
+)
+@click.option("--freeze-batch-norms", is_flag=True, help="Keep the statistics that batch norms begin with.")
+@click.option("--optimizer", default="adam", show_default=True, type=click.Choice(["adam", "adamw"]))
+@click.option("--head-learning-rate", type=float, help="That of the regressor.  [default: --learning-rate]")
+@click.option(
+    "--schedule",
+    default="constant",
+    show_default=True,
+    type=click.Choice(["constant", "cosine"]),
+    help="cosine: the learning rate falls to 0 in --epochs epochs.",
+)
+@click.option("--warmup-epochs", default=0.0, show_default=True, help="Epochs in which the learning rate rises.")
+@click.option(
+    "--average",
+    default=0.0,
+    show_default=True,
+    help="Keep a moving average of the weights, of which each step leaves so much (0.99, say); it is what is scored with.",
+)
 @click.option("--learning-rate", default=1e-4, show_default=True, help="1e-5 suits swin.")
 @click.option("--weight-decay", default=1e-5, show_default=True, help="Added to the gradients, as Adam has it.")
 @click.option("--amp", is_flag=True, help="Mixed precision: FP16 on a GPU, BF16 on a CPU.")

@@ -17,6 +17,7 @@ from pscr_engine.errors import DatasetError, UsageError
 from pscr_engine.sampling import Sampling
 
 from .checkpoints import load_model
+from .data.duplicates import separate_duplicates
 from .data.labelled import Item, Labelled
 from .data.open import Source
 from .data.splits import leakage, split
@@ -164,6 +165,9 @@ def _part(config: EvaluateConfig, labelled: Labelled, record: TrainingRecord | N
         parts = split(labelled, rule, seed=1 if record is None else record.split["seed"])
     else:
         parts = None
+    if parts is not None and config.part in ("train", "val"):
+        labelled.check_files()
+        parts = separate_duplicates(parts).split
     if parts is None or config.part == "all":
         items, leaked = list(labelled.items), None
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pscr_export.backbones import Backbone
 from pscr_export.network import MEAN, STD
@@ -14,6 +16,8 @@ PAIRS = ("partner", "all")
 class Model(nn.Module):
     """A trunk and a regressor, shared by both images of a pair.
 
+    `folded_trunk`, if it is set, computes the same as the trunk, with the trunk's parameters, in less time.
+
     Args:
         backbone: which trunk.
         method: "contrastive": the regressor takes the features of two images, [2C] → C → 1, and gives how
@@ -25,6 +29,7 @@ class Model(nn.Module):
         C = backbone.feature_size
         self.backbone, self.method = backbone, method
         self.trunk = backbone.build()
+        self.folded_trunk: Callable[[Tensor], Tensor] | None = None
         hidden, taken = (C, 2 * C) if method == "contrastive" else (C // 2, C)
         self.fc1, self.fc2 = nn.Linear(taken, hidden), nn.Linear(hidden, 1)
         self.regressor = nn.ModuleDict({"fc1": self.fc1, "fc2": self.fc2})
@@ -32,12 +37,23 @@ class Model(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def features(self, patches: Tensor) -> Tensor:
-        """F of B images, [B, C]: the mean of the trunk's features over patches, uint8 [B, D, P, P, 3]."""
+        """F of B images, [B, C]: the mean of the trunk's features over patches.
+
+        Args:
+            patches: uint8 [B, D, P, P, 3], or float [B, D, C]: the patches' features, computed before.
+        """
+        if patches.dtype != torch.uint8:
+            return patches.mean(1)
+        return self.patch_features(patches).mean(1)
+
+    def patch_features(self, patches: Tensor) -> Tensor:
+        """Features of each patch, [B, D, C], from patches, uint8 [B, D, P, P, 3]."""
         B, D = patches.shape[:2]
         x = patches.flatten(0, 1).permute(0, 3, 1, 2).to(self.get_buffer("mean").dtype) / 255
         x = (x - self.get_buffer("mean")) / self.get_buffer("std")
-        out: Tensor = self.trunk(x)
-        return out.reshape(B, D, -1).mean(1)
+        run = self.folded_trunk or self.trunk
+        out: Tensor = run(x)
+        return out.reshape(B, D, -1)
 
     def regress(self, features: Tensor) -> Tensor:
         """[B, 2C] or [B, C] → [B]."""

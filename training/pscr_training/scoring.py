@@ -45,13 +45,40 @@ def encode(
     Raises:
         DatasetError: an image can't be read.
     """
+    return encode_patches(model, items, sampling, workers, progress).mean(1)
+
+
+@torch.inference_mode()
+def encode_patches(
+    model: Model,
+    items: Sequence[Item],
+    sampling: Sampling,
+    workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    amp: bool = False,
+) -> Tensor:
+    """Features of each patch of each image, float32 [N, D, C], with the model in evaluation mode.
+
+    Args:
+        model: its trunk.
+        items: the images.
+        sampling: how patches are taken.
+        workers: processes that read images; 0 for none.
+        progress: called with the images done and their number.
+        amp: whether to compute in BF16, on a CPU.
+
+    Raises:
+        DatasetError: an image can't be read.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     try:
         features, done = [], 0
         for patches in DataLoader(_AsScored(items, sampling), batch_size=_BATCH, num_workers=workers):
-            features.append(model.features(patches.to(device)).float())
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                found = model.patch_features(patches.to(device))
+            features.append(found.float())
             done += len(patches)
             progress(done, len(items))
         return torch.cat(features)

@@ -6,29 +6,36 @@ import csv
 import logging
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
-from pscr_export.backbones import BACKBONES
+from numpy.typing import NDArray
 from pscr_export.record import TrainingRecord
 from pscr_export.selection import select
+from pscr_export.timm_backbone import find_backbone
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from pscr_engine.errors import CheckpointError, OutputError, PscrError, UsageError
 from pscr_engine.sampling import Sampling
 
-from .checkpoints import load_model, save_checkpoint
-from .data.labelled import Labelled
+from .checkpoints import TRAINED, load_model, save_checkpoint
+from .data.duplicates import separate_duplicates
+from .data.labelled import Item, Labelled, listed
 from .data.open import Source
 from .data.patches import Batch, Decoded, Pairs, Shuffled, Singles, stack
 from .data.splits import Split, leakage, split
+from .frozen_norms import FoldedTrunk, keep_batch_norms
 from .method import METHODS, PAIRS, Model, all_pairs_loss, contrastive_loss, no_reference_loss
 from .metrics import plcc, srcc
-from .scoring import direct_scores, encode, labels_of, scores
+from .optimizing import FREEZE_ALL, OPTIMIZERS, SCHEDULES, freeze, make_optimizer, set_rates
+from .scoring import direct_scores, encode, encode_patches, labels_of, scores
 from .weights import load_weights
 
 log = logging.getLogger("pscr_training")
@@ -56,7 +63,15 @@ class TrainConfig:
     epochs: int = 100
     batch_size: int = 8
     accumulate: int = 1
+    train_patches: int | None = None
+    freeze: tuple[str, ...] = ()
+    freeze_batch_norms: bool = False
+    optimizer: str = "adam"
     learning_rate: float = 1e-4
+    head_learning_rate: float | None = None
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    average: float = 0.0
     weight_decay: float = 1e-5
     amp: bool = False
     device: str = "auto"
@@ -73,8 +88,15 @@ class TrainConfig:
             raise UsageError(f"pairs {self.pairs!r}: choose from {', '.join(PAIRS)}")
         if self.pairs == "all" and self.batch_size < 2:
             raise UsageError("--pairs all: compares the images of a batch, so --batch-size must be at least 2")
-        if self.backbone not in BACKBONES:
-            raise UsageError(f"backbone {self.backbone!r}: choose from {', '.join(BACKBONES)}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"--{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
+        if self.train_patches is not None and self.train_patches < 1:
+            raise UsageError(f"--train-patches {self.train_patches}: must be at least 1")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"--average {self.average:g}: the share kept per step must be from 0 to below 1")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be from 0 to below --epochs")
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
@@ -86,6 +108,9 @@ class TrainConfig:
     def settings(self) -> dict[str, Any]:
         """What the weights depend on, beside the data: a run with others can't go on from here."""
         values = asdict(self)
+        values["freeze"] = list(self.freeze)
+        if self.schedule == "cosine":
+            values["schedule"] = f"cosine over {self.epochs} epochs"
         for name in (
             "source",
             "out",
@@ -127,14 +152,22 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
     labelled = config.source.open()
     labelled.check_files()
     parts = split(labelled, config.split, seed=config.seed, val_share=config.val_share)
-    _describe(labelled, parts)
-    backbone = BACKBONES[config.backbone]
+    parts, copies = separate_duplicates(parts)
+    _describe(labelled, parts, copies)
+    backbone = find_backbone(config.backbone)
     sampling = Sampling.create(config.sampling, config.patch_size or backbone.patch_size)
+    if config.train_patches is not None and config.train_patches > sampling.patches:
+        raise UsageError(f"--train-patches {config.train_patches}: {config.sampling} has only {sampling.patches} patches")
     record = _record(config, labelled, parts, sampling)
     run = _Run.begin(config, record)
     with_partners = config.method == "contrastive" and config.pairs == "partner"
     pairs = (Pairs if with_partners else Singles)(
-        parts.train, sampling, config.seed, Decoded(config.cache_mb * 10**6 // max(1, config.workers))
+        parts.train,
+        sampling,
+        config.seed,
+        Decoded(config.cache_mb * 10**6 // max(1, config.workers)),
+        config.train_patches,
+        run.fixed_features(parts.train, sampling, report),
     )
     with _Log(config) as written:
         written.again(run.history)
@@ -170,6 +203,8 @@ class _Run:
     scaler: torch.amp.GradScaler
     record: TrainingRecord
     device: torch.device
+    averaged: AveragedModel | None = None
+    known: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, config: TrainConfig, record: TrainingRecord) -> _Run:
@@ -191,19 +226,58 @@ class _Run:
         elif config.out.exists() and any(config.out.iterdir()):
             raise OutputError(f"{config.out}: holds something else; choose another --out")
         else:
-            backbone = BACKBONES[config.backbone]
+            backbone = find_backbone(config.backbone)
             model = Model(backbone, config.method)
             load_weights(model.trunk, backbone, config.weights)
         config.out.mkdir(parents=True, exist_ok=True)
-        model.to(device).train()
-        model.trunk.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        averaged = None
+        if config.average:
+            averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)).to(device)
+            if content is not None:  # what was loaded is the average
+                model.trunk.load_state_dict(content[TRAINED]["backbone"])
+                model.regressor.load_state_dict(content[TRAINED]["regressor"])
+                averaged.n_averaged.fill_(1)
+        model.to(device)
+        freeze(model.trunk, config.freeze)
+        for each in (model, *([] if averaged is None else [averaged.module])):
+            each.trunk.to(memory_format=torch.channels_last)
+            if config.freeze_batch_norms or config.freeze == FREEZE_ALL:
+                each.folded_trunk = FoldedTrunk(each.trunk)
+        optimizer = make_optimizer(config, model)
         scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
         if content is not None:
             optimizer.load_state_dict(content["optimizer"])
             if "scaler" in content and scaler.is_enabled():
                 scaler.load_state_dict(content["scaler"])
-        return cls(config, model, optimizer, scaler, record, device)
+        return cls(config, model, optimizer, scaler, record, device, averaged)
+
+    @property
+    def scored(self) -> Model:
+        """The model that is validated and kept: the averaged one, if there is an average."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def fixed_features(
+        self, items: Sequence[Item], sampling: Sampling, report: Report
+    ) -> NDArray[np.float32] | None:
+        """Features of each item's patches, float32 [N, D, C], if the trunk is not trained; else None."""
+        if self.config.freeze != FREEZE_ALL:
+            return None
+        return encode_patches(
+            self.model,
+            items,
+            sampling,
+            self.config.workers,
+            lambda done, total: report("encode training images", done, total),
+            self.config.amp,
+        ).numpy()
+
+    def _begin_epoch(self) -> None:
+        """Put the model into training mode, but for what is frozen."""
+        self.model.train()
+        for name in self.config.freeze:
+            (self.model.trunk if name == "all" else self.model.trunk.get_submodule(name)).eval()
+        if self.config.freeze_batch_norms:
+            keep_batch_norms(self.model.trunk)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -215,6 +289,8 @@ class _Run:
         batches = Shuffled(len(pairs.items), c.batch_size, c.seed, epoch)
         loader = DataLoader(pairs, batch_sampler=batches, num_workers=c.workers, collate_fn=stack)
         total, seen, steps = 0.0, 0, len(batches)
+        updates = -(-steps // c.accumulate)
+        self._begin_epoch()
         self.optimizer.zero_grad()
         for step, batch in enumerate(loader):
             group = min(c.accumulate, steps - step // c.accumulate * c.accumulate)
@@ -227,9 +303,12 @@ class _Run:
                 )
             self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
             if (step + 1) % c.accumulate == 0 or step + 1 == steps:
+                set_rates(self.optimizer, c, epoch + (step // c.accumulate) / updates)
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
                 self.optimizer.zero_grad()
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.model)
             total, seen = total + value * len(batch.mos), seen + len(batch.mos)
             report(f"epoch {epoch + 1} of {c.epochs}", seen, len(pairs.items))
         return total / seen
@@ -246,16 +325,23 @@ class _Run:
 
     def validate(self, parts: Split, sampling: Sampling) -> tuple[float, float]:
         """SRCC and PLCC on the validation images, against some of the training images."""
-        workers = self.config.workers
-        features = encode(self.model, parts.val, sampling, workers)
+        count = min(_VALIDATION_EXEMPLARS, len(parts.train))
+        chosen = [parts.train[index] for index in select([item.mos for item in parts.train], count)]
+        features = self._encode("val", parts.val, sampling)
         if self.config.method == "contrastive":
-            count = min(_VALIDATION_EXEMPLARS, len(parts.train))
-            chosen = [parts.train[place] for place in select([item.mos for item in parts.train], count)]
             labels = torch.from_numpy(labels_of(chosen)).float().to(self.device)
-            predicted = scores(self.model, features, encode(self.model, chosen, sampling, workers), labels)
+            predicted = scores(self.scored, features, self._encode("exemplars", chosen, sampling), labels)
         else:
-            predicted = direct_scores(self.model, features)
+            predicted = direct_scores(self.scored, features)
         return srcc(predicted, labels_of(parts.val)), plcc(predicted, labels_of(parts.val))
+
+    def _encode(self, name: str, items: Sequence[Item], sampling: Sampling) -> Tensor:
+        """F of each item, float32 [N, C]; computed once where the trunk is not trained."""
+        if self.config.freeze == FREEZE_ALL and name in self.known:
+            return self.known[name]
+        features = encode(self.scored, items, sampling, self.config.workers)
+        self.known = {**self.known, name: features} if self.config.freeze == FREEZE_ALL else {}
+        return features
 
     def finish(self, epoch: int, entry: dict[str, float]) -> None:
         """Keep the epoch: as the last one, and as the best one if it is."""
@@ -270,8 +356,9 @@ class _Run:
         out, scaler = self.config.out, self.scaler if self.scaler.is_enabled() else None
         # The best first: should the run end between the two, the epoch is done again, to the same result.
         if better or not (out / BEST).exists():
-            save_checkpoint(out / BEST, self.model, self.optimizer, epoch, self.record, scaler)
-        save_checkpoint(out / LAST, self.model, self.optimizer, epoch, self.record, scaler)
+            save_checkpoint(out / BEST, self.scored, self.optimizer, epoch, self.record, scaler)
+        trained = None if self.averaged is None else self.model
+        save_checkpoint(out / LAST, self.scored, self.optimizer, epoch, self.record, scaler, trained)
 
 
 class _Log:
@@ -331,6 +418,9 @@ def _record(config: TrainConfig, labelled: Labelled, parts: Split, sampling: Sam
 def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None:
     """Raise OutputError if what is in the folder was trained otherwise."""
     was, wanted = earlier.as_dict(), now.as_dict()
+    # An earlier version did not know every setting: it trained as their defaults say.
+    was["settings"] = {**{f.name: f.default for f in fields(TrainConfig) if f.name in now.settings}, **was["settings"]}
+    was["settings"]["freeze"] = list(was["settings"]["freeze"])
     for part in ("settings", "database", "split"):
         for name in sorted(was[part].keys() | wanted[part].keys()):
             if was[part].get(name) != wanted[part].get(name):
@@ -342,9 +432,14 @@ def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None
         raise CheckpointError(f"{out}: the training images have changed; start afresh with --overwrite")
 
 
-def _describe(labelled: Labelled, parts: Split) -> None:
+def _describe(labelled: Labelled, parts: Split, copies: Sequence[Item]) -> None:
     for note in labelled.notes:
         log.warning("%s: %s", labelled.name, note)
+    if copies:
+        log.warning(
+            "%s: left out %d images whose files are copies of validation or test images: %s",
+            labelled.name, len(copies), listed([item.name for item in copies]),
+        )  # fmt: skip
     log.info(
         "%s, %s: %d images to train, %d to validate, %d to test",
         labelled.name, labelled.label, len(parts.train), len(parts.val), len(parts.test),

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from pscr_export.backbones import Backbone
+from pscr_export.timm_backbone import PREFIX
 from torch import Tensor, nn
 
 from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError
+
+from .efficientnet_lite import efficientnet_lite_as_timm, is_efficientnet_lite, with_imagenet_input
 
 log = logging.getLogger("pscr_training")
 
@@ -56,7 +59,8 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
             return found
         import timm
 
-        pretrained: Mapping[str, Tensor] = timm.create_model(_TIMM[backbone.name], pretrained=True).state_dict()
+        architecture = _TIMM.get(backbone.name, backbone.name.removeprefix(PREFIX))
+        pretrained: Mapping[str, Tensor] = timm.create_model(architecture, pretrained=True).state_dict()
     except ImportError as error:
         raise MissingDependencyError(str(error.name), "training", "train") from error
     except Exception as error:
@@ -90,6 +94,8 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 def _fill(trunk: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
     wanted = trunk.state_dict()
+    if is_efficientnet_lite(state):
+        state = with_imagenet_input(efficientnet_lite_as_timm(state, backbone.name, source))
     named = _renamed(state, wanted)
     lacking = [key for key in wanted if key not in named and not key.endswith("num_batches_tracked")]
     wrong = [key for key in wanted if key in named and named[key].shape != wanted[key].shape]

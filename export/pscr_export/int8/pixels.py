@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint
@@ -31,13 +32,13 @@ class PixelNetwork(ScoringNetwork):
         name, convolution = next((n, m) for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d))
         _take_pixels(convolution)
         self.first: PixelConvolution | None = None
-        if convolution.stride[0] < _COLUMNS:
+        if convolution.stride[0] < _COLUMNS and isinstance(_operator_after(trunk, name), nn.ReLU | nn.ReLU6):
             self.first = PixelConvolution(convolution)
             parent, _, child = name.rpartition(".")
             setattr(trunk.get_submodule(parent), child, nn.Identity())
 
     def features(self, patches: Tensor) -> Tensor:
-        """See `ScoringNetwork.features`."""
+        """Compute the features of B images, float32 [B, C], as `ScoringNetwork.features` does."""
         x = (patches.float() - CENTRE).permute(0, 3, 1, 2) if self.first is None else self.first(patches)
         out: Tensor = self.trunk(x)
         return out.reshape(-1, self.patches, self.feature_size).mean(dim=1)
@@ -52,7 +53,8 @@ class PixelConvolution(nn.Module):
     these outputs as its channels.
 
     Args:
-        convolution: of pixels, with a bias; a stride of 1 or 2.
+        convolution: of pixels, with a bias and a square kernel; a stride of 1 or 2. Where it pads as TensorFlow does
+            ("same", timm's Conv2dSame), the padding follows from the size of the patches.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -62,6 +64,7 @@ class PixelConvolution(nn.Module):
         assert isinstance(convolution.padding, tuple)
         self.channels, _, height, width = weight.shape
         self.stride, self.width, self.padding = stride, width, int(convolution.padding[0])
+        self.same = isinstance(convolution, Conv2dSame)
         self.outputs = _COLUMNS // stride
         self.groups = -(-((self.outputs - 1) * stride + width) // _COLUMNS)
         kernel = torch.zeros(self.outputs, self.channels, height, self.groups * _COLUMNS, 3)
@@ -76,11 +79,12 @@ class PixelConvolution(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Float [N, channels, H', W'] of uint8 patches [N, P, P, 3]."""
         N, P = patches.shape[:2]
-        wanted = (P + 2 * self.padding - self.width) // self.stride + 1
+        before, after = self._padding(P)
+        wanted = (P + before + after - self.width) // self.stride + 1
         columns = (-(-wanted // self.outputs) - 1 + self.groups) * _COLUMNS
-        rows = P + 2 * self.padding
-        x = self._beside(patches, 2, self.padding, max(0, columns - P - self.padding))
-        x = self._beside(x, 1, self.padding, self.padding)[:, :, :columns]
+        rows = P + before + after
+        x = self._beside(patches, 2, before, max(0, columns - P - before))
+        x = self._beside(x, 1, before, after)[:, :, :columns]
         x = x.reshape(N, rows, columns // _COLUMNS, _COLUMNS * 3).float() - CENTRE
         x = x.permute(0, 3, 1, 2)
         x = torch.relu(self.convolution(x)).permute(0, 2, 3, 1)
@@ -88,6 +92,13 @@ class PixelConvolution(nn.Module):
         # A slice of all would be exported, and would keep ONNX Runtime from staying in integers after it.
         x = x if x.shape[2] == wanted else x[:, :, :wanted]
         return x.permute(0, 3, 1, 2)
+
+    def _padding(self, P: int) -> tuple[int, int]:
+        """Rows above and below, and columns on the left and on the right."""
+        if not self.same:
+            return self.padding, self.padding
+        total = max(0, (-(-P // self.stride) - 1) * self.stride + self.width - P)
+        return total // 2, total - total // 2
 
     def _beside(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
         """`x` with strips of the border's colour. Whole runs of bytes are copied, nothing else."""
@@ -101,6 +112,13 @@ class PixelConvolution(nn.Module):
 
         parts = [*strip(before), x, *strip(after)]
         return torch.cat(parts, dim=axis) if len(parts) > 1 else x
+
+
+def _operator_after(trunk: nn.Module, name: str) -> nn.Module | None:
+    """Return the first module without parts, other than an identity, that is registered after a convolution."""
+    leaves = [(n, m) for n, m in trunk.named_modules() if not list(m.children())]
+    index = next(index for index, (leaf, _) in enumerate(leaves) if leaf == name)
+    return next((module for _, module in leaves[index + 1 :] if not isinstance(module, nn.Identity)), None)
 
 
 def _take_pixels(convolution: nn.Conv2d) -> None:

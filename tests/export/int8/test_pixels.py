@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pscr_export.int8.pixels import PixelNetwork
 from pscr_export.network import MEAN, STD, ScoringNetwork
+from timm.layers import Conv2dSame
 from torch import nn
 
 from ..small import small_checkpoint
@@ -68,8 +69,40 @@ def test_a_stride_of_a_whole_group_stays_in_place():
 @pytest.mark.parametrize("size", [224, 299, 48])
 def test_sizes_of_the_outputs(size):
     for kernel, stride, padding in ((7, 2, 3), (3, 1, 1), (3, 2, 0)):
-        trunk = nn.Sequential(nn.Conv2d(3, 2, kernel, stride, padding))
+        trunk = nn.Sequential(nn.Conv2d(3, 2, kernel, stride, padding), nn.ReLU())
         network = PixelNetwork(copy.deepcopy(trunk), small_checkpoint(2, trunk), patches=1)
         patches = torch.zeros((1, size, size, 3), dtype=torch.uint8)
         assert network.first is not None
         assert network.first(patches).shape == trunk(torch.zeros(1, 3, size, size)).shape
+
+
+@pytest.mark.parametrize("size", [32, 33, 224])
+def test_padding_as_tensorflow_has_it(size):
+    torch.manual_seed(size)
+    trunk = nn.Sequential(
+        Conv2dSame(3, 8, 3, 2), nn.ReLU6(), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    network = PixelNetwork(copy.deepcopy(trunk), small_checkpoint(5, trunk), patches=1)
+    patches = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    # One more row and column of the mean colour where TensorFlow pads: below and on the right first.
+    before, after = (0, 1) if size % 2 == 0 else (1, 1)
+    colour = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8)
+    framed = colour.expand(2, before + size + after, before + size + after, 3).clone()
+    framed[:, before : before + size, before : before + size] = patches
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3, 2), *trunk[1:])
+    plain.load_state_dict(trunk.state_dict())
+    normalised = (framed.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    with torch.no_grad():
+        expected = plain(normalised.permute(0, 3, 1, 2))
+        assert network.first is not None
+        assert torch.allclose(network.features(patches), expected, atol=1e-4)
+
+
+def test_another_activation_stays_behind_its_convolution():
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = PixelNetwork(copy.deepcopy(trunk), small_checkpoint(8, trunk), patches=1)
+    patches = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        assert network.first is None
+        exact = ScoringNetwork(trunk, small_checkpoint(8, trunk), patches=1).features(patches)
+        assert torch.allclose(network.features(patches), exact, atol=1e-4)

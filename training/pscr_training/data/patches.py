@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from pscr_engine.stages.fetch import fetch
 from .labelled import Item
 
 _FLIP = 0.5
+Values = TypeVar("Values", bound=NDArray[Any])
 
 
 def read_pixels(item: Item) -> Pixels:
@@ -55,7 +56,7 @@ class Decoded:
         self._kept: dict[int, Pixels] = {}
 
     def read(self, item: Item) -> Pixels:
-        """See `read_pixels`."""
+        """Return the pixels of an image, uint8 [H, W, 3], as `read_pixels` does."""
         pixels = self._kept.get(item.row)
         if pixels is None:
             pixels = read_pixels(item)
@@ -65,13 +66,29 @@ class Decoded:
         return pixels
 
 
-def patches_for_training(pixels: Pixels, sampling: Sampling, dice: np.random.Generator) -> Pixels:
-    """Uint8 [D, P, P, 3] of an image, or of its mirror image; random ones anew each time for "rps" and "none"."""
+def patches_for_training(
+    pixels: Pixels, sampling: Sampling, dice: np.random.Generator, count: int | None = None
+) -> Pixels:
+    """Uint8 [K, P, P, 3] of an image, or of its mirror image; random ones anew each time for "rps" and "none".
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        sampling: how the D patches are taken.
+        dice: all that is drawn comes from it.
+        count: K, how many of the D patches, drawn anew each time; None for all.
+    """
     if dice.random() < _FLIP:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     if sampling.name == "none":
         return _random_crop(pixels, sampling, dice)
-    return _taken(pixels, sampling, dice.bytes(16))
+    return drawn(_taken(pixels, sampling, dice.bytes(16)), dice, count)
+
+
+def drawn(patches: Values, dice: np.random.Generator, count: int | None) -> Values:
+    """Return `count` of D patches, drawn without repetition and in their order; all of them for None."""
+    if count is None or count >= len(patches):
+        return patches
+    return patches[np.sort(dice.choice(len(patches), count, replace=False))]
 
 
 def _taken(pixels: Pixels, sampling: Sampling, digest: bytes) -> Pixels:
@@ -97,11 +114,11 @@ class Access(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two images: uint8 [D, P, P, 3] and label, each."""
+    """Two images: uint8 [K, P, P, 3], or their features, float32 [K, C], and label, each."""
 
-    patches: Pixels
+    patches: NDArray[Any]
     mos: float
-    other_patches: Pixels
+    other_patches: NDArray[Any]
     other_mos: float
 
 
@@ -114,12 +131,17 @@ class Pairs(Dataset[Pair]):
         sampling: how patches are taken.
         seed: of all that is drawn.
         decoded: where images are kept.
+        count: how many of an image's patches are used at each access; None for all.
+        features: float32 [N, D, C]: the items' features by patch, taken instead of their patches, where the trunk is
+            not trained; None to read the images.
     """
 
     items: Sequence[Item]
     sampling: Sampling
     seed: int
     decoded: Decoded
+    count: int | None = None
+    features: NDArray[np.float32] | None = None
 
     def __getitem__(self, access: Access) -> Pair:
         """The image `access.place` and its partner of this epoch."""
@@ -127,8 +149,14 @@ class Pairs(Dataset[Pair]):
         other = int(dice.integers(len(self.items) - 1))
         other += other >= access.place
         a, b = self.items[access.place], self.items[other]
-        first = patches_for_training(self.decoded.read(a), self.sampling, dice)
-        return Pair(first, a.mos, patches_for_training(self.decoded.read(b), self.sampling, dice), b.mos)
+        first = self.patches(access.place, dice)
+        return Pair(first, a.mos, self.patches(other, dice), b.mos)
+
+    def patches(self, index: int, dice: np.random.Generator) -> NDArray[Any]:
+        """Uint8 [K, P, P, 3] of one item, or float32 [K, C] where its features are known."""
+        if self.features is not None:
+            return drawn(self.features[index], dice, self.count)
+        return patches_for_training(self.decoded.read(self.items[index]), self.sampling, dice, self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +167,7 @@ class Singles(Pairs):
         """The image `access.place`; the other's place is empty."""
         dice = np.random.default_rng([self.seed, access.epoch, access.place])
         item = self.items[access.place]
-        patches = patches_for_training(self.decoded.read(item), self.sampling, dice)
+        patches = self.patches(access.place, dice)
         return Pair(patches, item.mos, patches[:0], 0.0)
 
 
@@ -173,7 +201,7 @@ class Shuffled(Sampler[list[Access]]):
 
 
 class Batch(NamedTuple):
-    """Pairs, stacked: uint8 [B, D, P, P, 3] and float32 [B], each."""
+    """Pairs, stacked: uint8 [B, K, P, P, 3] or float32 [B, K, C], and labels, float32 [B], each."""
 
     patches: torch.Tensor
     mos: torch.Tensor
@@ -187,7 +215,7 @@ def stack(pairs: Sequence[Pair]) -> Batch:
     def labels(values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32)
 
-    def images(arrays: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    def images(arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays))
 
     return Batch(

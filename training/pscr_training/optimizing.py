@@ -1,0 +1,102 @@
+"""Which parameters are trained, by which optimiser, at which rate at which moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from pscr_engine.errors import UsageError
+
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("constant", "cosine")
+FREEZE_ALL = ("all",)
+
+
+class Rates(Protocol):
+    """The settings of `TrainConfig` that the optimiser depends on."""
+
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def head_learning_rate(self) -> float | None: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def warmup_epochs(self) -> float: ...
+    @property
+    def epochs(self) -> int: ...
+
+
+class Trained(Protocol):
+    """A model's trunk and regressor."""
+
+    trunk: nn.Module
+    regressor: nn.ModuleDict
+
+
+def freeze(trunk: nn.Module, names: Sequence[str]) -> None:
+    """Exclude modules of a trunk from training.
+
+    Args:
+        trunk: the network.
+        names: of its modules, "layer1" or "blocks.0" for example; ("all",) for the whole trunk.
+
+    Raises:
+        UsageError: the trunk has no such module.
+    """
+    for name in names:
+        if tuple(names) == FREEZE_ALL:
+            trunk.requires_grad_(False)
+            return
+        try:
+            trunk.get_submodule(name).requires_grad_(False)
+        except AttributeError:
+            known = ", ".join(child for child, _ in trunk.named_children())
+            raise UsageError(f"--freeze {name}: the trunk has no such module; name some of {known}, or all") from None
+
+
+def make_optimizer(settings: Rates, model: Trained) -> torch.optim.Optimizer:
+    """Make the optimiser of all parameters that are trained, with a rate of its own for the head if that is set."""
+    trunk = [parameter for parameter in model.trunk.parameters() if parameter.requires_grad]
+    head = list(model.regressor.parameters())
+    groups = [{"params": [*trunk, *head], "lr": settings.learning_rate}]
+    if settings.head_learning_rate is not None:
+        groups = [{"params": head, "lr": settings.head_learning_rate}]
+        if trunk:
+            groups.insert(0, {"params": trunk, "lr": settings.learning_rate})
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, weight_decay=settings.weight_decay)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, settings: Rates, epochs_done: float) -> None:
+    """Set each group's learning rate for the next step.
+
+    It follows from the settings and the time alone, so that a resumed training goes on as it would have.
+
+    Args:
+        optimizer: from `make_optimizer`.
+        settings: its settings.
+        epochs_done: with a fraction.
+    """
+    base = [settings.learning_rate, settings.head_learning_rate or settings.learning_rate]
+    factor = rate_factor(settings, epochs_done)
+    for group, rate in zip(optimizer.param_groups, base[-len(optimizer.param_groups) :], strict=True):
+        group["lr"] = rate * factor
+
+
+def rate_factor(settings: Rates, epochs_done: float) -> float:
+    """Share of the full learning rate: up in a line during the warm-up, then constant or half a cosine down to 0."""
+    warmup = settings.warmup_epochs
+    if epochs_done < warmup:
+        return (epochs_done + 1e-3) / (warmup + 1e-3)
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (epochs_done - warmup) / (settings.epochs - warmup)))
