@@ -13,6 +13,7 @@ from pscr_engine.cli import logs
 from pscr_engine.cli.progress import progress
 from pscr_engine.cli.run_progress import run_progress
 from pscr_engine.errors import OutputError
+from pscr_engine.synthetic import write_images
 
 if TYPE_CHECKING:
     from pscr_engine.runners.steps import RunResult
@@ -107,21 +108,6 @@ def _clear(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / _MARK).touch()
-
-
-def write_images(folder: Path, name: str, count: int, seed: int) -> Path:
-    """Make `count` labelled images in a new folder, listed in its file `name` (path, mos)."""
-    from .synthetic import generate
-
-    folder.mkdir()
-    with (folder / name).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "mos"])
-        for index, made in enumerate(generate(count, seed=seed)):
-            path = f"{index:04d}.png" if index % 4 == 3 else f"{index:04d}.jpg"
-            made.image.save(folder / path, quality=92)
-            writer.writerow([path, made.mos])
-    return folder / name
 
 
 def _break_one(manifest: Path) -> None:
