@@ -1,4 +1,5 @@
 import numpy as np
+
 from pscr_engine.synthetic import DEGRADATIONS, generate
 
 
