@@ -147,7 +147,10 @@ def _summary(manifest: Path, scores: Path, outcome: str) -> list[str]:
     found = np.array([score for _, score in pairs], np.float32)
     low, middle, high = (part.mean() for part in np.array_split(found, 3))
     lines.append(f"lowest score {found.min():.2f}, median {np.median(found):.2f}, highest {found.max():.2f}")
-    lines.append(f"mean score of the third with the lowest labels {low:.2f}, middle {middle:.2f}, highest {high:.2f}")
+    lines.append(
+        f"mean score: {low:.2f} for the third with the lowest labels, {middle:.2f} for the middle, {high:.2f} for the "
+        "highest"
+    )
     agreement = spearman(np.array([label for label, _ in pairs], np.float32), found)
     if agreement is not None:
         lines.append(f"SRCC of {len(pairs)} scores with the labels: {agreement:.3f}")
