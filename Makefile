@@ -1,16 +1,23 @@
-# make demo    install, then run the main job on made-up images
-# make test    install what development needs, then run all tests
-# make check   formatting, lint, types and all tests: what CI runs
+# make demo        install what scoring needs, then score made-up images with the shipped model: seconds, no PyTorch
+# make demo-train  install everything, then train, export and score on made-up images: minutes
+# make test        install what development needs, then run all tests
+# make check       formatting, lint, types and all tests: what CI runs
 
 PYTHON ?= python3
+# The demo has an environment of its own, so that neither waits for the other's packages.
+DEMO_VENV := .venv-demo
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
-.PHONY: demo test check bench clean
+.PHONY: demo demo-train test check bench clean
 
-demo: $(VENV)/.installed
-	$(BIN)/pscr-engine demo
+demo: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/pscr-engine demo
+
+demo-train: $(VENV)/.installed
+	$(BIN)/pscr-engine demo --train --out demo-train
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -27,16 +34,21 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pipeline
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(DEMO_VENV) demo demo-train
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(DEMO_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one with make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
+
+$(DEMO_VENV)/.installed: pyproject.toml constraints.txt | $(DEMO_VENV)/bin/python
+	@echo "installing into $(DEMO_VENV)"
+	$(DEMO_VENV)/bin/python -m pip install $(PIP_OPTIONS) --editable '.[cpu,report]'
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): PyTorch and what it needs are a few gigabytes, this takes some minutes"
-	$(PIP) --editable '.[cpu,export,train]'
+	$(PIP) --editable '.[cpu,export,train,report]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

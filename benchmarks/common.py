@@ -78,7 +78,7 @@ def untrained_checkpoint(backbone: str) -> Path:
 
 def exemplar_list() -> Path:
     """Its ten made-up exemplars."""
-    from pscr_training.demo import write_images
+    from pscr_engine.synthetic import write_images
 
     folder = CACHE / "exemplars"
     return folder / "exemplars.csv" if folder.exists() else write_images(folder, "exemplars.csv", 10, 1)

@@ -45,7 +45,7 @@ METHOD = (
 def images() -> list[Path]:
     folder = CACHE / "images"
     if not folder.exists():
-        from pscr_training.synthetic import generate
+        from pscr_engine.synthetic import generate
 
         folder.mkdir(parents=True)
         for index, made in enumerate(generate(64, seed=7)):

@@ -2,7 +2,7 @@
 
     from pscr_engine import Scorer
 
-    scorer = Scorer.open("model.pscr")
+    scorer = Scorer.open("model.pscr")  # without a name: model.pscr if it is here, else the shipped model
     for image in scorer.score(["a.png", "b.jpg"]):
         print(image.score, image.status)
 

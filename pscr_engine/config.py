@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError
+from .models import BundleChoice
 from .ray_options import RayOptions
 from .shard import WHOLE, Shard
 from .stages.decode import DEFAULT_MAX_PIXELS
@@ -26,8 +27,9 @@ class ScoreConfig:
 
     Args:
         manifest: the list of images: a file, a directory or a glob, on this host or in an object store.
-        bundle: folder of the exported model. It and `out` may be URIs of object stores, as text.
-        out: folder for the parts, `run.json` and `_SUCCESS`.
+        bundle: folder of the exported model, the URI of its copy in an object store, or the name of a shipped model;
+            None for `model.pscr` in the current folder or else the shipped model, decided when the run begins.
+        out: folder for the parts, `run.json` and `_SUCCESS`, or its URI in an object store.
         columns: which columns of the manifest to use, and where relative paths start.
         devices: "auto", "all", or a list of devices, "cuda:0,cuda:1" for example: one worker each.
         backend: "onnxruntime", "tensorrt" or "auto".
@@ -46,7 +48,7 @@ class ScoreConfig:
     """
 
     manifest: str
-    bundle: Place = Path("model.pscr")
+    bundle: str | Place | BundleChoice | None = None
     out: Place = Path("scores")
     columns: ManifestOptions = field(default_factory=ManifestOptions)
     devices: str = "auto"
@@ -65,8 +67,9 @@ class ScoreConfig:
     ray: RayOptions = field(default_factory=RayOptions)
 
     def __post_init__(self) -> None:
-        for name in ("bundle", "out"):  # text is welcome, too
-            object.__setattr__(self, name, place(getattr(self, name), f"--{name}"))
+        object.__setattr__(self, "out", place(self.out, "--out"))  # text is welcome, too
+        if isinstance(self.bundle, str):
+            place(self.bundle, "--bundle")  # refuses what can't be one
         if isinstance(self.shard, str):
             object.__setattr__(self, "shard", Shard.parse(self.shard))
         if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:

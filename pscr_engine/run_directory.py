@@ -171,11 +171,35 @@ def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
         raise OutputError(f"{path}: its run.json is damaged; choose another --out or use --overwrite") from error
     for name in ours:
         if theirs.get(name) != ours[name]:
+            then, now, advice = _short(theirs.get(name)), _short(ours[name]), ""
+            if name == "bundle":
+                then, now, advice = _bundle_names(found, run) or (then, now, advice)
             raise OutputError(
-                f"{path}: holds a run with another {name.replace('_', ' ')} "
-                f"({_short(theirs.get(name))}, now {_short(ours[name])}); choose another --out or use --overwrite"
+                f"{path}: holds a run with another {name.replace('_', ' ')} ({then}, now {now}); "
+                f"{advice}choose another --out or use --overwrite"
             )
     return dict(found)
+
+
+def _bundle_names(found: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Say which bundle the run in the folder has, which one this run has, and how to go on with the former.
+
+    Returns:
+        None if names tell no difference: the content has changed.
+    """
+    try:
+        then, now = found["settings"]["bundle"], run["settings"]["bundle"]
+        described = _describe_bundle(found), _describe_bundle(run)
+    except (KeyError, TypeError, AttributeError):  # a run of an earlier version, or a damaged file
+        return None
+    return None if then == now else (*described, f"go on with --bundle {then}, ")
+
+
+def _describe_bundle(run: Mapping[str, Any]) -> str:
+    name, facts = run["settings"]["bundle"], run["bundle"]
+    shipped = facts.get("shipped_model") is not None
+    by_default = ", taken since none was named" if facts.get("by_default") else ""
+    return f"the shipped model {name}{by_default}" if shipped else f"{name}{by_default}"
 
 
 def _short(value: object) -> str:

@@ -15,6 +15,7 @@ from .backends import create_backend
 from .backends.base import Backend, DeviceBackend
 from .bundle import Bundle
 from .errors import UsageError
+from .models import BundleChoice, choose_bundle
 from .pipeline import Pipeline
 from .records import Query, Status
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
@@ -73,7 +74,7 @@ class Scorer:
     @classmethod
     def open(
         cls,
-        bundle: str | Place,
+        bundle: str | Place | BundleChoice | None = None,
         *,
         device: str = "auto",
         backend: str = "auto",
@@ -83,7 +84,8 @@ class Scorer:
         """Load a bundle.
 
         Args:
-            bundle: folder that `pscr-engine export` made, or the URI of its copy in an object store.
+            bundle: folder that `pscr-engine export` made, the URI of its copy in an object store, or the name of a
+                shipped model; None for `model.pscr` in the current folder, or else the shipped model.
             device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
             backend: "onnxruntime", "tensorrt", or "auto" for the best one that can be used.
             precision: "fp32", "fp16", "int8", or "auto" for the fastest that this device runs well.
@@ -93,8 +95,11 @@ class Scorer:
             BundleError: no bundle there, or a damaged one.
             UsageError, BackendError, MissingDependencyError: this host can't run it as asked.
         """
-        opened = Bundle.open(bundle)
-        return cls(opened, create_backend(opened, backend=backend, device=device, precision=precision, threads=threads))
+        choice = choose_bundle(bundle)
+        opened = choice.open()
+        engine = create_backend(opened, backend=backend, device=device, precision=precision, threads=threads)
+        choice.log()  # now that it can be used: errors are one line
+        return cls(opened, engine)
 
     def close(self) -> None:
         """Give a GPU's memory back. The scorer can't be used any more."""

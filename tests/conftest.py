@@ -11,6 +11,7 @@ import pytest
 
 from pscr_engine.bundle import Bundle
 
+from .shipped import copy_package, search_path, ship
 from .tiny import make_bundle
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -68,18 +69,54 @@ def reference_bundle(
     return make
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the real command line in a process of its own, in the test's folder."""
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    """Run the real command line in a process of its own, in the test's folder."""
+    return _command_line(tmp_path, {})
+
+
+@pytest.fixture(scope="session")
+def package_with_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package that ships one model, a made-up one."""
+    folder = tmp_path_factory.mktemp("package")
+    ship(copy_package(folder))
+    return folder
+
+
+@pytest.fixture
+def cli_with_model(tmp_path: Path, package_with_model: Path) -> CommandLine:
+    """Run the command line of that copy."""
+    return _command_line(tmp_path, search_path(package_with_model))
+
+
+@pytest.fixture
+def cli_without_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """Run the command line of a copy that ships no model."""
+    folder = tmp_path_factory.mktemp("package")
+    copy_package(folder)
+    return _command_line(tmp_path, search_path(folder))
+
+
+@pytest.fixture
+def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which this process looks for shipped models."""
+    folder = tmp_path_factory.mktemp("models")
+    monkeypatch.setattr("pscr_engine.models.shipped.FOLDER", folder)
+    return folder
+
+
+def _command_line(folder: Path, environment: dict[str, str]) -> CommandLine:
     def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "pscr_engine", *map(str, arguments)],
-            cwd=tmp_path,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         )
 
     return run

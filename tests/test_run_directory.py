@@ -120,3 +120,22 @@ def test_a_refusal_lets_go_of_the_folder(tmp_path):
         RunDirectory.open(tmp_path, other)
     RunDirectory.open(tmp_path, other, overwrite=True).close()
     assert kept.value
+
+
+def test_another_bundle_is_named_by_what_users_call_it(tmp_path):
+    def run(digest, name, **facts):
+        return {"identity": {"bundle": digest}, "settings": {"bundle": name}, "bundle": facts}
+
+    shipped = run("1" * 64, "lite0", shipped_model="lite0", by_default=True)
+    RunDirectory.open(tmp_path, shipped).close()
+    with pytest.raises(OutputError) as raised:
+        RunDirectory.open(tmp_path, run("2" * 64, "a/model.pscr", shipped_model=None, by_default=False))
+    assert str(raised.value) == (
+        f"{tmp_path}: holds a run with another bundle (the shipped model lite0, taken since none was named, now "
+        "a/model.pscr); go on with --bundle lite0, choose another --out or use --overwrite"
+    )
+    same_name = run("2" * 64, "lite0", shipped_model="lite0", by_default=True)
+    earlier = {"identity": {"bundle": "2" * 64}}
+    for other in (same_name, earlier, {**earlier, "settings": None, "bundle": []}):
+        with pytest.raises(OutputError, match=r"another bundle \(1{21}\.\.\., now 2{21}\.\.\.\); choose another --out"):
+            RunDirectory.open(tmp_path, other)

@@ -70,7 +70,7 @@ class Place:
         """Made-up images of 512×512 pixels: "jpg" (quality 90, 4:2:0) or "png"."""
         folder = self.folder / suffix
         if not folder.exists():
-            from pscr_training.synthetic import generate
+            from pscr_engine.synthetic import generate
 
             partial = self.folder / f".{suffix}"
             partial.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,10 @@ from ..config import ScoreConfig
 from ..devices import gpu_index, is_gpu, resolve_devices
 from ..errors import BackendError, MissingDependencyError, UsageError
 from ..host import cpu_flags, processor_model, usable_cpus
+from ..models import BundleChoice, choose_bundle
 from ..records import Query
 from ..stages.decode import DecodeOptions, decode
+from ..stores.uri import Place
 from . import ceilings, stages
 from .clock import Rate, measure
 from .images import BenchImages
@@ -42,7 +44,7 @@ class BenchConfig:
     """What `pscr-engine bench` is asked to do.
 
     Args:
-        bundle: the exported model.
+        bundle: as for `score`.
         images: folder of images to score; None for made-up ones.
         size: width and height of made-up images.
         kind: their format: "jpeg", "png" or "webp".
@@ -56,7 +58,7 @@ class BenchConfig:
         scratch: folder for manifests and scores; None for the system's own. What sinks are fast depends on it.
     """
 
-    bundle: Path = Path("model.pscr")
+    bundle: str | Place | BundleChoice | None = None
     images: Path | None = None
     size: tuple[int, int] = (512, 512)
     kind: str = "jpeg"
@@ -91,8 +93,10 @@ def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]
         BundleError, BackendError, MissingDependencyError: the bundle can't be run here.
     """
     devices = resolve_devices(config.devices)
-    bundle = Bundle.open(config.bundle)
+    choice = choose_bundle(config.bundle)
+    bundle = choice.open()
     precision = choose_precision(bundle, config.precision, devices)
+    choice.log()
     with tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch, ExitStack() as stack:
         images = _images(config, Path(scratch) / "images")
 
@@ -123,7 +127,7 @@ def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]
         }
         stack.close()  # the runs open the devices themselves
         score = ScoreConfig(
-            "", bundle=config.bundle, backend=config.backend, precision=precision, batch_size=config.batch_size
+            "", bundle=choice, backend=config.backend, precision=precision, batch_size=config.batch_size
         )
         runs = WholeRuns(score, images.paths, Path(scratch), config.seconds, config.rounds).scaling(devices, told)
     return {

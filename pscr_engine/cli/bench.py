@@ -16,7 +16,7 @@ from ..bundle import PRECISIONS
 from ..errors import OutputError, UsageError
 from ..host import keep_freed_memory
 from . import logs
-from .parameters import number_option
+from .parameters import bundle_option, number_option
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -27,13 +27,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--bundle",
-    default="model.pscr",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="What pscr-engine export made.",
-)
+@bundle_option()
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of images to score, instead of made-up ones.")
 @click.option("--size", default="512x512", show_default=True, callback=_size, help="Of made-up images, in pixels.")
 @click.option("--format", "kind", default="jpeg", show_default=True, type=click.Choice(list(FORMATS)))

@@ -6,9 +6,7 @@ import click
 
 from ..bundle import PRECISIONS
 from ..errors import UsageError
-from ..stores.uri import Place
 from . import logs
-from .parameters import to_place
 from .progress import progress
 
 
@@ -17,8 +15,7 @@ from .progress import progress
     "--bundle",
     default="model.pscr",
     show_default=True,
-    metavar="PATH|URI",
-    callback=to_place,
+    metavar="NAME|PATH|URI",
     help="Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
 )
 @click.option(
@@ -42,7 +39,7 @@ from .progress import progress
 @click.option("--images", help="Manifest of images for the parity check.  [default: made-up images]")
 @click.option("--force", is_flag=True, help="Build anew even what is up to date.")
 def compile_command(
-    bundle: Place,
+    bundle: str,
     devices: str,
     precision: str,
     batch_size: int,
@@ -63,13 +60,15 @@ def compile_command(
     logs.configure(as_json=False)
     from ..backends.registry import choose_precision
     from ..backends.tensorrt.compiling import CompileSettings, compile_plan
-    from ..bundle import Bundle
     from ..devices import gpu_index, is_gpu, resolve_devices
+    from ..models import choose_bundle
 
     names = resolve_devices(devices)
     if not all(map(is_gpu, names)):
         raise UsageError("plans are for NVIDIA GPUs, and there is none here: no usable driver and GPU (see nvidia-smi)")
-    opened = Bundle.open(bundle)
+    choice = choose_bundle(bundle)
+    choice.log()
+    opened = choice.open()
     settings = CompileSettings(
         choose_precision(opened, precision, names), batch_size, optimization_level, _files(images), force
     )

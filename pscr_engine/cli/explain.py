@@ -10,9 +10,8 @@ import click
 
 from ..bundle import PRECISIONS
 from ..stages.decode import DEFAULT_MAX_PIXELS
-from ..stores.uri import Place
 from . import logs
-from .parameters import to_place
+from .parameters import bundle_option
 
 if TYPE_CHECKING:
     from ..explain import Explanation
@@ -20,14 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option(
-    "--bundle",
-    default="model.pscr",
-    show_default=True,
-    metavar="PATH|URI",
-    callback=to_place,
-    help="What pscr-engine export made.",
-)
+@bundle_option()
 @click.option(
     "--out",
     default="explain.html",
@@ -55,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help="Larger images are refused.")
 def explain(
     images: tuple[str, ...],
-    bundle: Place,
+    bundle: str | None,
     out: Path,
     nearest: int,
     exemplar_root: Path | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -37,11 +37,18 @@ COMMANDS = {
     "compile": _Entry(
         "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
     ),
+    "models": _Entry("pscr_engine.cli.models:models", "List the shipped models: figures, data, licences."),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
     "bench": _Entry("pscr_engine.cli.bench:bench", "Measure a bundle's speed on this host, stage by stage."),
     "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),
-    "demo": _Entry("pscr_training.demo:demo", "Run the whole path on made-up images: train, export, score, compare."),
+    "demo": _Entry("pscr_engine.cli.demo:demo", "Score made-up images with the shipped model, and make a report."),
 }
+
+
+def load(target: str) -> Any:
+    """Import what `target` names, as "package.module:name"."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 class LazyGroup(click.Group):
@@ -56,8 +63,7 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        module, _, attribute = entry.target.partition(":")
-        command = getattr(import_module(module), attribute)
+        command = load(entry.target)
         assert isinstance(command, click.Command)
         return command
 
@@ -77,7 +83,8 @@ def cli() -> None:
     """Score the quality of AI-generated images with PSCR, by the million.
 
     \b
-    First:  pscr-engine train --dataset labels.csv
-    Then:   pscr-engine export --ckpt trained/best.pt
-    Then:   pscr-engine score --manifest images.parquet
+    With the shipped model:  pscr-engine score --manifest images.parquet
+    With one of your own:    pscr-engine train --dataset labels.csv
+                             pscr-engine export --ckpt trained/best.pt
+                             pscr-engine score --manifest images.parquet --bundle model.pscr
     """

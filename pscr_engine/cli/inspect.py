@@ -6,21 +6,25 @@ import json
 
 import click
 
-from ..bundle import Bundle, Parity
-from ..stores.uri import Place
-from .parameters import to_place
+from ..bundle import Parity
+from ..models import choose_bundle
+from . import logs
 
 
 @click.command()
-@click.argument("bundle", default="model.pscr", metavar="PATH|URI", callback=to_place)
+@click.argument("bundle", required=False, metavar="[NAME|PATH|URI]")
 @click.option("--json", "as_json", is_flag=True, help="Print bundle.json's content as one JSON object.")
-def inspect(bundle: Place, as_json: bool) -> None:
+def inspect(bundle: str | None, as_json: bool) -> None:
     """Say what is in a bundle, and verify it.
 
-    It is a folder that pscr-engine export made, model.pscr unless you say otherwise, or its copy in an
-    object store. The size and SHA-256 of every file in it are compared with those of the export.
+    It is a folder that pscr-engine export made, its copy in an object store, or the name of a shipped model;
+    unless you say which, model.pscr if it is here, else the shipped model. The size and SHA-256 of every file
+    in it are compared with those of the export.
     """
-    opened = Bundle.open(bundle)
+    logs.configure(as_json=False)
+    choice = choose_bundle(bundle, "BUNDLE")
+    opened = choice.open()
+    choice.log()
     info, labels = opened.info, opened.exemplars.labels
     if as_json:
         click.echo(json.dumps({**info.as_json(), "digest": opened.digest}, indent=2))

@@ -17,6 +17,19 @@ def to_place(context: click.Context, parameter: click.Parameter, value: str) -> 
     return place(value, parameter.opts[0])
 
 
+def bundle_option(help: str = "What pscr-engine export made.") -> Callable[[Command], Command]:
+    """Make the option --bundle of commands that fall back on the shipped model.
+
+    Args:
+        help: what the bundle is to the command.
+    """
+    return click.option(
+        "--bundle",
+        metavar="NAME|PATH|URI",
+        help=f"{help} NAME: a shipped model's.  [default: model.pscr if it is here, else the shipped model]",
+    )
+
+
 def number_option(flag: str, word: str, *, help: str) -> Callable[[Command], Command]:
     """An option that takes a whole number, or `word`, which it is by default and which becomes None."""
 

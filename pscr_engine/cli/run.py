@@ -64,5 +64,8 @@ _EXTRAS = {
     "timm": "cpu,export",
     "onnx": "cpu,export",
     "onnxscript": "cpu,export",
+    "scipy": "cpu,export,train",
+    "openpyxl": "cpu,export,train",
+    "matplotlib": "cpu,export,train",
     "jinja2": "report",
 }

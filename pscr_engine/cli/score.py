@@ -18,7 +18,7 @@ from ..shard import WHOLE, Shard
 from ..stages.decode import DEFAULT_MAX_PIXELS
 from ..stages.source import ManifestOptions
 from . import logs
-from .parameters import number_option, to_place
+from .parameters import bundle_option, number_option, to_place
 from .run_progress import run_progress
 
 
@@ -28,14 +28,7 @@ from .run_progress import run_progress
     required=True,
     help="Parquet, CSV, TSV, JSONL or WebDataset tar file; directory; or quoted glob. Here, or on s3://, gs:// or az://.",
 )
-@click.option(
-    "--bundle",
-    default="model.pscr",
-    show_default=True,
-    metavar="PATH|URI",
-    callback=to_place,
-    help="What pscr-engine export made. One in an object store is kept in this user's cache.",
-)
+@bundle_option("What pscr-engine export made. One in an object store is kept in this user's cache.")
 @click.option(
     "--out",
     default="scores",
@@ -149,7 +142,7 @@ def score(
     Examples:
       pscr-engine score --manifest images.parquet
       pscr-engine score --manifest photos/ --out photo-scores
-      pscr-engine score --manifest 'batch-*/**/*.png' --bundle model.pscr
+      pscr-engine score --manifest 'batch-*/**/*.png' --bundle agiqa3k-lite0
       pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores
       pscr-engine score --manifest images.parquet --shard $SLURM_ARRAY_TASK_ID/16
       pscr-engine score --manifest images.parquet --runner ray --cpus-per-worker 4

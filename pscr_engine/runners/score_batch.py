@@ -28,7 +28,8 @@ class ScoreBatch:
     status and error (text, "" without an error), width and height (int32, 0 where unknown), and features if wanted.
 
     Args:
-        bundle: folder that `pscr-engine export` made, or the URI of its copy in an object store.
+        bundle: folder that `pscr-engine export` made, the URI of its copy in an object store, or the name of a
+            shipped model. A relative path starts from wherever Ray has the worker.
         column: with the images: paths, URIs of object stores, encoded bytes, {bytes, path} structs, or
             decoded images, uint8 [H, W, 3]. None names no image: its row is "missing".
         device: "cpu", "cuda:N" or "auto"; with `num_gpus=1`, "auto" is the GPU that Ray gave.

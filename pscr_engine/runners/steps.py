@@ -21,6 +21,7 @@ from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import TooManyFailuresError
 from ..host import usable_cpus
+from ..models import BundleChoice, choose_bundle
 from ..records import Status
 from ..run_directory import SUCCESS_FILE, RunDirectory
 from ..shard import WHOLE, Shard
@@ -112,12 +113,16 @@ def carry_out(config: ScoreConfig, runner: Runner, progress: Progress) -> RunRes
         WorkerError: workers die again and again.
         TooManyFailuresError: the run is complete, but too many images failed.
     """
-    bundle = Bundle.open(config.bundle)
+    choice = choose_bundle(config.bundle)
+    config = replace(config, bundle=choice)  # decided once: workers open this one, wherever they are
+    bundle = choice.open()
     manifest = open_manifest(config.manifest, config.columns)
     precision = choose_precision(bundle, config.precision, runner.devices)
-    log.info("bundle %s: %s, %s, %d exemplars", bundle.path, bundle.info.backbone, precision, bundle.exemplars.count)
+    log.info(
+        "bundle %s: %s, %s, %d exemplars", choice.describe(), bundle.info.backbone, precision, bundle.exemplars.count
+    )
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
-    facts = _run_facts(config, bundle, manifest, precision, chunk_rows)
+    facts = _run_facts(config, choice, bundle, manifest, precision, chunk_rows)
     with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)) as directory:
         already = directory.success()
         if already is not None and not config.retry_failed:
@@ -209,10 +214,10 @@ def _throughput(
 
 
 def _run_facts(
-    config: ScoreConfig, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
+    config: ScoreConfig, choice: BundleChoice, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
 ) -> dict[str, Any]:
     settings = asdict(config)
-    settings.update(manifest=str(config.manifest), bundle=str(config.bundle), out=str(config.out))
+    settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
     settings["shard"] = str(config.shard)
     return {
         "pscr_engine": __version__,
@@ -222,6 +227,9 @@ def _run_facts(
         ),
         "settings": settings,
         "bundle": {
+            "path": str(bundle.path.absolute()),
+            "shipped_model": choice.model,
+            "by_default": choice.default,
             "backbone": bundle.info.backbone,
             "sampling": bundle.info.sampling.as_json(),
             "exemplars": bundle.exemplars.count,

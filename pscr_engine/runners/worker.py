@@ -17,6 +17,7 @@ from ..backends.base import DeviceBackend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import BundleError, PscrError
+from ..models import BundleChoice, choose_bundle
 from ..parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
@@ -97,11 +98,10 @@ class Worker:
             BundleError, BackendError, MissingDependencyError: the bundle can't be run there.
         """
         config = setup.config
-        bundle = bundle or Bundle.open(config.bundle)
-        if bundle.digest != setup.bundle_digest:  # a worker may start long after the run
-            raise BundleError(
-                f"{config.bundle}: has changed since the run began; put the old one back, or use --overwrite"
-            )
+        choice = choose_bundle(config.bundle)
+        bundle = bundle or choice.open()
+        if bundle.digest != setup.bundle_digest:
+            raise _changed(choice)
         setup.manifest.check_unchanged()
         backend = create_backend(
             bundle,
@@ -195,6 +195,16 @@ class Worker:
                     f"{folder}: the images' folder has gone, or another is in its place (an unmounted disk?); "
                     "bring it back and give the same command again to go on"
                 )
+
+
+def _changed(choice: BundleChoice) -> BundleError:
+    """Say that a bundle is not the run's: a worker may start long after the run, and on another host."""
+    if choice.model is not None:
+        return BundleError(
+            f"{choice}: the pscr-engine on this host ships another model under that name than the one that the run "
+            "began with; install the same version on every host"
+        )
+    return BundleError(f"{choice}: has changed since the run began; put the old one back, or use --overwrite")
 
 
 def _unread_places(queries: Iterable[Query]) -> Iterator[str]:

@@ -40,7 +40,7 @@ def test_help_and_version(cli):
     [
         (["scroe"], "No such command 'scroe'"),
         (["score"], "Missing option '--manifest'"),
-        (["score", "--manifest", "nothing.csv"], "no such bundle; make a bundle with pscr-engine export"),
+        (["score", "--manifest", "m", "--bundle", "no/model"], "no such bundle; make a bundle with pscr-engine export"),
         (["score", "--manifest", "m", "--batch-size", "many"], "neither a number nor auto"),
         (["score", "--manifest", "m", "--batch-size", "0"], "--batch-size 0: must be from 1 to 4096"),
         (["score", "--manifest", "m", "--max-failure-rate", "2"], "must be from 0 to 1"),

@@ -10,6 +10,8 @@ from pscr_engine import Scorer
 from ..images import encoded, pixels
 from ..tiny import make_bundle
 
+BUNDLE = "bundle model.pscr (in this folder)\n"
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -21,7 +23,7 @@ def images(tmp_path):
 
 def test_a_page_by_default(cli, images):
     outcome = cli("explain", "a.png")
-    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert (outcome.returncode, outcome.stderr) == (0, BUNDLE)
     expected = Scorer.open(images / "model.pscr").explain(images / "a.png")
     assert outcome.stdout == (
         f"a.png: score {expected.score:.3f}, mean of the patch scores {expected.mean_patch_score:.3f}\n"
@@ -42,13 +44,13 @@ def test_an_image_that_cannot_be_scored_is_one_line(cli, images):
     (images / "broken.png").write_bytes(b"broken")
     outcome = cli("explain", "broken.png")
     assert outcome.returncode == 1
-    assert outcome.stderr == "error: broken.png can't be scored: not an image in a known format\n"
+    assert outcome.stderr == f"{BUNDLE}error: broken.png can't be scored: not an image in a known format\n"
     assert outcome.stdout == ""
     assert not (images / "explain.html").exists()
 
     among = cli("explain", "a.png", "none.png", "b.png")
     assert among.returncode == 1
-    assert among.stderr == "error: none.png can't be scored: no such file: none.png\n"
+    assert among.stderr == f"{BUNDLE}error: none.png can't be scored: no such file: none.png\n"
     assert (images / "explain.html").read_text(encoding="utf-8").count("<section") == 2
 
 
@@ -70,9 +72,10 @@ def test_bad_usage_is_one_line(cli, images, arguments, message):
     outcome = cli("explain", *arguments)
     assert outcome.returncode in (1, 2)
     assert outcome.stdout == ""
-    assert outcome.stderr.startswith("error: ")
-    assert message in outcome.stderr
-    assert outcome.stderr.count("\n") == 1
+    error = outcome.stderr.removeprefix(BUNDLE)
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_a_name_that_is_no_unicode(cli, images):

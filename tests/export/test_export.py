@@ -10,13 +10,13 @@ import time
 import onnx
 import pytest
 from pscr_export.export import ExportConfig, export_bundle
-from pscr_training.demo import write_images
 from pscr_training.untrained import write_untrained_checkpoint
 
 from pscr_engine import Scorer
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Bundle, Exemplars
 from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError
+from pscr_engine.synthetic import write_images
 
 
 @pytest.fixture(scope="module")

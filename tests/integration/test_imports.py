@@ -1,10 +1,16 @@
 """Scoring never loads PyTorch, nor the export or training side."""
 
 import json
+import os
 import subprocess
 import sys
 
+import pytest
+
+from pscr_engine.models import DEFAULT_MODEL
+
 from ..images import encoded, pixels
+from ..shipped import search_path
 
 FORBIDDEN = {"torch", "torchvision", "timm", "onnx", "pscr_export", "pscr_training"}
 # A script, and what needs packages for GPUs.
@@ -18,9 +24,12 @@ NOT_IMPORTED = (
 )
 
 
-def loaded(code, cwd):
+def loaded(code, cwd, environment=None):
     code += "\nimport sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-    outcome = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True)
+    environment = {**os.environ, **(environment or {})}
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=True
+    )
     return set(json.loads(outcome.stdout.splitlines()[-1]))
 
 
@@ -44,6 +53,14 @@ def test_running_score(tmp_path, tiny):
         tmp_path,
     )
     assert "onnxruntime" in modules
+    assert not FORBIDDEN & modules
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--images", "3"], ["models"], ["models", DEFAULT_MODEL, "--json"]])
+def test_running_demo_and_models(tmp_path, package_with_model, arguments):
+    code = f"from pscr_engine.cli import cli\ncli.main({arguments!r}, standalone_mode=False)"
+    modules = loaded(code, tmp_path, search_path(package_with_model))
+    assert "pscr_engine" in modules
     assert not FORBIDDEN & modules
 
 

@@ -1,5 +1,7 @@
 """The wheel, installed with the extra `cpu` alone, scores a bundle; PyTorch and ONNX are not there."""
 
+import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -9,7 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pscr_engine.models import DEFAULT_MODEL
+
 from ..images import encoded, pixels
+from ..shipped import remove_models, ship
 from ..tiny import expected_score, make_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +25,23 @@ def pip(python, *arguments):
     subprocess.run(command, check=True, cwd=ROOT)
 
 
+def source_with_model(folder):
+    """A copy of what the wheel is built from, which ships a small model, whatever the checkout ships."""
+    for name in ("pscr_engine", "export", "training"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, folder / name)
+    models = folder / "pscr_engine" / "models"
+    remove_models(models)
+    bundle = ship(models)
+    (bundle.path / "plans").mkdir()
+    (bundle.path / "plans" / "of-this-host.plan").write_bytes(b"x")
+    return folder
+
+
 @pytest.mark.slow
 def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
-    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT)
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", tmp_path, source_with_model(tmp_path / "source"))
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {
@@ -36,6 +55,14 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
     templates = {"page.html.j2", "macros.html.j2", "page.css", "page.js"}
     assert {f"pscr_engine/report/templates/{name}" for name in templates} <= set(names)
 
+    shipped = {name.removeprefix("pscr_engine/models/") for name in names if f"/models/{DEFAULT_MODEL}" in name}
+    contents = ("bundle.json", "exemplars.parquet", "exemplars.safetensors", "scorer.fp32.onnx")
+    assert shipped == {
+        f"{DEFAULT_MODEL}.json",
+        f"{DEFAULT_MODEL}.md",
+        *(f"{DEFAULT_MODEL}.pscr/{name}" for name in contents),
+    }
+
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip(python, "install", "--constraint", ROOT / "constraints.txt", f"{wheel}[cpu]")
@@ -48,7 +75,13 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
 
     def command(*arguments):
         executable = tmp_path / "venv" / "bin" / "pscr-engine"
-        return subprocess.run([executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run([executable, *arguments], cwd=tmp_path, env=alone, capture_output=True, text=True)
+
+    assert command("models").stdout.startswith(f"{DEFAULT_MODEL} (the default)")
+    demo = command("demo", "--images", "4")
+    assert demo.returncode == 0, demo.stderr
+    assert demo.stdout.endswith("report: none, it needs jinja2: pip install 'pscr-engine[report]'\n")
 
     scored = command("score", "--manifest", "images")
     assert scored.returncode == 0, scored.stderr
@@ -60,9 +93,12 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
     assert refused.stderr == "error: this command needs jinja2: pip install 'pscr-engine[report]'\n"
     assert command("select", "--top", "1").returncode == 0
     assert "no   export checkpoints: pip install 'pscr-engine[cpu,export]'" in command("doctor").stdout
-    for arguments in (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], ["demo"]):
+    for arguments, extras in (
+        (["export", "--ckpt", "x.pt", "--exemplars", "e.csv"], "cpu,export"),
+        (["demo", "--train"], "cpu,export,train"),
+    ):
         refused = command(*arguments)
         assert refused.returncode == 1
         assert refused.stderr.startswith("error: ")
-        assert "pip install 'pscr-engine[cpu,export]'" in refused.stderr
+        assert f"pip install 'pscr-engine[{extras}]'" in refused.stderr
         assert refused.stderr.count("\n") == 1

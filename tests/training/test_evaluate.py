@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from pscr_training.data.open import Source
 from pscr_training.evaluate import EvaluateConfig, evaluate
 from pscr_training.train import TrainConfig, train
 
-from pscr_engine.errors import DatasetError, UsageError
+from pscr_engine.errors import CheckpointError, DatasetError, UsageError
+from pscr_engine.models import DEFAULT_MODEL
 
+from ..shipped import ship
 from .made import labelled_table
 
 
@@ -124,3 +127,15 @@ def test_settings_that_do_not_go_together(trained, tmp_path, tiny):
         evaluate(EvaluateConfig(tiny.path))
     with pytest.raises(UsageError, match="part 'exam'"):
         evaluate(EvaluateConfig(trained[0], part="exam"))
+
+
+def test_a_shipped_model_is_evaluated_by_its_name(models_folder, tmp_path, monkeypatch):
+    bundle = ship(models_folder)
+    monkeypatch.chdir(tmp_path)
+    source = Source(str(labelled_table(tmp_path / "images", count=12)))
+    by_name = evaluate(EvaluateConfig(Path(DEFAULT_MODEL), source, device="cpu"))
+    by_path = evaluate(EvaluateConfig(bundle.path, source, device="cpu"))
+    assert by_name.name == DEFAULT_MODEL
+    assert list(by_name.scores) == list(by_path.scores)
+    with pytest.raises(CheckpointError, match="no such file"):
+        evaluate(EvaluateConfig(Path("x.pt"), source))

@@ -50,8 +50,8 @@ def evaluate(
 ) -> None:
     """Compare a model's scores with labels: SRCC, KRCC, PLCC, RMSE.
 
-    With 95% bootstrap intervals. MODEL is a checkpoint that was trained here, or a bundle. A
-    checkpoint is evaluated on the test part of its own split, against its training images as
+    With 95% bootstrap intervals. MODEL is a checkpoint that was trained here, a bundle, or the name of a
+    shipped model. A checkpoint is evaluated on the test part of its own split, against its training images as
     exemplars, unless told otherwise.
 
     \b

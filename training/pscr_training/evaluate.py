@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from pscr_export.record import TrainingRecord
 from pscr_export.selection import select
 
-from pscr_engine.bundle import MANIFEST_NAME
 from pscr_engine.errors import DatasetError, UsageError
+from pscr_engine.models import BundleChoice, choose_bundle, shipped_models
 from pscr_engine.sampling import Sampling
 
 from .checkpoints import load_model
@@ -35,7 +36,7 @@ class EvaluateConfig:
     """What `pscr-engine evaluate` is asked to do; see its options.
 
     Args:
-        model: a checkpoint that was trained here, or a bundle.
+        model: a checkpoint that was trained here, a bundle, or the name of a shipped model.
         source: the labelled images; None for those that the checkpoint was trained on.
         split: rule; None for the checkpoint's own, or, for a bundle, all images.
         part: which part of the split.
@@ -91,8 +92,10 @@ def evaluate(config: EvaluateConfig, report: Report = lambda step, done, total: 
         UsageError: settings that don't go together.
         CheckpointError, BundleError, DatasetError: the model or the data can't be used.
     """
-    if (config.model / MANIFEST_NAME).is_file() or config.model.is_dir():
-        return _bundle(config, report)
+    name = str(config.model)
+    is_name = not os.path.lexists(name) and (name in shipped_models() or not config.model.suffix)
+    if is_name or config.model.is_dir():
+        return _bundle(config, choose_bundle(name), report)
     return _checkpoint(config, report)
 
 
@@ -120,7 +123,7 @@ def _checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
     return _evaluation(config, labelled, items, predicted, count, "fp32", leaked)
 
 
-def _bundle(config: EvaluateConfig, report: Report) -> Evaluation:
+def _bundle(config: EvaluateConfig, choice: BundleChoice, report: Report) -> Evaluation:
     from pscr_engine import Scorer
 
     if config.source is None:
@@ -128,7 +131,7 @@ def _bundle(config: EvaluateConfig, report: Report) -> Evaluation:
     labelled = config.source.open()
     items, leaked = _part(config, labelled, None)
     predicted = []
-    with Scorer.open(config.model, device=config.device, precision=config.precision) as scorer:
+    with Scorer.open(choice, device=config.device, precision=config.precision) as scorer:
         for item, image in zip(items, scorer.stream(item.file for item in items), strict=True):
             if image.score is None:
                 raise DatasetError(f"{item.file}: {image.error}")

@@ -90,6 +90,7 @@ def compile_plan(
     found = "--force" if settings.force else store.find(key, exactly=True)
     if not isinstance(found, str):
         return store.folder / f"{key.name}.plan", found[0], False
+    store.require_writable()
     log.info("building a plan for %s, TensorRT %s (%s); this takes minutes", device.name, key.tensorrt, found)
     from .building import build_plan
     from .engine import TensorRtEngine

@@ -11,11 +11,13 @@ import re
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ...atomic import atomic_file, sha256_of
 from ...bundle import Bundle, Parity
 from ...errors import BackendError
+from ...models.shipped import shipped_at
 
 _FOLDER = "plans"
 
@@ -126,6 +128,26 @@ class PlanStore:
         if not record.parity.passed:
             return f"{path.name} failed its parity check"
         return record, plan
+
+    def require_writable(self) -> None:
+        """Make sure that a plan can be kept, before minutes are spent on building it.
+
+        Raises:
+            BackendError: the bundle's folder can't be written.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            model = shipped_at(self.folder.parent)
+            copy = "copy the bundle to a folder of yours"
+            if model is not None:
+                copy = f"copy it first (pscr-engine models {model.name} --copy model.pscr)"
+            raise BackendError(
+                f"{self.folder}: plans are kept there, and it can't be written ({error.strerror}); {copy} and name the "
+                "copy with --bundle"
+            ) from error
 
     def write(self, key: PlanKey, plan: bytes, parity: Parity, seconds: float) -> Path:
         """Keep a plan. The record appears last: without one, a plan is never loaded.

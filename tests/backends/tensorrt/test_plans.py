@@ -7,6 +7,7 @@ import pytest
 from pscr_engine.backends.tensorrt.plans import PlanKey, PlanStore
 from pscr_engine.bundle import Parity
 from pscr_engine.errors import BackendError
+from tests.shipped import ship
 from tests.tiny import make_bundle
 
 KEY = PlanKey("ab12", "fp16", "10.13.3.9", "NVIDIA H200", "9.0", 64, 1024, 3)
@@ -79,3 +80,18 @@ def test_a_bundle_that_cannot_be_written_is_one_line(store):
     store.folder.parent.chmod(0o500)
     with pytest.raises(BackendError, match="copy the bundle to a folder of yours"):
         store.write(KEY, b"plan", GOOD, 1)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_a_plan_is_built(store, models_folder):
+    store.require_writable()
+    assert store.find(KEY, exactly=True) == "there is none"
+    store.folder.rmdir()
+    store.folder.touch()  # root may write to any folder, but not to a file
+    with pytest.raises(
+        BackendError, match=r"can't be written .*; copy the bundle to a folder of yours and name the copy"
+    ):
+        store.require_writable()
+    shipped = PlanStore(ship(models_folder))
+    shipped.folder.touch()
+    with pytest.raises(BackendError, match=r"copy it first \(pscr-engine models agiqa3k-lite0 --copy model.pscr\) and"):
+        shipped.require_writable()

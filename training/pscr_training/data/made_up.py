@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pscr_engine.atomic import atomic_directory
 from pscr_engine.errors import DatasetError
+from pscr_engine.synthetic import generate
 
-from ..synthetic import generate
 from .labelled import Item, Labelled
 
 _LIST, _ABOUT = "labels.csv", "synthetic.json"

@@ -1,5 +1,6 @@
 import numpy as np
-from pscr_training.synthetic import DEGRADATIONS, generate
+
+from pscr_engine.synthetic import DEGRADATIONS, generate
 
 
 def test_images_follow_from_the_seed_and_their_number():

@@ -37,7 +37,7 @@ class SyntheticImage:
 
 
 def generate(count: int, *, size: int = 512, seed: int = 0, rater_noise: float = 0.15) -> Iterator[SyntheticImage]:
-    """Make `count` images of `size`×`size` pixels.
+    """Make `count` images of `size`×`size` pixels, one after another.
 
     Args:
         count: how many.
@@ -45,15 +45,19 @@ def generate(count: int, *, size: int = 512, seed: int = 0, rater_noise: float =
         seed: image i depends on (seed, i) only, not on `count`.
         rater_noise: standard deviation of the label's noise.
     """
+    return (make_image(index, size=size, seed=seed, rater_noise=rater_noise) for index in range(count))
+
+
+def make_image(index: int, *, size: int = 512, seed: int = 0, rater_noise: float = 0.15) -> SyntheticImage:
+    """Make image `index` of those that `generate` makes with the same settings."""
     names = list(DEGRADATIONS)
-    for index in range(count):
-        rng = np.random.default_rng([seed, index])
-        scene = _scene(rng, size)
-        name = names[int(rng.integers(len(names)))]
-        strength = float(rng.random())
-        image = DEGRADATIONS[name](scene, strength, rng)
-        mos = float(np.clip(4.6 - 4.0 * strength + rng.normal(0, rater_noise), 0, 5))
-        yield SyntheticImage(image, name, strength, round(mos, 4))
+    rng = np.random.default_rng([seed, index])
+    scene = _scene(rng, size)
+    name = names[int(rng.integers(len(names)))]
+    strength = float(rng.random())
+    image = DEGRADATIONS[name](scene, strength, rng)
+    mos = float(np.clip(4.6 - 4.0 * strength + rng.normal(0, rater_noise), 0, 5))
+    return SyntheticImage(image, name, strength, round(mos, 4))
 
 
 def _scene(rng: np.random.Generator, size: int) -> Scene:
