@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from pscr_export.backbones import BACKBONES
 from pscr_export.export import ExportConfig, export_bundle
+from pscr_training.config import TrainConfig
 from pscr_training.data.open import Source
-from pscr_training.train import TrainConfig, train
+from pscr_training.train import train
 from torch.utils.flop_counter import FlopCounterMode
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from pscr_export.selection import select
 from pscr_training.checkpoints import load_model
+from pscr_training.config import TrainConfig
 from pscr_training.data.open import Source
 from pscr_training.data.splits import split
 from pscr_training.evaluate import EvaluateConfig, chosen_exemplars, evaluate
 from pscr_training.metrics import plcc, srcc
 from pscr_training.scoring import encode, labels_of, scores
-from pscr_training.train import TrainConfig, train
+from pscr_training.train import train
 
 from pscr_engine.sampling import Sampling
 

@@ -16,7 +16,7 @@ from pscr_engine.sampling import SAMPLINGS
 BACKBONE_NAMES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit", "swin", "mae")
 
 
-class BackboneName(click.ParamType):
+class BackboneName(click.ParamType):  # type: ignore[type-arg]
     """One of the eight trunks, another word if there is one, or timm:NAME.
 
     Args:

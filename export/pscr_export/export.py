@@ -44,6 +44,7 @@ from .exemplars import (
     spread,
 )
 from .graph import export_graph
+from .half_weights import store_exact_halves
 from .int8.pixels import PixelNetwork
 from .int8.quantise import quantise
 from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
@@ -366,6 +367,7 @@ def _make_graph(
         opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
         del network
     del trunk
+    store_exact_halves(folder / file)
     backend = OnnxRuntimeBackend(folder / file, subset, precision=precision)
     measured = parity(backend, probe, f"check {precision}")
     _gate(precision, measured)

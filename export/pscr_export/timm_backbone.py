@@ -41,7 +41,9 @@ def _timm_backbone(architecture: str) -> Backbone:
     if architecture not in timm.list_models():
         near = difflib.get_close_matches(architecture, timm.list_models(), 3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise CheckpointError(f"backbone {PREFIX}{architecture}: timm {timm.__version__} has no such architecture{hint}")
+        raise CheckpointError(
+            f"backbone {PREFIX}{architecture}: timm {timm.__version__} has no such architecture{hint}"
+        )
     trunk = build_timm_trunk(architecture)
     side = int(trunk.pretrained_cfg.get("input_size", (3, 224, 224))[-1])  # type: ignore[union-attr, operator]
     return Backbone(

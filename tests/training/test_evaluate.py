@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pscr_training.config import TrainConfig
 from pscr_training.data.open import Source
 from pscr_training.evaluate import EvaluateConfig, evaluate
-from pscr_training.train import TrainConfig, train
+from pscr_training.train import train
 
 from pscr_engine.errors import CheckpointError, DatasetError, UsageError
 from pscr_engine.models import DEFAULT_MODEL

@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 
+import pscr_training.train as train_module
 import pytest
 import torch
 from pscr_export.backbones import BACKBONES
 from pscr_export.checkpoint import read_checkpoint
 from pscr_training.checkpoints import load_model, save_checkpoint
+from pscr_training.config import TrainConfig
+from pscr_training.data import patches
 from pscr_training.data.open import Source
 from pscr_training.method import Model
-from pscr_training.train import TrainConfig, train
+from pscr_training.train import train
 
 from pscr_engine.errors import CheckpointError, DatasetError, OutputError, PscrError, UsageError
 
@@ -122,6 +125,16 @@ def test_gradients_are_added_up(source, tmp_path):
         {"method": "no-reference"},
         {"amp": True},
         {"pairs": "all", "batch_size": 7},
+        {"train_patches": 2, "freeze": ("conv1", "bn1", "layer1"), "freeze_batch_norms": True},
+        {"freeze": ("all",), "train_patches": 3, "optimizer": "adamw"},
+        {"freeze": ("all",), "method": "no-reference", "pairs": "all"},
+        {
+            "average": 0.5,
+            "schedule": "cosine",
+            "head_learning_rate": 1e-3,
+            "warmup_epochs": 0.5,
+            "freeze_batch_norms": True,
+        },
     ],
 )
 def test_other_ways_to_train(source, tmp_path, options):
@@ -129,6 +142,61 @@ def test_other_ways_to_train(source, tmp_path, options):
     model, record, _ = load_model(result.last)
     assert (record.sampling, record.method) == (options.get("sampling", "ops"), options.get("method", "contrastive"))
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_what_is_frozen_keeps_its_weights_and_statistics(source, tmp_path):
+    torch.manual_seed(1)
+    before = Model(BACKBONES["resnet18"]).trunk.state_dict()
+    options = {"freeze": ("conv1", "bn1", "layer1"), "freeze_batch_norms": True, "average": 0.5}
+    result = train(TrainConfig(source, out=tmp_path / "run", **{**SMALL, "epochs": 1, **options}))
+    after = load_model(result.last)[0].trunk.state_dict()
+    for key, value in before.items():
+        frozen = key.startswith(("conv1.", "bn1.", "layer1.")) or "running" in key or key.endswith("batches_tracked")
+        assert torch.equal(value, after[key]) == frozen, key
+
+
+def test_a_frozen_trunk_encodes_each_image_once_and_trains_the_head(source, tmp_path, monkeypatch):
+    read = []
+    original = patches.read_pixels
+    monkeypatch.setattr(patches, "read_pixels", lambda item: read.append(item.name) or original(item))
+    options = {"freeze": ("all",), "pairs": "all", "train_patches": 2}
+    result = train(TrainConfig(source, out=tmp_path / "run", **{**SMALL, **options}))
+    trained_on = load_model(result.last)[1].exemplars["names"]
+    # Once as a training image, and once as an exemplar of the validation.
+    assert all(read.count(name) == 2 for name in trained_on)
+    losses = [entry["loss"] for entry in result.history]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("average", [0.0, 0.6])
+def test_a_schedule_and_an_average_go_on_to_the_same_weights(source, tmp_path, average, monkeypatch):
+    options = {**SMALL, "schedule": "cosine", "average": average, "pairs": "all", "train_patches": 4}
+    whole = train(TrainConfig(source, out=tmp_path / "whole", **options))
+    finish, done = train_module._Run.finish, []
+
+    def stop_after_one(self, *arguments):
+        finish(self, *arguments)
+        done.append(1)
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module._Run, "finish", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainConfig(source, out=tmp_path / "cut", **options))
+    cut = train(TrainConfig(source, out=tmp_path / "cut", **options))
+    assert len(done) == 3
+    assert same(weights(cut.last), weights(whole.last))
+    if average:
+        trained = load_model(whole.last)[2]["pscr_engine_trained"]["regressor"]["fc1.weight"]
+        assert not torch.equal(trained, weights(whole.last)["regressor.fc1.weight"])
+
+
+def test_more_patches_than_there_are(source, tmp_path):
+    with pytest.raises(UsageError, match="--train-patches 5: nops has only 4 patches"):
+        train(TrainConfig(source, out=tmp_path / "run", **SMALL, sampling="nops", train_patches=5))
+    with pytest.raises(UsageError, match="--freeze layer7: the trunk has no such module"):
+        train(TrainConfig(source, out=tmp_path / "run", **SMALL, freeze=("layer7",)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_from_a_file(source, tmp_path):

@@ -90,7 +90,7 @@ def source_options(command: Any) -> Any:
     "--average",
     default=0.0,
     show_default=True,
-    help="Keep a moving average of the weights, of which each step leaves so much (0.99, say); it is what is scored with.",
+    help="Score with a moving average of the weights, of which each step keeps this share (0.99, say).",
 )
 @click.option("--learning-rate", default=1e-4, show_default=True, help="1e-5 suits swin.")
 @click.option("--weight-decay", default=1e-5, show_default=True, help="Added to the gradients, as Adam has it.")
@@ -128,8 +128,8 @@ def train(
     if dataset is None:
         raise click.UsageError("name labelled images with --dataset")
     logs.configure(as_json=False)
+    from .config import TrainConfig
     from .data.open import Source
-    from .train import TrainConfig
     from .train import train as run
 
     source = Source(dataset, root, label, split_column, images, seed)

@@ -9,8 +9,9 @@ from pscr_export.export import ExportConfig, export_bundle
 from pscr_engine.cli import logs
 from pscr_engine.cli.progress import progress
 
+from .config import TrainConfig
 from .data.open import Source
-from .train import TrainConfig, train
+from .train import train
 
 # A model that learns something in two minutes on two cores; `train` has the defaults for a real one.
 _PATCH_SIZE, _BATCH_SIZE, _LEARNING_RATE = 48, 16, 5e-4

@@ -16,7 +16,13 @@ from torch import Tensor
 from pscr_engine.errors import CheckpointError
 
 _ARCHITECTURES = r"timm:tf_efficientnet_lite\d"
-_OUTSIDE_BLOCKS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_OUTSIDE_BLOCKS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 _WITH_EXPANSION = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
     "_project_conv": "conv_pwl", "_bn2": "bn3",
@@ -60,7 +66,7 @@ def efficientnet_lite_as_timm(state: Mapping[str, Tensor], backbone: str, source
     """
     if not re.fullmatch(_ARCHITECTURES, backbone):
         raise CheckpointError(
-            f"{source}: TensorFlow's EfficientNet-Lite weights fit --backbone timm:tf_efficientnet_lite0, not {backbone}"
+            f"{source}: TensorFlow's EfficientNet-Lite fits --backbone timm:tf_efficientnet_lite0, not {backbone}"
         )
     places = [f"{stage}.{index}" for stage, count in enumerate(_STAGES_OF_LITE0) for index in range(count)]
     expanded = {int(m[1]) for key in state if (m := re.match(r"_blocks\.(\d+)\._expand_conv\.", key))}

@@ -30,14 +30,15 @@ class FoldedTrunk:
         self._folded = copy.deepcopy(trunk).eval()
         fold_batch_norms(self._folded)
         self._pairs = list(convolutions_and_norms(trunk))
-        self._gone = {f"{name}." for pair in self._pairs for name in pair[::2]}
+        self._gone = {name for pair in self._pairs for name in pair[::2]}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Float [N, C] of normalised patches, float [N, 3, P, P]."""
-        state: dict[str, Tensor] = {}
-        for name, tensor in (*self._trunk.named_parameters(), *self._trunk.named_buffers()):
-            if f"{name.rpartition('.')[0]}." not in self._gone:
-                state[name] = tensor
+        state: dict[str, Tensor] = {
+            name: tensor
+            for name, tensor in (*self._trunk.named_parameters(), *self._trunk.named_buffers())
+            if name.rpartition(".")[0] not in self._gone
+        }
         for convolution_name, convolution, _, norm in self._pairs:
             weight, bias = folded(convolution, norm)
             state[f"{convolution_name}.weight"], state[f"{convolution_name}.bias"] = weight, bias
@@ -55,9 +56,7 @@ def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor
     return convolution.weight * scale.view(-1, 1, 1, 1), norm.bias + (before - mean) * scale
 
 
-def convolutions_and_norms(
-    module: nn.Module, prefix: str = ""
-) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
+def convolutions_and_norms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
     """Each convolution that `fold_batch_norms` would fold, with its batch norm, and their names."""
     previous: tuple[str, nn.Conv2d] | None = None
     for name, child in module.named_children():
@@ -74,4 +73,3 @@ def keep_batch_norms(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()
-

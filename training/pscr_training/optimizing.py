@@ -11,28 +11,7 @@ from torch import nn
 
 from pscr_engine.errors import UsageError
 
-OPTIMIZERS = ("adam", "adamw")
-SCHEDULES = ("constant", "cosine")
-FREEZE_ALL = ("all",)
-
-
-class Rates(Protocol):
-    """The settings of `TrainConfig` that the optimiser depends on."""
-
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def head_learning_rate(self) -> float | None: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup_epochs(self) -> float: ...
-    @property
-    def epochs(self) -> int: ...
+from .config import FREEZE_ALL, TrainConfig
 
 
 class Trained(Protocol):
@@ -63,7 +42,7 @@ def freeze(trunk: nn.Module, names: Sequence[str]) -> None:
             raise UsageError(f"--freeze {name}: the trunk has no such module; name some of {known}, or all") from None
 
 
-def make_optimizer(settings: Rates, model: Trained) -> torch.optim.Optimizer:
+def make_optimizer(settings: TrainConfig, model: Trained) -> torch.optim.Optimizer:
     """Make the optimiser of all parameters that are trained, with a rate of its own for the head if that is set."""
     trunk = [parameter for parameter in model.trunk.parameters() if parameter.requires_grad]
     head = list(model.regressor.parameters())
@@ -76,7 +55,7 @@ def make_optimizer(settings: Rates, model: Trained) -> torch.optim.Optimizer:
     return kind(groups, weight_decay=settings.weight_decay)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, settings: Rates, epochs_done: float) -> None:
+def set_rates(optimizer: torch.optim.Optimizer, settings: TrainConfig, epochs_done: float) -> None:
     """Set each group's learning rate for the next step.
 
     It follows from the settings and the time alone, so that a resumed training goes on as it would have.
@@ -92,7 +71,7 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: Rates, epochs_done: fl
         group["lr"] = rate * factor
 
 
-def rate_factor(settings: Rates, epochs_done: float) -> float:
+def rate_factor(settings: TrainConfig, epochs_done: float) -> float:
     """Share of the full learning rate: up in a line during the warm-up, then constant or half a cosine down to 0."""
     warmup = settings.warmup_epochs
     if epochs_done < warmup:

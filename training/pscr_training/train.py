@@ -7,10 +7,10 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,15 +26,15 @@ from pscr_engine.errors import CheckpointError, OutputError, PscrError, UsageErr
 from pscr_engine.sampling import Sampling
 
 from .checkpoints import TRAINED, load_model, save_checkpoint
+from .config import FREEZE_ALL, TrainConfig
 from .data.duplicates import separate_duplicates
 from .data.labelled import Item, Labelled, listed
-from .data.open import Source
 from .data.patches import Batch, Decoded, Pairs, Shuffled, Singles, stack
 from .data.splits import Split, leakage, split
 from .frozen_norms import FoldedTrunk, keep_batch_norms
-from .method import METHODS, PAIRS, Model, all_pairs_loss, contrastive_loss, no_reference_loss
+from .method import Model, all_pairs_loss, contrastive_loss, no_reference_loss
 from .metrics import plcc, srcc
-from .optimizing import FREEZE_ALL, OPTIMIZERS, SCHEDULES, freeze, make_optimizer, set_rates
+from .optimizing import freeze, make_optimizer, set_rates
 from .scoring import direct_scores, encode, encode_patches, labels_of, scores
 from .weights import load_weights
 
@@ -44,87 +44,6 @@ Report = Callable[[str, int, int | None], None]
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 _VALIDATION_EXEMPLARS = 64
 _COLUMNS = ("epoch", "loss", "val_srcc", "val_plcc", "images_per_second", "seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """What `pscr-engine train` is asked to do; see its options."""
-
-    source: Source
-    out: Path = Path("trained")
-    split: str = "random"
-    val_share: float = 0.1
-    backbone: str = "resnet18"
-    weights: str = "imagenet"
-    method: str = "contrastive"
-    pairs: str = "partner"
-    sampling: str = "ops"
-    patch_size: int | None = None
-    epochs: int = 100
-    batch_size: int = 8
-    accumulate: int = 1
-    train_patches: int | None = None
-    freeze: tuple[str, ...] = ()
-    freeze_batch_norms: bool = False
-    optimizer: str = "adam"
-    learning_rate: float = 1e-4
-    head_learning_rate: float | None = None
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0
-    average: float = 0.0
-    weight_decay: float = 1e-5
-    amp: bool = False
-    device: str = "auto"
-    workers: int = 0
-    seed: int = 1
-    cache_mb: int = 2000
-    tensorboard: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"method {self.method!r}: choose from {', '.join(METHODS)}")
-        if self.pairs not in PAIRS:
-            raise UsageError(f"pairs {self.pairs!r}: choose from {', '.join(PAIRS)}")
-        if self.pairs == "all" and self.batch_size < 2:
-            raise UsageError("--pairs all: compares the images of a batch, so --batch-size must be at least 2")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise UsageError(f"--{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
-        if self.train_patches is not None and self.train_patches < 1:
-            raise UsageError(f"--train-patches {self.train_patches}: must be at least 1")
-        if not 0 <= self.average < 1:
-            raise UsageError(f"--average {self.average:g}: the share kept per step must be from 0 to below 1")
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be from 0 to below --epochs")
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        if not 0 < self.val_share < 1:
-            raise UsageError(f"--val-share {self.val_share}: must be between 0 and 1")
-        if self.patch_size is not None and self.patch_size < 32:
-            raise UsageError(f"--patch-size {self.patch_size}: the trunks need at least 32 pixels")
-
-    def settings(self) -> dict[str, Any]:
-        """What the weights depend on, beside the data: a run with others can't go on from here."""
-        values = asdict(self)
-        values["freeze"] = list(self.freeze)
-        if self.schedule == "cosine":
-            values["schedule"] = f"cosine over {self.epochs} epochs"
-        for name in (
-            "source",
-            "out",
-            "split",
-            "val_share",
-            "epochs",
-            "device",
-            "workers",
-            "cache_mb",
-            "tensorboard",
-            "overwrite",
-        ):
-            del values[name]
-        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +76,9 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
     backbone = find_backbone(config.backbone)
     sampling = Sampling.create(config.sampling, config.patch_size or backbone.patch_size)
     if config.train_patches is not None and config.train_patches > sampling.patches:
-        raise UsageError(f"--train-patches {config.train_patches}: {config.sampling} has only {sampling.patches} patches")
+        raise UsageError(
+            f"--train-patches {config.train_patches}: {config.sampling} has only {sampling.patches} patches"
+        )
     record = _record(config, labelled, parts, sampling)
     run = _Run.begin(config, record)
     with_partners = config.method == "contrastive" and config.pairs == "partner"
@@ -229,17 +150,18 @@ class _Run:
             backbone = find_backbone(config.backbone)
             model = Model(backbone, config.method)
             load_weights(model.trunk, backbone, config.weights)
+        freeze(model.trunk, config.freeze)
         config.out.mkdir(parents=True, exist_ok=True)
         averaged = None
         if config.average:
-            averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)).to(device)
+            average = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+            averaged = AveragedModel(model, multi_avg_fn=average).to(device)
             if content is not None:  # what was loaded is the average
                 model.trunk.load_state_dict(content[TRAINED]["backbone"])
                 model.regressor.load_state_dict(content[TRAINED]["regressor"])
                 averaged.n_averaged.fill_(1)
         model.to(device)
-        freeze(model.trunk, config.freeze)
-        for each in (model, *([] if averaged is None else [averaged.module])):
+        for each in (model, *([] if averaged is None else [cast(Model, averaged.module)])):
             each.trunk.to(memory_format=torch.channels_last)
             if config.freeze_batch_norms or config.freeze == FREEZE_ALL:
                 each.folded_trunk = FoldedTrunk(each.trunk)
@@ -254,11 +176,9 @@ class _Run:
     @property
     def scored(self) -> Model:
         """The model that is validated and kept: the averaged one, if there is an average."""
-        return self.model if self.averaged is None else self.averaged.module
+        return self.model if self.averaged is None else cast(Model, self.averaged.module)
 
-    def fixed_features(
-        self, items: Sequence[Item], sampling: Sampling, report: Report
-    ) -> NDArray[np.float32] | None:
+    def fixed_features(self, items: Sequence[Item], sampling: Sampling, report: Report) -> NDArray[np.float32] | None:
         """Features of each item's patches, float32 [N, D, C], if the trunk is not trained; else None."""
         if self.config.freeze != FREEZE_ALL:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint

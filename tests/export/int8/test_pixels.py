@@ -79,9 +79,7 @@ def test_sizes_of_the_outputs(size):
 @pytest.mark.parametrize("size", [32, 33, 224])
 def test_padding_as_tensorflow_has_it(size):
     torch.manual_seed(size)
-    trunk = nn.Sequential(
-        Conv2dSame(3, 8, 3, 2), nn.ReLU6(), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
+    trunk = nn.Sequential(Conv2dSame(3, 8, 3, 2), nn.ReLU6(), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = PixelNetwork(copy.deepcopy(trunk), small_checkpoint(5, trunk), patches=1)
     patches = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     # One more row and column of the mean colour where TensorFlow pads: below and on the right first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from pscr_engine.stages.fetch import fetch
 from .labelled import Item
 
 _FLIP = 0.5
-Values = TypeVar("Values", bound=NDArray[Any])
 
 
 def read_pixels(item: Item) -> Pixels:
@@ -84,7 +83,7 @@ def patches_for_training(
     return drawn(_taken(pixels, sampling, dice.bytes(16)), dice, count)
 
 
-def drawn(patches: Values, dice: np.random.Generator, count: int | None) -> Values:
+def drawn(patches: NDArray[Any], dice: np.random.Generator, count: int | None) -> NDArray[Any]:
     """Return `count` of D patches, drawn without repetition and in their order; all of them for None."""
     if count is None or count >= len(patches):
         return patches

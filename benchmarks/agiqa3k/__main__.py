@@ -1,0 +1,67 @@
+"""Train on AGIQA-3K, evaluate, measure, and make the model that ships.
+
+python -m benchmarks.agiqa3k --data AGIQA-3K --weights FILE STEP ...
+
+Steps, in this order: train NAME (a recipe; goes on after an interruption), figures, ship, fidelity, speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from pscr_engine.bundle import Bundle
+
+from .recipes import RECIPES, Place, config
+
+STEPS = ("figures", "ship", "fidelity", "speed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="Folder of AGIQA-3K.")
+    parser.add_argument("--weights", default="imagenet", help="File of the trunk's ImageNet weights.")
+    parser.add_argument("--work", type=Path, default=Path("trained-agiqa3k"), help="Folder for the trainings.")
+    parser.add_argument(
+        "steps", nargs="+", metavar="STEP", help=f"train NAME ({', '.join(RECIPES)}), {', '.join(STEPS)}"
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    place, steps = Place(arguments.data, arguments.work), list(arguments.steps)
+    while steps:
+        step = steps.pop(0)
+        if step == "train" and steps and steps[0] in RECIPES:
+            from pscr_training.train import train
+
+            train(config(steps.pop(0), place, arguments.weights))
+        elif step in STEPS:
+            run(step, place)
+        else:
+            parser.error(f"unknown step {step!r}")
+
+
+def run(step: str, place: Place) -> None:
+    """Run one step that needs no more than the trainings."""
+    if step == "figures":
+        from .figures import figures
+
+        print(figures(place))
+    elif step == "ship":
+        from .ship import ship
+
+        print(ship(place).path)
+    elif step == "fidelity":
+        from .fidelity import fidelity
+        from .ship import FOLDER, NAME
+
+        print(fidelity(place, {NAME: (Bundle.open(FOLDER / f"{NAME}.pscr"), place.work / f"{NAME}.pt")}))
+    else:
+        from .speed import speed
+
+        print(speed(place))
+
+
+if __name__ == "__main__":
+    main()

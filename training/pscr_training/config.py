@@ -1,0 +1,97 @@
+"""Settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pscr_engine.errors import UsageError
+
+from .data.open import Source
+from .method import METHODS, PAIRS
+
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("constant", "cosine")
+FREEZE_ALL = ("all",)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Settings of `pscr-engine train`, by the names of its options."""
+
+    source: Source
+    out: Path = Path("trained")
+    split: str = "random"
+    val_share: float = 0.1
+    backbone: str = "resnet18"
+    weights: str = "imagenet"
+    method: str = "contrastive"
+    pairs: str = "partner"
+    sampling: str = "ops"
+    patch_size: int | None = None
+    epochs: int = 100
+    batch_size: int = 8
+    accumulate: int = 1
+    train_patches: int | None = None
+    freeze: tuple[str, ...] = ()
+    freeze_batch_norms: bool = False
+    optimizer: str = "adam"
+    learning_rate: float = 1e-4
+    head_learning_rate: float | None = None
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    average: float = 0.0
+    weight_decay: float = 1e-5
+    amp: bool = False
+    device: str = "auto"
+    workers: int = 0
+    seed: int = 1
+    cache_mb: int = 2000
+    tensorboard: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"method {self.method!r}: choose from {', '.join(METHODS)}")
+        if self.pairs not in PAIRS:
+            raise UsageError(f"pairs {self.pairs!r}: choose from {', '.join(PAIRS)}")
+        if self.pairs == "all" and self.batch_size < 2:
+            raise UsageError("--pairs all: compares the images of a batch, so --batch-size must be at least 2")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"--{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
+        if self.train_patches is not None and self.train_patches < 1:
+            raise UsageError(f"--train-patches {self.train_patches}: must be at least 1")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"--average {self.average:g}: the share kept per step must be from 0 to below 1")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be from 0 to below --epochs")
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if not 0 < self.val_share < 1:
+            raise UsageError(f"--val-share {self.val_share}: must be between 0 and 1")
+        if self.patch_size is not None and self.patch_size < 32:
+            raise UsageError(f"--patch-size {self.patch_size}: the trunks need at least 32 pixels")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the weights depend on, beside the data: a training with others can't go on from this one."""
+        values = asdict(self)
+        values["freeze"] = list(self.freeze)
+        if self.schedule == "cosine":
+            values["schedule"] = f"cosine over {self.epochs} epochs"
+        for name in (
+            "source",
+            "out",
+            "split",
+            "val_share",
+            "epochs",
+            "device",
+            "workers",
+            "cache_mb",
+            "tensorboard",
+            "overwrite",
+        ):
+            del values[name]
+        return values
