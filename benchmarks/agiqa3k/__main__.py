@@ -2,7 +2,7 @@
 
 python -m benchmarks.agiqa3k --data AGIQA-3K --weights FILE STEP ...
 
-Steps, in this order: train NAME (a recipe; goes on after an interruption), figures, ship, fidelity, speed.
+Steps, in this order: train NAME (a recipe; goes on after an interruption), figures, ship, fidelity, speed, page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pscr_engine.bundle import Bundle
 
 from .recipes import RECIPES, Place, config
 
-STEPS = ("figures", "ship", "fidelity", "speed")
+STEPS = ("figures", "ship", "fidelity", "speed", "page")
 
 
 def main() -> None:
@@ -54,9 +54,18 @@ def run(step: str, place: Place) -> None:
         print(ship(place).path)
     elif step == "fidelity":
         from .fidelity import fidelity
-        from .ship import FOLDER, NAME
+        from .ship import FOLDER, NAME, export
 
-        print(fidelity(place, {NAME: (Bundle.open(FOLDER / f"{NAME}.pscr"), place.work / f"{NAME}.pt")}))
+        models = {NAME: (Bundle.open(FOLDER / f"{NAME}.pscr"), place.work / f"{NAME}.pt")}
+        vgg16 = place.training("vgg16-head") / "best.pt"
+        if vgg16.is_file():
+            made = export(place, "vgg16-head", vgg16, place.work / "vgg16-head.pscr", frozenset({"int8"}))
+            models["vgg16-head"] = (made, vgg16)
+        print(fidelity(place, models))
+    elif step == "page":
+        from .page import write_page
+
+        print(write_page())
     else:
         from .speed import speed
 

@@ -8,6 +8,7 @@ from typing import Any
 from pscr_engine.bundle import Bundle
 
 from .figures import RECORD
+from .page import interval
 from .recipes import SHIPPED
 
 
@@ -51,7 +52,7 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
         "| | SRCC | KRCC | PLCC | RMSE |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {precision} | " + " | ".join(_interval(found[name]) for name in ("srcc", "krcc", "plcc", "rmse")) + " |"
+            f"| {precision} | " + " | ".join(interval(found[name]) for name in ("srcc", "krcc", "plcc", "rmse")) + " |"
             for precision, found in facts["figures"].items()
         ),
         "",
@@ -60,7 +61,7 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
         "| generator | images | SRCC | PLCC | mean label | mean score |",
         "| --- | --- | --- | --- | --- | --- |",
         *(
-            f"| {name} | {found['images']} | {_interval(found['srcc'])} | {_interval(found['plcc'])} | "
+            f"| {name} | {found['images']} | {interval(found['srcc'])} | {interval(found['plcc'])} | "
             f"{found['mean label']:.2f} | {found['mean score']:.2f} |"
             for name, found in generators
         ),
@@ -83,8 +84,3 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _interval(values: list[float]) -> str:
-    value, low, high = values
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -11,7 +11,7 @@ import torch
 from pscr_export.export import ExportConfig, export_bundle
 from pscr_training.checkpoints import load_model, save_checkpoint
 from pscr_training.data.duplicates import separate_duplicates
-from pscr_training.data.splits import split
+from pscr_training.data.splits import Split, split
 from pscr_training.metrics import measure
 from pscr_training.rounding import round_to_half
 from pscr_training.scoring import labels_of
@@ -42,24 +42,41 @@ def rounded_checkpoint(place: Place) -> Path:
     return target
 
 
-def ship(place: Place) -> Bundle:
-    """Export the trained model into the package, with its facts and its card."""
-    checkpoint = rounded_checkpoint(place)
-    parts = separate_duplicates(split(place.source().open(), RECIPES[SHIPPED]["split"], seed=1)).split
-    made = place.work / f"{NAME}.pscr"
-    export_bundle(
+def export(place: Place, name: str, checkpoint: Path, out: Path, accept: frozenset[str] = frozenset()) -> Bundle:
+    """Export a checkpoint in all precisions; INT8 is calibrated and checked on the recipe's validation images.
+
+    Args:
+        place: where the images are.
+        name: of the recipe.
+        checkpoint: what it has trained.
+        out: the bundle.
+        accept: precisions to keep even if their check fails.
+    """
+    val = _parts(place, name).val
+    return export_bundle(
         ExportConfig(
             checkpoint,
-            out=made,
+            out=out,
             precisions=("fp32", "fp16", "int8"),
-            calibration=str(write_manifest(place.work / "validation.csv", parts.val)),
+            calibration=str(write_manifest(place.work / "validation.csv", val)),
             num_exemplars=EXEMPLARS,
+            accept_parity=accept,
             overwrite=True,
         )
     )
-    target = FOLDER / made.name
+
+
+def _parts(place: Place, name: str) -> Split:
+    return separate_duplicates(split(place.source().open(), RECIPES[name]["split"], seed=1)).split
+
+
+def ship(place: Place) -> Bundle:
+    """Export the trained model into the package, with its facts and its card."""
+    checkpoint, parts = rounded_checkpoint(place), _parts(place, SHIPPED)
+    made = export(place, SHIPPED, checkpoint, place.work / f"{NAME}.pscr")
+    target = FOLDER / made.path.name
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(made, target)
+    shutil.copytree(made.path, target)
     bundle = Bundle.open(target)
     files, labels = [item.file for item in parts.test], labels_of(parts.test)
     figures = {

@@ -1,0 +1,178 @@
+"""The page docs/agiqa-3k.md, from the records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..common import RESULTS, ROOT
+from .recipes import RECIPES, SHIPPED
+
+PAGE = ROOT / "docs" / "agiqa-3k.md"
+_TITLES = {
+    "lite0": "PSCR, EfficientNet-Lite0",
+    "lite0-no-reference": "no reference, EfficientNet-Lite0",
+    "lite0-random": "PSCR, EfficientNet-Lite0",
+    "lite0-random-no-reference": "no reference, EfficientNet-Lite0",
+    "vgg16-head": "PSCR, VGG16, the head alone trained",
+}
+_SPLITS = {
+    "prompt-disjoint": "Prompts of the test images are not trained on (seed 1)",
+    "random": "The PSCR authors' random split: test prompts are trained on, too",
+}
+
+
+def write_page() -> Path:
+    """Write the page from the records that there are."""
+    PAGE.write_text(page(), encoding="utf-8")
+    return PAGE
+
+
+def page() -> str:
+    """Return the page, Markdown."""
+    recorded = _read("agiqa-3k")
+    models = recorded["models"]
+    lines = [
+        "# Trained on people's ratings: AGIQA-3K",
+        "",
+        "Made by `python -m benchmarks.agiqa3k ... page` from `benchmarks/results/agiqa-3k*.json`, which hold it all.",
+        "The images of AGIQA-3K are not part of this project; figures and trained weights are, for research use.",
+        "",
+        recorded["method"],
+        "",
+    ]
+    for rule, title in _SPLITS.items():
+        of_rule = {name: found for name, found in models.items() if found["split"]["rule"] == rule}
+        if not of_rule:
+            continue
+        sizes = next(iter(of_rule.values()))["images"]
+        lines += [
+            f"## {title}",
+            "",
+            f"{sizes['train']:,} images to train, {sizes['val']} to validate, {sizes['test']} to test.",
+            "",
+            "| | epoch | SRCC | KRCC | PLCC | RMSE |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for name, found in of_rule.items():
+            for which in ("validation-chosen epoch", "last epoch"):
+                lines.append(
+                    f"| {_TITLES[name]}, {which} | {found[which]['epoch']} | "
+                    + " | ".join(interval(found[which][metric]) for metric in ("srcc", "krcc", "plcc", "rmse"))
+                    + " |"
+                )
+        lines += _published(recorded["published"], rule)
+        lines.append("")
+    missing = [f"{_TITLES[name]} ({RECIPES[name]['split']})" for name in recorded["not trained yet"]]
+    if missing:
+        lines += [f"Not trained yet: {', '.join(missing)}.", ""]
+    lines += _shipped(models[SHIPPED])
+    fidelity = RESULTS / "agiqa-3k-fidelity.json"
+    if fidelity.exists():
+        lines += _fidelity(_read("agiqa-3k-fidelity"))
+    if (RESULTS / "agiqa-3k-speed.json").exists():
+        lines += _speed(_read("agiqa-3k-speed"))
+    return "\n".join(lines)
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def interval(values: list[float]) -> str:
+    """Return a figure with its 95% interval."""
+    value, low, high = values
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _published(published: dict[str, Any], rule: str) -> list[str]:
+    if rule == "prompt-disjoint":
+        return []
+    rows = []
+    for source, models in published.items():
+        rows += [f"| {name}: {source} | | {srcc:.3f} | | {plcc:.3f} | |" for name, (srcc, plcc) in models.items()]
+    return rows
+
+
+def _shipped(model: dict[str, Any]) -> list[str]:
+    lines = [
+        "## By number and choice of exemplars",
+        "",
+        "The shipped model before rounding. Random choices: mean and standard deviation over 20 draws.",
+        "",
+        "| exemplars | validation SRCC | validation RMSE | test SRCC | test RMSE |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, sides in model["by exemplars"].items():
+        cells = [_with_deviation(sides[side][metric]) for side in ("validation", "test") for metric in ("srcc", "rmse")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "## By generator",
+        "",
+        "Within the test images of one generator and setting; PSCR, EfficientNet-Lite0, prompt-disjoint, 64 exemplars.",
+        "",
+        "| | images | SRCC | PLCC | mean label | mean score |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in model["per generator"].items():
+        lines.append(
+            f"| {name} | {found['images']} | {interval(found['srcc'])} | {interval(found['plcc'])} | "
+            f"{found['mean label']:.2f} | {found['mean score']:.2f} |"
+        )
+    return [*lines, ""]
+
+
+def _with_deviation(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f}" + (f" ± {value['sd']:.3f}" if value["sd"] else "")
+
+
+def _fidelity(recorded: dict[str, Any]) -> list[str]:
+    lines = [
+        "## By precision",
+        "",
+        recorded["method"],
+        "",
+        "| | largest difference to FP32 | mean | SRCC with FP32 | SRCC with the ratings | PLCC |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, figures in recorded["models"].items():
+        off = figures["checkpoint against fp32"]
+        lines.append(f"| {name}, PyTorch | {off['largest']:g} | {off['mean']:g} | {off['srcc']:.5f} | | |")
+        for precision in ("fp32", "fp16", "int8"):
+            if precision in figures:
+                off, ratings = figures[precision]["against fp32"], figures[precision]["against the ratings"]
+                lines.append(
+                    f"| {name}, {precision} | {off['largest']:g} | {off['mean']:g} | {off['srcc']:.5f} | "
+                    f"{interval(ratings['srcc'])} | {interval(ratings['plcc'])} |"
+                )
+        files = figures["files"]
+        lines += [
+            "",
+            *(
+                f"- {kind.upper()} of the same pixels ({files['precision']}, {files[kind]['images']} images): largest "
+                f"difference {files[kind]['largest difference']:g}"
+                for kind in ("png", "webp")
+            ),
+            "",
+        ]
+    return lines
+
+
+def _speed(recorded: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Speed on two cores",
+        "",
+        f"{recorded['method']} {recorded['machine']['processor']}.",
+        "",
+        "| | images/s, median (min to max) | whole process, s |",
+        "| --- | --- | --- |",
+    ]
+    for way, found in recorded["ways"].items():
+        rate, wall = found["images_per_second"], found["wall_seconds"]
+        lines.append(
+            f"| {way} | {rate['median']:.1f} ({rate['min']:.1f} to {rate['max']:.1f}) | {wall['median']:.1f} |"
+        )
+    return [*lines, ""]
