@@ -71,15 +71,18 @@ def fast_int8() -> bool:
     return not _BYTE_PRODUCTS.isdisjoint(cpu_flags())
 
 
-# malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+# malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(*, even_large: bool = False) -> None:
     """Have this process keep the memory of images that it is done with, for the next ones.
 
     glibc gives blocks of this size back to the system at once, and every image would pay for fresh
     pages. For processes that are our own: the setting is the whole process's.
+
+    Args:
+        even_large: keep blocks of more than 32 MB, too, as a network's activations are in training.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -87,6 +90,9 @@ def keep_freed_memory() -> None:
         return
     mallopt(_MMAP_THRESHOLD, 32 * 2**20)
     mallopt(_TRIM_THRESHOLD, 512 * 2**20)
+    if even_large:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def settle() -> None:

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 
 from pscr_engine.bundle import Bundle
+from pscr_engine.host import keep_freed_memory
 
 from .recipes import RECIPES, Place, config
 
@@ -27,7 +28,10 @@ def main() -> None:
         "steps", nargs="+", metavar="STEP", help=f"train NAME ({', '.join(RECIPES)}), {', '.join(STEPS)}"
     )
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    keep_freed_memory(even_large=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in ("pscr_engine", "pscr_export", "pscr_training"):
+        logging.getLogger(name).setLevel(logging.INFO)
     arguments.work.mkdir(parents=True, exist_ok=True)
     place, steps = Place(arguments.data, arguments.work), list(arguments.steps)
     while steps:
@@ -59,7 +63,9 @@ def run(step: str, place: Place) -> None:
         models = {NAME: (Bundle.open(FOLDER / f"{NAME}.pscr"), place.work / f"{NAME}.pt")}
         vgg16 = place.training("vgg16-head") / "best.pt"
         if vgg16.is_file():
-            made = export(place, "vgg16-head", vgg16, place.work / "vgg16-head.pscr", frozenset({"int8"}))
+            precisions = ("fp32", "fp16", "int8")
+            out = place.work / "vgg16-head.pscr"
+            made = export(place, "vgg16-head", vgg16, out, precisions, accept=frozenset({"int8"}))
             models["vgg16-head"] = (made, vgg16)
         print(fidelity(place, models))
     elif step == "page":

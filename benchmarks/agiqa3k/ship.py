@@ -28,6 +28,7 @@ from .recipes import RECIPES, SHIPPED, Place
 NAME = "agiqa3k-lite0"
 # Chosen on validation images: see "by exemplars" in results/agiqa-3k.json.
 EXEMPLARS = 200
+PRECISIONS = ("fp32", "fp16")
 REBUILD = "python -m benchmarks.agiqa3k --data AGIQA-3K --weights lite0.pth train lite0 ship"
 
 
@@ -42,14 +43,22 @@ def rounded_checkpoint(place: Place) -> Path:
     return target
 
 
-def export(place: Place, name: str, checkpoint: Path, out: Path, accept: frozenset[str] = frozenset()) -> Bundle:
-    """Export a checkpoint in all precisions; INT8 is calibrated and checked on the recipe's validation images.
+def export(
+    place: Place,
+    name: str,
+    checkpoint: Path,
+    out: Path,
+    precisions: tuple[str, ...],
+    accept: frozenset[str] = frozenset(),
+) -> Bundle:
+    """Export a checkpoint; INT8 is calibrated and checked on the recipe's validation images.
 
     Args:
         place: where the images are.
         name: of the recipe.
         checkpoint: what it has trained.
         out: the bundle.
+        precisions: which graphs.
         accept: precisions to keep even if their check fails.
     """
     val = _parts(place, name).val
@@ -57,7 +66,7 @@ def export(place: Place, name: str, checkpoint: Path, out: Path, accept: frozens
         ExportConfig(
             checkpoint,
             out=out,
-            precisions=("fp32", "fp16", "int8"),
+            precisions=precisions,
             calibration=str(write_manifest(place.work / "validation.csv", val)),
             num_exemplars=EXEMPLARS,
             accept_parity=accept,
@@ -73,7 +82,7 @@ def _parts(place: Place, name: str) -> Split:
 def ship(place: Place) -> Bundle:
     """Export the trained model into the package, with its facts and its card."""
     checkpoint, parts = rounded_checkpoint(place), _parts(place, SHIPPED)
-    made = export(place, SHIPPED, checkpoint, place.work / f"{NAME}.pscr")
+    made = export(place, SHIPPED, checkpoint, place.work / f"{NAME}.pscr", PRECISIONS)
     target = FOLDER / made.path.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(made.path, target)

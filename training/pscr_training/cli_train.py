@@ -10,6 +10,7 @@ from pscr_export.cli import BackboneName, names
 
 from pscr_engine.cli import logs
 from pscr_engine.cli.progress import progress
+from pscr_engine.host import keep_freed_memory
 from pscr_engine.sampling import SAMPLINGS
 
 SPLITS = ("paper", "random", "prompt-disjoint", "column")
@@ -128,6 +129,7 @@ def train(
     if dataset is None:
         raise click.UsageError("name labelled images with --dataset")
     logs.configure(as_json=False)
+    keep_freed_memory(even_large=True)
     from .config import TrainConfig
     from .data.open import Source
     from .train import train as run
