@@ -78,9 +78,9 @@ def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[
     return result
 
 
-def first_convolution(model: ModelProto) -> str:
-    """Name of the operator that takes the pixels."""
-    return str(_consumers(model, _Entrance.of(model).layout.output[0])[0].name)
+def convolutions(model: ModelProto) -> list[str]:
+    """Return the names of the convolutions, in the order in which they are computed."""
+    return [str(node.name) for node in model.graph.node if node.op_type == "Conv"]
 
 
 class _Entrance(NamedTuple):

@@ -20,7 +20,7 @@ from pscr_engine.sampling import Sampling
 from ..exemplars import LabelledImage, patches_of
 from ..graph import export_graph
 from .calibration import METHODS, Calibration
-from .graph import first_convolution, operators, quantised, with_features_corrected
+from .graph import convolutions, operators, quantised, with_features_corrected
 from .patchwise import patch_by_patch
 from .pixels import PixelNetwork
 
@@ -32,6 +32,9 @@ Progress = Callable[[str, int, int], None]
 _GOOD_ENOUGH = 0.5
 # The correction of features is drawn to none as if there were so many more images that it is right for.
 _DOUBT_IMAGES = 4
+# So many convolutions at the beginning stay in float, one number after the other, until parity passes. Networks with
+# depthwise convolutions need it: their first ones have few channels, of very different ranges.
+_IN_FLOAT = (1, 3, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,11 @@ class _Search:
             self._try(calibration, method, wanted)
             if self._badness(self._best) <= _GOOD_ENOUGH:
                 return
-        if not self._tried[self._best].passed:
-            convolution = first_convolution(onnx.load(self.graph))
-            self._try(calibration, self._best, wanted, convolution)
+        method, names = self._best, convolutions(onnx.load(self.graph))
+        for count in _IN_FLOAT:
+            if self._tried[self._best].passed:
+                return
+            self._try(calibration, method, wanted, names[:count])
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -127,11 +132,14 @@ class _Search:
         )
 
     def _try(
-        self, calibration: Calibration, method: str, wanted: NDArray[np.float32], in_float: str | None = None
+        self, calibration: Calibration, method: str, wanted: NDArray[np.float32], in_float: Sequence[str] = ()
     ) -> None:
-        name = f"{method}, first convolution in float" if in_float else method
-        left = (in_float,) if in_float else ()
-        model = patch_by_patch(quantised(onnx.load(self.graph), calibration.ranges(method), left))
+        name = method
+        if in_float:
+            name += (
+                ", first " + ("convolution" if len(in_float) == 1 else f"{len(in_float)} convolutions") + " in float"
+            )
+        model = patch_by_patch(quantised(onnx.load(self.graph), calibration.ranges(method), in_float))
         onnx.save(model, self._candidate)
         slope, shift = _correction(self._features(self._candidate), wanted)
         onnx.save(with_features_corrected(model, slope, shift), self._candidate)
