@@ -104,11 +104,14 @@ class _Search:
             self._try(calibration, method, wanted)
             if self._badness(self._best) <= _GOOD_ENOUGH:
                 return
-        method, names = self._best, convolutions(onnx.load(self.graph))
+        names = convolutions(onnx.load(self.graph))
+        # The nearest by the largest difference may be so by cutting off what is rare; the best by ranks is tried, too.
+        methods = dict.fromkeys([self._best, max(self._tried, key=self._srcc)])
         for count in _IN_FLOAT:
-            if self._tried[self._best].passed:
-                return
-            self._try(calibration, method, wanted, names[:count])
+            for method in methods:
+                if self._tried[self._best].passed:
+                    return
+                self._try(calibration, method, wanted, names[:count])
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -151,6 +154,10 @@ class _Search:
         if not self._best or self._badness(name) < self._badness(self._best):
             self._best = name
             self._candidate.replace(self.best_file)
+
+    def _srcc(self, name: str) -> float:
+        found = self._tried[name].srcc
+        return -1.0 if found is None else found
 
     def _badness(self, name: str) -> float:
         """Largest difference as a share of what is allowed; ranks that fail count as worse than any that pass."""
