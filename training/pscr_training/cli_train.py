@@ -40,7 +40,13 @@ def source_options(command: Any) -> Any:
     "--val-share", default=0.1, show_default=True, help="Share of the training images that choose the best epoch."
 )
 @click.option("--out", default="trained", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
-@click.option("--backbone", default="resnet18", show_default=True, type=BackboneName())
+@click.option(
+    "--backbone",
+    default="resnet18",
+    show_default=True,
+    type=BackboneName(),
+    help="The trunk: one of PSCR's eight, or any of timm's, by its features after global pooling.",
+)
 @click.option(
     "--weights",
     default="imagenet",
