@@ -30,7 +30,7 @@ NAME = "agiqa3k-lite0"
 EXEMPLARS = 200
 # INT8 is not among them yet: it misses 2% of the label range.
 PRECISIONS = ("fp32", "fp16")
-REBUILD = "python -m benchmarks.agiqa3k --data AGIQA-3K --weights lite0.pth train lite0 ship"
+REBUILD = "python -m benchmarks.agiqa3k --data AGIQA-3K --weights lite0.pth train lite0 figures ship"
 
 
 def rounded_checkpoint(place: Place) -> Path:

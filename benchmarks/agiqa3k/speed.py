@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from pscr_training.data.splits import split
@@ -54,8 +55,6 @@ def speed(place: Place) -> Path:
 
 
 def _run(manifest: Path, bundle: Bundle, precision: str, out: Path) -> dict[str, Any]:
-    from time import perf_counter
-
     command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", "/"]
     start = perf_counter()
     subprocess.run(

@@ -31,10 +31,10 @@ def freeze(trunk: nn.Module, names: Sequence[str]) -> None:
     Raises:
         UsageError: the trunk has no such module.
     """
+    if tuple(names) == FREEZE_ALL:
+        trunk.requires_grad_(False)
+        return
     for name in names:
-        if tuple(names) == FREEZE_ALL:
-            trunk.requires_grad_(False)
-            return
         try:
             trunk.get_submodule(name).requires_grad_(False)
         except AttributeError:
