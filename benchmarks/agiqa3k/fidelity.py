@@ -18,6 +18,7 @@ from pscr_training.scoring import labels_of
 
 from pscr_engine import Scorer
 from pscr_engine.bundle import Bundle
+from pscr_engine.models import DEFAULT_MODEL
 
 from ..common import RESULTS, record
 from .figures import rounded
@@ -44,6 +45,8 @@ def fidelity(place: Place, models: dict[str, tuple[Bundle, Path]]) -> Path:
     items = split(labelled, "prompt-disjoint", seed=1).test
     for name, (bundle, checkpoint) in models.items():
         figures[name] = _model(bundle, checkpoint, items, labelled.label_range, place)
+        if name == DEFAULT_MODEL:
+            figures[name]["files"] = _formats(bundle, items)
         print(name, json.dumps(figures[name], indent=1), flush=True)
     return record("agiqa-3k-fidelity", METHOD, {"models": figures})
 
@@ -66,8 +69,6 @@ def _model(
             "against fp32": _difference(scores, base, label_range),
             "against the ratings": rounded(measure(scores, wanted)),
         }
-    fastest = "int8" if "int8" in found else "fp32"
-    figures["files"] = {"precision": fastest, **_formats(bundle, fastest, files, found[fastest])}
     return figures
 
 
@@ -82,9 +83,12 @@ def _difference(scores: Floats, base: Floats, label_range: tuple[float, float]) 
     }
 
 
-def _formats(bundle: Bundle, precision: str, files: list[Path], base: Floats) -> dict[str, Any]:
-    """Largest difference of the same pixels from PNG and lossless WebP files."""
-    figures = {}
+def _formats(bundle: Bundle, items: list[Item]) -> dict[str, Any]:
+    """Largest difference of the same pixels from PNG and lossless WebP files, in the fastest precision."""
+    precision = "int8" if "int8" in bundle.info.graphs else "fp32"
+    files = [item.file for item in items]
+    base = scores_of(bundle, precision, files)
+    figures: dict[str, Any] = {"precision": precision}
     for suffix, options in ((".png", {"compress_level": 1}), (".webp", {"lossless": True, "method": 0})):
         with tempfile.TemporaryDirectory() as folder:
             written = []

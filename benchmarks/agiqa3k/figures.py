@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pscr_export.selection import select
 from pscr_training.checkpoints import load_model
+from pscr_training.config import FREEZE_ALL
 from pscr_training.data.duplicates import separate_duplicates
 from pscr_training.data.labelled import Item
 from pscr_training.data.splits import Split, leakage, split
@@ -109,10 +110,12 @@ def _one(name: str, folder: Path, place: Place) -> dict[str, Any]:
     }
     exemplars = chosen_exemplars(best.record, EXEMPLARS, "stratified", 0)
     labels, wanted = labels_of(exemplars), labels_of(best.parts.test)
+    same_trunk = tuple(settings.get("freeze", ())) == FREEZE_ALL
     for title, file in (("validation-chosen epoch", "best.pt"), ("last epoch", "last.pt")):
         trained = best if file == "best.pt" else Trained.load(folder / file, place)
-        queries = trained.encode(best.parts.test)
-        known = trained.encode(exemplars) if trained.record.method == "contrastive" else queries[:0]
+        if file == "best.pt" or not same_trunk:
+            queries = trained.encode(best.parts.test)
+            known = trained.encode(exemplars) if trained.record.method == "contrastive" else queries[:0]
         predicted = trained.scores(queries, known, labels)
         figures[title] = {"epoch": len(trained.record.history), **rounded(measure(predicted, wanted))}
         if file == "best.pt":

@@ -12,10 +12,11 @@ from .recipes import RECIPES, SHIPPED
 PAGE = ROOT / "docs" / "agiqa-3k.md"
 _TITLES = {
     "lite0": "PSCR, EfficientNet-Lite0",
+    "lite0-long": "PSCR, EfficientNet-Lite0, trained longer",
     "lite0-no-reference": "no reference, EfficientNet-Lite0",
     "lite0-random": "PSCR, EfficientNet-Lite0",
     "lite0-random-no-reference": "no reference, EfficientNet-Lite0",
-    "vgg16-head": "PSCR, VGG16, the head alone trained",
+    "vgg16-head": "PSCR, VGG16, the head alone trained, four patches (NOPS)",
 }
 _SPLITS = {
     "prompt-disjoint": "Prompts of the test images are not trained on (seed 1)",
@@ -148,17 +149,16 @@ def _fidelity(recorded: dict[str, Any]) -> list[str]:
                     f"| {name}, {precision} | {off['largest']:g} | {off['mean']:g} | {off['srcc']:.5f} | "
                     f"{interval(ratings['srcc'])} | {interval(ratings['plcc'])} |"
                 )
-        files = figures["files"]
-        lines += [
-            "",
-            *(
-                f"- {kind.upper()} of the same pixels ({files['precision']}, {files[kind]['images']} images): largest "
-                f"difference {files[kind]['largest difference']:g}"
+    lines.append("")
+    for name, figures in recorded["models"].items():
+        files = figures.get("files")
+        if files:
+            lines += [
+                f"- {kind.upper()} of the same pixels ({name}, {files['precision']}, {files[kind]['images']} images): "
+                f"largest difference {files[kind]['largest difference']:g}"
                 for kind in ("png", "webp")
-            ),
-            "",
-        ]
-    return lines
+            ]
+    return [*lines, ""]
 
 
 def _speed(recorded: dict[str, Any]) -> list[str]:

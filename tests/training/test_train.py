@@ -191,6 +191,26 @@ def test_a_schedule_and_an_average_go_on_to_the_same_weights(source, tmp_path, a
         assert not torch.equal(trained, weights(whole.last)["regressor.fc1.weight"])
 
 
+def test_training_steps_may_take_patches_by_another_rule(source, tmp_path, monkeypatch):
+    taken = []
+    original = patches.patches_for_training
+
+    def noting(pixels, sampling, dice, count):
+        taken.append((sampling.name, count))
+        return original(pixels, sampling, dice, count)
+
+    monkeypatch.setattr(patches, "patches_for_training", noting)
+    options = {**SMALL, "epochs": 1, "train_sampling": "rps", "train_patches": 2}
+    result = train(TrainConfig(source, out=tmp_path / "run", **options))
+    assert set(taken) == {("rps", 2)}
+    record = load_model(result.last)[1]
+    assert (record.sampling, record.settings["train_sampling"]) == ("ops", "rps")
+    with pytest.raises(OutputError, match="was trained with train_sampling rps, this is None"):
+        train(TrainConfig(source, out=tmp_path / "run", **{**options, "train_sampling": None}))
+    with pytest.raises(UsageError, match="--train-sampling: with --freeze all each image is encoded once"):
+        train(TrainConfig(source, out=tmp_path / "other", **options, freeze=("all",)))
+
+
 def test_more_patches_than_there_are(source, tmp_path):
     with pytest.raises(UsageError, match="--train-patches 5: nops has only 4 patches"):
         train(TrainConfig(source, out=tmp_path / "run", **SMALL, sampling="nops", train_patches=5))

@@ -68,6 +68,12 @@ def source_options(command: Any) -> Any:
     help="Compare each image with one random other, as in the paper, or with all others of its batch.",
 )
 @click.option("--sampling", default="ops", show_default=True, type=click.Choice(SAMPLINGS))
+@click.option(
+    "--train-sampling",
+    type=click.Choice(SAMPLINGS),
+    help="How training steps take patches: rps draws them anew anywhere in the image; validation has --sampling.  "
+    "[default: --sampling]",
+)
 @click.option("--patch-size", type=int, help="Side of a patch in pixels.  [default: the backbone's, 224 or 299]")
 @click.option("--epochs", default=100, show_default=True, help="Times that each image is seen.")
 @click.option("--batch-size", default=8, show_default=True, help="Images per step; with partners, as many again.")

@@ -34,6 +34,7 @@ class TrainConfig:
     batch_size: int = 8
     accumulate: int = 1
     train_patches: int | None = None
+    train_sampling: str | None = None
     freeze: tuple[str, ...] = ()
     freeze_batch_norms: bool = False
     optimizer: str = "adam"

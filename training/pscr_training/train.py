@@ -75,16 +75,21 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
     _describe(labelled, parts, copies)
     backbone = find_backbone(config.backbone)
     sampling = Sampling.create(config.sampling, config.patch_size or backbone.patch_size)
-    if config.train_patches is not None and config.train_patches > sampling.patches:
+    train_sampling = sampling
+    if config.train_sampling is not None:
+        train_sampling = Sampling.create(config.train_sampling, sampling.patch_size)
+        if config.freeze == FREEZE_ALL and train_sampling != sampling:
+            raise UsageError("--train-sampling: with --freeze all each image is encoded once, by --sampling; leave it out")
+    if config.train_patches is not None and config.train_patches > train_sampling.patches:
         raise UsageError(
-            f"--train-patches {config.train_patches}: {config.sampling} has only {sampling.patches} patches"
+            f"--train-patches {config.train_patches}: {train_sampling.name} has only {train_sampling.patches} patches"
         )
     record = _record(config, labelled, parts, sampling)
     run = _Run.begin(config, record)
     with_partners = config.method == "contrastive" and config.pairs == "partner"
     pairs = (Pairs if with_partners else Singles)(
         parts.train,
-        sampling,
+        train_sampling,
         config.seed,
         Decoded(config.cache_mb * 10**6 // max(1, config.workers)),
         config.train_patches,
