@@ -8,24 +8,30 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Bundle, Exemplars
 
-from .common import random_patches, record, spread, untrained_bundle
+from .common import CACHE, random_patches, record, spread, untrained_bundle, untrained_checkpoint
 
 COUNTS = (10, 1000, 10_000)
 BATCHES = (1, 8)
 ROUNDS = {1: 41, 8: 11}
 METHOD = (
-    "resnet18, OPS, all usable cores, patches of noise, made-up exemplar cache. Time: one session per M, one process, "
+    "resnet18, OPS, all usable cores, patches of noise, made-up exemplar cache; a graph made for each M, as export "
+    "does. Time: one session per M, one process, "
     "batches in turn (M = 10, 1000, 10000, 10, ...); ratios are pair by pair within a round, against M = 10. "
     "Memory: peak resident size of a process of its own per M and batch, after five batches; "
-    "'naive_product_mb' is what one float32 array [B, M, C] would take."
+    "'naive_product_mb' is what one float32 array [B, M, C] would take. Graphs: nodes and bytes of the graph made for "
+    "M, and of the one for any M, whose head has slices of 16 channels; both score the same eight images, 'equal' is "
+    "the largest difference of these scores, 'ratio_of_seconds' the time of the first by that of the second, pair by "
+    "pair."
 )
 
 
@@ -37,8 +43,48 @@ def with_exemplars(bundle: Bundle, count: int) -> Bundle:
     return replace(bundle, exemplars=Exemplars(hidden, rng.uniform(1, 5, count).astype(np.float32), hidden))
 
 
-def backend(bundle: Bundle, count: int) -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(bundle.graph_path("fp32"), with_exemplars(bundle, count).exemplars)
+@cache
+def graph(count: int | None) -> Path:
+    """The scoring graph of resnet18, made for `count` exemplars, or for any number."""
+    path = CACHE / f"resnet18-for-{count or 'any'}.onnx"
+    if not path.exists():
+        from pscr_export.checkpoint import read_checkpoint
+        from pscr_export.graph import export_graph
+        from pscr_export.network import ScoringNetwork
+        from pscr_export.precision import prepare_trunk
+
+        info, checkpoint = untrained_bundle("resnet18").info, read_checkpoint(untrained_checkpoint("resnet18"), "auto")
+        trunk = prepare_trunk(checkpoint.trunk, "fp32")
+        network = ScoringNetwork(trunk, checkpoint, info.sampling.patches, exemplars=count)
+        export_graph(network.eval(), info.patch_size, path)
+    return path
+
+
+def backend(bundle: Bundle, count: int, made_for: int | None) -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(graph(made_for), with_exemplars(bundle, count).exemplars)
+
+
+def graphs(bundle: Bundle, count: int) -> dict[str, Any]:
+    """Compare the graph made for `count` exemplars with the one for any number."""
+    import onnx
+
+    patches = random_patches(bundle, 8)
+    mine, any_ = backend(bundle, count, count), backend(bundle, count, None)
+    found = [scorer.score(patches).score for scorer in (mine, any_)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(ROUNDS[8]):
+        for place, scorer in enumerate((mine, any_)):
+            start = perf_counter()
+            scorer.score(patches)
+            seconds[place].append(perf_counter() - start)
+    return {
+        **{
+            name: {"nodes": len(onnx.load(path).graph.node), "bytes": path.stat().st_size}
+            for name, path in (("made for M", graph(count)), ("for any M", graph(None)))
+        },
+        "equal": float(np.abs(found[0] - found[1]).max()),
+        "ratio_of_seconds": spread([a / b for a, b in zip(*seconds, strict=True)]),
+    }
 
 
 def peak_memory(batch: int, count: int) -> float:
@@ -48,7 +94,7 @@ def peak_memory(batch: int, count: int) -> float:
 
 def print_peak(batch: int, count: int) -> None:
     bundle = untrained_bundle("resnet18")
-    scorer, patches = backend(bundle, count), random_patches(bundle, batch)
+    scorer, patches = backend(bundle, count, count), random_patches(bundle, batch)
     for _ in range(5):
         scorer.score(patches)
     # Not getrusage: its peak would include that of the process that started this one.
@@ -61,7 +107,7 @@ def main() -> None:
     figures = {}
     for batch in BATCHES:
         patches = random_patches(bundle, batch)
-        backends = {count: backend(bundle, count) for count in COUNTS}
+        backends = {count: backend(bundle, count, count) for count in COUNTS}
         for scorer in backends.values():
             scorer.score(patches)
         seconds: dict[int, list[float]] = {count: [] for count in COUNTS}
@@ -80,7 +126,9 @@ def main() -> None:
                 "naive_product_mb": round(batch * count * bundle.info.feature_size * 4 / 2**20, 1),
             }
             print(f"batch {batch}, M {count}: {figures[f'batch {batch}, M {count}']}")
-    print(record("exemplars-cpu", METHOD, {"figures": figures}))
+    compared = {f"M {count}": graphs(bundle, count) for count in COUNTS}
+    print(compared)
+    print(record("exemplars-cpu", METHOD, {"figures": figures, "graphs": compared}))
 
 
 if __name__ == "__main__":

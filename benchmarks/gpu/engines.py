@@ -122,7 +122,8 @@ def scoring_network(place: Place, backbone: str, bundle: Bundle, precision: str)
     checkpoint = read_checkpoint(place.checkpoint(backbone), backbone)
     trunk = prepare_trunk(checkpoint.trunk, precision).to(place.name, memory_format=torch.channels_last)
     kind = TRUNK_DTYPES[precision]
-    network = ScoringNetwork(trunk, checkpoint, bundle.info.sampling.patches, kind).eval().to(place.name)
+    D, M = bundle.info.sampling.patches, bundle.exemplars.count
+    network = ScoringNetwork(trunk, checkpoint, D, kind, exemplars=M).eval().to(place.name)
     cache = (torch.from_numpy(array).to(place.name) for array in (bundle.exemplars.hidden, bundle.exemplars.labels))
     hidden, labels = cache
     return network, (hidden, labels)

@@ -45,7 +45,8 @@ def compiled(job: Job) -> Callable[[Tensor], Tensor]:
     torch._inductor.config.freezing = True  # weights packed for the processor's kernels, batch norms folded
     checkpoint = read_checkpoint(job.checkpoint, "auto")
     trunk = prepare_trunk(checkpoint.trunk, "fp32").to(memory_format=torch.channels_last)
-    network = torch.compile(ScoringNetwork(trunk, checkpoint, job.bundle.info.sampling.patches).eval(), dynamic=False)
+    D, M = job.bundle.info.sampling.patches, job.bundle.exemplars.count
+    network = torch.compile(ScoringNetwork(trunk, checkpoint, D, exemplars=M).eval(), dynamic=False)
     hidden, labels = (torch.from_numpy(a) for a in (job.bundle.exemplars.hidden, job.bundle.exemplars.labels))
     precision = torch.autocast("cpu", torch.bfloat16, enabled="bf16" in job.options)
 

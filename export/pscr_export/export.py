@@ -352,7 +352,7 @@ def _make_graph(
         probe = probe.without(calibrating)
         few = probe.at_most(_SEARCH_IMAGES)
         quantised = quantise(
-            PixelNetwork(trunk, checkpoint, sampling.patches).eval(),
+            PixelNetwork(trunk, checkpoint, sampling.patches, exemplars=exemplars.count).eval(),
             folder / file,
             calibrating,
             sampling,
@@ -363,7 +363,8 @@ def _make_graph(
         )
         opset, facts = quantised.opset, quantised.facts
     else:
-        network = ScoringNetwork(trunk, checkpoint, sampling.patches, TRUNK_DTYPES[precision])
+        kind = TRUNK_DTYPES[precision]
+        network = ScoringNetwork(trunk, checkpoint, sampling.patches, kind, exemplars=exemplars.count)
         opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
         del network
     del trunk

@@ -10,8 +10,23 @@ from .checkpoint import Checkpoint
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-HEAD_SLICE = 16
-"""Channels per slice of the head. A slice's intermediate is [B, HEAD_SLICE, M], whatever C is."""
+_NARROWEST_SLICE = 16
+_SLICE_VALUES = 16 * 1024
+"""Of one image and one slice of the head, [channels, M], where M allows: 64 KiB stay in a processor's cache."""
+
+
+def slice_channels(channels: int, exemplars: int | None) -> int:
+    """Decide how many channels a slice of the head has.
+
+    Few exemplars need few slices, each of which is a handful of nodes; many need narrow ones, which bound the memory.
+
+    Args:
+        channels: C.
+        exemplars: M that the network is made for; None for any.
+    """
+    if exemplars is None:
+        return min(channels, _NARROWEST_SLICE)
+    return min(channels, max(_NARROWEST_SLICE, _SLICE_VALUES // max(1, exemplars)))
 
 
 class ScoringNetwork(nn.Module):
@@ -22,17 +37,24 @@ class ScoringNetwork(nn.Module):
         delta[b, m] = W2 · ReLU(Wq·f(q_b) + (We·f(e_m) + b1)) + b2
 
     where the bracket is `exemplar_hidden[m]`, computed once per exemplar. The sum over channels is
-    taken slice by slice: the product [B, C, M] never exists, so M may be thousands.
+    taken slice by slice: where M is large, the product [B, C, M] never exists, so M may be thousands.
 
     Args:
         trunk: float [N, 3, P, P] → [N, C].
         checkpoint: the regressor's weights.
         patches: D, patches per image.
         trunk_dtype: type of the trunk's weights and activations; all else is float32.
+        exemplars: M that it is made for; others are scored the same, in other memory. None: any, in the least memory.
     """
 
     def __init__(
-        self, trunk: nn.Module, checkpoint: Checkpoint, patches: int, trunk_dtype: torch.dtype = torch.float32
+        self,
+        trunk: nn.Module,
+        checkpoint: Checkpoint,
+        patches: int,
+        trunk_dtype: torch.dtype = torch.float32,
+        *,
+        exemplars: int | None = None,
     ) -> None:
         super().__init__()
         C = checkpoint.backbone.feature_size
@@ -45,7 +67,8 @@ class ScoringNetwork(nn.Module):
         self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
         self.register_buffer("query_weight", checkpoint.fc1_weight[:, :C].T.contiguous())  # Wq, transposed
         self.register_buffer("delta_bias", checkpoint.fc2_bias.clone())
-        slices = torch.split(checkpoint.fc2_weight.reshape(1, 1, C), HEAD_SLICE, dim=2)
+        self.slice_channels = slice_channels(C, exemplars)
+        slices = torch.split(checkpoint.fc2_weight.reshape(1, 1, C), self.slice_channels, dim=2)
         for index, weight in enumerate(slices):
             self.register_buffer(f"delta_weight_{index}", weight.clone())
         self.slices = len(slices)
@@ -66,8 +89,10 @@ class ScoringNetwork(nn.Module):
         features = self.features(patches)
         # Queries [B, C, 1] and exemplars [C, M], so that the innermost axis is the long one, M.
         query = (features @ self.get_buffer("query_weight")).unsqueeze(2)
-        query_slices = torch.split(query, HEAD_SLICE, dim=1)
-        exemplar_slices = torch.split(exemplar_hidden.T, HEAD_SLICE, dim=0)
+        query_slices, exemplar_slices = (query,), (exemplar_hidden.T,)
+        if self.slices > 1:
+            query_slices = torch.split(query, self.slice_channels, dim=1)
+            exemplar_slices = torch.split(exemplar_hidden.T, self.slice_channels, dim=0)
         delta: Tensor | None = None
         for index in range(self.slices):
             hidden = torch.relu(query_slices[index] + exemplar_slices[index])

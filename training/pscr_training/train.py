@@ -79,7 +79,9 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
     if config.train_sampling is not None:
         train_sampling = Sampling.create(config.train_sampling, sampling.patch_size)
         if config.freeze == FREEZE_ALL and train_sampling != sampling:
-            raise UsageError("--train-sampling: with --freeze all each image is encoded once, by --sampling; leave it out")
+            raise UsageError(
+                "--train-sampling: with --freeze all each image is encoded once, by --sampling; leave it out"
+            )
     if config.train_patches is not None and config.train_patches > train_sampling.patches:
         raise UsageError(
             f"--train-patches {config.train_patches}: {train_sampling.name} has only {train_sampling.patches} patches"

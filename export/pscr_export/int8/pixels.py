@@ -25,10 +25,11 @@ class PixelNetwork(ScoringNetwork):
         trunk: batch norms folded; changed in place.
         checkpoint: the regressor's weights.
         patches: D, patches per image.
+        exemplars: M that it is made for, or None; see `ScoringNetwork`.
     """
 
-    def __init__(self, trunk: nn.Module, checkpoint: Checkpoint, patches: int) -> None:
-        super().__init__(trunk, checkpoint, patches)
+    def __init__(self, trunk: nn.Module, checkpoint: Checkpoint, patches: int, *, exemplars: int | None = None) -> None:
+        super().__init__(trunk, checkpoint, patches, exemplars=exemplars)
         name, convolution = next((n, m) for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d))
         _take_pixels(convolution)
         self.first: PixelConvolution | None = None

@@ -34,7 +34,6 @@ log = logging.getLogger("pscr_engine")
 
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_OPTIMIZATION_LEVEL = 3
-_LEAST_MAX_EXEMPLARS = 1024
 _MADE_UP_IMAGES, _MADE_UP_SIDE = 48, 512
 
 
@@ -58,7 +57,7 @@ def plan_key(bundle: Bundle, device: Device, precision: str, batch_size: int, op
         gpu=device.name,
         compute_capability=".".join(map(str, device.compute_capability)),
         batch_size=batch_size,
-        max_exemplars=max(bundle.exemplars.count, _LEAST_MAX_EXEMPLARS),
+        max_exemplars=bundle.exemplars.count,
         optimization_level=optimization_level,
     )
 
