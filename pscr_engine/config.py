@@ -32,7 +32,7 @@ class ScoreConfig:
         out: folder for the parts, `run.json` and `_SUCCESS`, or its URI in an object store.
         columns: which columns of the manifest to use, and where relative paths start.
         devices: "auto", "all", or a list of devices, "cuda:0,cuda:1" for example: one worker each.
-        backend: "onnxruntime", "tensorrt" or "auto".
+        backend: "onnxruntime", "tensorrt", "tensorrt-rtx" or "auto".
         precision: one of the bundle's precisions, or "auto".
         batch_size: images per batch; None for the backend's own choice.
         chunk_rows: manifest rows per part, the unit of commit and resume; None to follow the manifest's size.

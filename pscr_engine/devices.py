@@ -50,7 +50,7 @@ def lacking_packages() -> list[str]:
 
 
 def _has_engine() -> bool:
-    if find_spec("tensorrt") is not None:
+    if any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
         return True
     if find_spec("onnxruntime") is None:
         return False

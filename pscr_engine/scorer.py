@@ -87,7 +87,7 @@ class Scorer:
             bundle: folder that `pscr-engine export` made, the URI of its copy in an object store, or the name of a
                 shipped model; None for `model.pscr` in the current folder, or else the shipped model.
             device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
-            backend: "onnxruntime", "tensorrt", or "auto" for the best one that can be used.
+            backend: "onnxruntime", "tensorrt", "tensorrt-rtx", or "auto" for the best one that can be used.
             precision: "fp32", "fp16", "int8", or "auto" for the fastest that this device runs well.
             threads: processor threads for inference; None for all usable cores.
 

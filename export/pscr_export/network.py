@@ -89,7 +89,8 @@ class ScoringNetwork(nn.Module):
         features = self.features(patches)
         # Queries [B, C, 1] and exemplars [C, M], so that the innermost axis is the long one, M.
         query = (features @ self.get_buffer("query_weight")).unsqueeze(2)
-        query_slices, exemplar_slices = (query,), (exemplar_hidden.T,)
+        query_slices: tuple[Tensor, ...] = (query,)
+        exemplar_slices: tuple[Tensor, ...] = (exemplar_hidden.T,)
         if self.slices > 1:
             query_slices = torch.split(query, self.slice_channels, dim=1)
             exemplar_slices = torch.split(exemplar_hidden.T, self.slice_channels, dim=0)

@@ -11,8 +11,11 @@ from ..cuda.engine import Engine, Shape
 from ..cuda.exemplars import ResidentExemplars
 from ..cuda.near import stay_near
 from ..cuda.open import open_device
-from ..errors import BackendError, MissingDependencyError
+from ..errors import BackendError, MissingDependencyError, ParityError
+from .tensorrt.checking import checked_here
 from .tensorrt.compiling import DEFAULT_OPTIMIZATION_LEVEL, plan_key
+from .tensorrt.library import FLAVOURS, RTX, Flavour
+from .tensorrt.opening import Create, engine_of
 from .tensorrt.plans import PlanRecord, PlanStore
 
 log = logging.getLogger("pscr_engine")
@@ -21,22 +24,35 @@ log = logging.getLogger("pscr_engine")
 def create_on_gpu(
     bundle: Bundle, index: int, *, backend: str, precision: str, batch_size: int | None, threads: int, tune: bool
 ) -> CudaBackend:
-    """See `registry.create_backend`. "auto" is TensorRT where the bundle has a plan that fits, else ONNX Runtime."""
+    """See `registry.create_backend`. "auto" is a TensorRT where the bundle has a plan that fits, else ONNX Runtime."""
     device = open_device(index)
     if threads:  # one of several workers: others look after the other cores
         stay_near(device.pci_bus_id)
-    found: tuple[PlanRecord, bytes] | None = None
-    if backend != "onnxruntime":
-        found = _plan(bundle, device, precision, batch_size, required=backend == "tensorrt")
+    if backend in FLAVOURS:
+        record, plan = _plan(bundle, FLAVOURS[backend], device, precision, batch_size)
+        return CudaBackend(bundle, device, engine_of(record, plan, batch_size), threads=threads)
+    if backend == "auto":
+        for flavour in PlanStore(bundle).flavours():
+            try:
+                record, plan = _plan(bundle, flavour, device, precision, batch_size)
+                return CudaBackend(bundle, device, engine_of(record, plan, batch_size), threads=threads)
+            except (MissingDependencyError, BackendError, ParityError) as error:
+                log.warning("%s; going on with %s", error, _next(bundle, flavour))
+    created = CudaBackend(bundle, device, _onnxruntime(bundle, precision, batch_size), threads=threads)
+    if tune and batch_size is None:
+        created.tune(bundle.digest)
+    return created
 
+
+def _next(bundle: Bundle, flavour: Flavour) -> str:
+    """What is tried after a flavour of TensorRT."""
+    flavours = PlanStore(bundle).flavours()
+    later = flavours[flavours.index(flavour) + 1 :]
+    return later[0].title if later else "ONNX Runtime"
+
+
+def _onnxruntime(bundle: Bundle, precision: str, batch_size: int | None) -> Create:
     def create(device: Device, exemplars: ResidentExemplars, shape: Shape) -> Engine:
-        if found is not None:
-            from .tensorrt.engine import TensorRtEngine
-
-            record, plan = found
-            return TensorRtEngine(
-                plan, device, exemplars, shape, precision=precision, batch_size=batch_size or record.key.batch_size
-            )
         from .onnxruntime_cuda import DEFAULT_BATCH_SIZE, OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(
@@ -48,31 +64,26 @@ def create_on_gpu(
             batch_size=batch_size or DEFAULT_BATCH_SIZE,
         )
 
-    created = CudaBackend(bundle, device, create, threads=threads)
-    if tune and batch_size is None and found is None:  # a plan is made for its batch size
-        created.tune(bundle.digest)
-    return created
+    return create
 
 
 def _plan(
-    bundle: Bundle, device: Device, precision: str, batch_size: int | None, *, required: bool
-) -> tuple[PlanRecord, bytes] | None:
-    store = PlanStore(bundle)
-    if not required and not store.folder.is_dir():
-        return None
-    try:
-        key = plan_key(bundle, device, precision, batch_size or 1, DEFAULT_OPTIMIZATION_LEVEL)
-    except (MissingDependencyError, BackendError) as error:
-        if required:
-            raise
-        log.warning("the bundle's TensorRT plans are not used: %s", error)
-        return None
-    found = store.find(key, exactly=False)
-    if not isinstance(found, str):
-        return found
-    text = f"{bundle.path}: no TensorRT plan for {device.name}: {found}"
-    advice = f"pscr-engine compile --bundle {bundle.path} makes one"
-    if required:
-        raise BackendError(f"{text}; {advice}")
-    log.warning("%s; going on with ONNX Runtime (%s)", text, advice)
-    return None
+    bundle: Bundle, flavour: Flavour, device: Device, precision: str, batch_size: int | None
+) -> tuple[PlanRecord, bytes]:
+    """A plan that fits this host and has passed its check on this kind of GPU, now or before.
+
+    Raises:
+        MissingDependencyError, BackendError: there is none, or its TensorRT is not here.
+        ParityError: it failed.
+    """
+    key = plan_key(bundle, flavour, device, precision, batch_size or 1, DEFAULT_OPTIMIZATION_LEVEL)
+    found = PlanStore(bundle).find(key, exactly=False)
+    if isinstance(found, str):
+        how = f" --backend {flavour.name}" if flavour is RTX else ""
+        raise BackendError(
+            f"{bundle.path}: no {flavour.title} plan for {device.name}: {found}; "
+            f"pscr-engine compile{how} --bundle {bundle.path} makes one"
+        )
+    record, plan = found
+    checked_here(bundle, device, record, plan)
+    return record, plan

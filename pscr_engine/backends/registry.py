@@ -10,7 +10,7 @@ from ..errors import BackendError, UsageError
 from ..host import fast_int8
 from .base import Backend, DeviceBackend
 
-BACKENDS = ("onnxruntime", "tensorrt")
+BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
 
 def create_backend(
@@ -28,7 +28,7 @@ def create_backend(
 
     Args:
         bundle: an opened bundle.
-        backend: "onnxruntime", "tensorrt", or "auto" for the best one that this host can run.
+        backend: "onnxruntime", "tensorrt", "tensorrt-rtx", or "auto" for the best one that this host can run.
         device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
         precision: "fp32", "fp16", "int8", or "auto" for the fastest one that this device runs well.
         batch_size: images per batch, which engines on a GPU are made for; None for their own choice.
@@ -57,8 +57,8 @@ def create_backend(
             threads=threads or 0,
             tune=tune,
         )
-    if backend == "tensorrt":
-        raise UsageError("backend 'tensorrt' runs on NVIDIA GPUs: name one with --devices cuda:0")
+    if backend.startswith("tensorrt"):
+        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
     from .onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(

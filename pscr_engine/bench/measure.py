@@ -32,7 +32,17 @@ from .runs import WholeRuns
 from .work import work_of
 
 FORMAT, FORMAT_VERSION = "pscr-engine-bench", 1
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "pillow", "pyarrow", "spdl-core", "pycuda")
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "spdl-core",
+    "pycuda",
+)
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _LOOP_IMAGES = 16
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 import click
 
-from ..bundle import PRECISIONS
+from ..bundle import PRECISIONS, Bundle
 from ..errors import UsageError
 from . import logs
 from .progress import progress
+
+if TYPE_CHECKING:
+    from ..backends.tensorrt.compiling import Compiled
 
 
 @click.command(name="compile")
@@ -19,9 +25,32 @@ from .progress import progress
     help="Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
 )
 @click.option(
-    "--devices", default="all", show_default=True, metavar="all|cuda:N[,cuda:N...]", help="GPUs to build for."
+    "--backend",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    help="auto: tensorrt on a host with a GPU where it is installed, else tensorrt-rtx.",
 )
-@click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
+@click.option(
+    "--devices",
+    default="all",
+    show_default=True,
+    metavar="all|cuda:N[,cuda:N...]",
+    help="GPUs to build for; with tensorrt-rtx, to check on.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    metavar="X.Y[,X.Y...]",
+    help="GPUs that tensorrt-rtx builds for, as in 8.6,8.9,12.0.  [default: one portable plan]",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "all", *PRECISIONS]),
+    help="auto: the fastest that the bundle has and GPUs run; all: each of these.",
+)
 @click.option(
     "--batch-size",
     default=64,
@@ -40,47 +69,96 @@ from .progress import progress
 @click.option("--force", is_flag=True, help="Build anew even what is up to date.")
 def compile_command(
     bundle: str,
+    backend: str,
     devices: str,
+    capabilities: str | None,
     precision: str,
     batch_size: int,
     optimization_level: int,
     images: str | None,
     force: bool,
 ) -> None:
-    """Build and check TensorRT plans for the GPUs of this host.
+    """Build TensorRT plans, and check them on the GPUs of this host.
 
-    A plan fits one kind of GPU and one version of TensorRT; it is kept in BUNDLE/plans with a record of
-    what it was built for, and is built again when any of that has changed. Each new plan must score
-    images as ONNX Runtime does in FP32, within the tolerance of its precision, or it is refused.
+    A plan fits one version of TensorRT and one kind of GPU; it is kept in BUNDLE/plans with a record of
+    what it was built for, and is built again when any of that has changed. It must score images as
+    ONNX Runtime does in FP32, within the tolerance of its precision, or it is refused.
+
+    TensorRT for RTX builds on any x86-64 host, without a GPU, for several kinds of GPU at once; such a
+    plan is checked where it is used first.
 
     \b
-    Example:
+    Examples:
       pscr-engine compile --bundle model.pscr
+      pscr-engine compile --backend tensorrt-rtx --compute-capability 8.6,8.9,12.0
     """
     logs.configure(as_json=False)
-    from ..backends.registry import choose_precision
-    from ..backends.tensorrt.compiling import CompileSettings, compile_plan
+    from ..backends.tensorrt.compiling import CompileSettings, compile_ahead, compile_on_gpu
+    from ..backends.tensorrt.library import FULL, RTX
+    from ..backends.tensorrt.plans import PORTABLE
     from ..devices import gpu_index, is_gpu, resolve_devices
     from ..models import choose_bundle
 
-    names = resolve_devices(devices)
-    if not all(map(is_gpu, names)):
-        raise UsageError("plans are for NVIDIA GPUs, and there is none here: no usable driver and GPU (see nvidia-smi)")
+    names = [name for name in resolve_devices(devices) if is_gpu(name)]
+    if backend == "auto":
+        if not names and not RTX.installed:
+            raise UsageError(
+                "there is no usable NVIDIA driver and GPU here (see nvidia-smi), and TensorRT for RTX, which builds "
+                "without one, is not installed: pip install 'pscr-engine[tensorrt-rtx]'"
+            )
+        rtx = RTX.installed and (capabilities is not None or not names or not FULL.installed)
+        backend = RTX.name if rtx else FULL.name
+    if backend == FULL.name and not names:
+        raise UsageError(
+            "TensorRT builds on the GPU that a plan is for, and there is none here (see nvidia-smi); "
+            "--backend tensorrt-rtx builds without one"
+        )
+    if backend == FULL.name and capabilities is not None:
+        raise UsageError("--compute-capability is for --backend tensorrt-rtx: TensorRT builds for the GPU at hand")
+    targets = PORTABLE if capabilities is None else _targets(capabilities)
     choice = choose_bundle(bundle)
     choice.log()
     opened = choice.open()
-    settings = CompileSettings(
-        choose_precision(opened, precision, names), batch_size, optimization_level, _files(images), force
-    )
     opened.graph_path("fp32")  # what the parity check needs
+    for chosen in _precisions(opened, precision):
+        settings = CompileSettings(chosen, batch_size, optimization_level, _files(images), force, targets)
+        if backend == RTX.name:
+            with progress("steps") as report:
+                compiled = compile_ahead(opened, settings, [gpu_index(name) for name in names], report)
+            logs.result(_described(chosen, compiled))
+        for name in names if backend == FULL.name else ():
+            with progress("steps") as report:
+                compiled = compile_on_gpu(opened, gpu_index(name), settings, report)
+            logs.result(_described(name, compiled))
+
+
+def _described(what: str, compiled: Compiled) -> str:
+    record, parity = compiled.record, compiled.parity
+    state = f"built in {record.seconds:.0f} s" if compiled.built else "up to date"
+    text = f"{what}: {compiled.path} ({state}, {compiled.path.stat().st_size / 1e6:.0f} MB)"
+    if parity is None:
+        return f"{text}; not yet checked on a GPU: that is done at its first use on each kind"
+    return (
+        f"{text}; parity on {parity.images} images: max |difference| {parity.max_abs_diff:.1e} of "
+        f"{parity.tolerance:.1e} allowed"
+    )
+
+
+def _targets(text: str) -> str:
+    """Compute capabilities in order, each once."""
+    names = {name.strip() for name in text.split(",")}
     for name in names:
-        with progress("steps") as report:
-            path, record, built = compile_plan(opened, gpu_index(name), settings, report)
-        parity = record.parity
-        logs.result(
-            f"{name}: {path} ({f'built in {record.seconds:.0f} s' if built else 'up to date'}); parity on "
-            f"{parity.images} images: max |difference| {parity.max_abs_diff:.1e} of {parity.tolerance:.1e} allowed"
-        )
+        if not re.fullmatch(r"\d{1,2}\.\d", name):
+            raise UsageError(f"--compute-capability {text!r}: {name!r} is none; write 8.9, or 8.6,8.9,12.0")
+    return ",".join(sorted(names, key=lambda name: tuple(map(int, name.split(".")))))
+
+
+def _precisions(bundle: Bundle, precision: str) -> list[str]:
+    from ..backends.registry import choose_precision
+
+    if precision == "all":
+        return [name for name in bundle.info.graphs if name != "int8"]
+    return [choose_precision(bundle, precision, ["cuda:0"])]
 
 
 def _files(manifest: str | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ..backends.tensorrt.library import RTX
 from ..cuda.count import driver_version, gpu_count
 from ..cuda.device import require_driver
 from ..devices import lacking_packages
@@ -25,7 +26,7 @@ _PACKAGES = {
     "training": ("scipy", "openpyxl", "matplotlib"),
     "object stores": ("obstore", "httpcore2"),
     "report": ("jinja2",),
-    "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt"),
+    "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt", "tensorrt-rtx-cu13-bindings"),
 }
 _CPU_FLAGS = (
     "avx2",
@@ -103,6 +104,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
         "score on a GPU": _gpu_ability(),
         "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),
         "compile for TensorRT": _gpu_ability("tensorrt", "pip install 'pscr-engine[tensorrt]'"),
+        "compile for TensorRT for RTX": (RTX.installed, "pip install 'pscr-engine[tensorrt-rtx]'"),
     }
 
 

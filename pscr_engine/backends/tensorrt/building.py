@@ -1,19 +1,25 @@
-"""Build a plan: one code path for TensorRT 10.13 to 11."""
+"""Build a plan: one code path for TensorRT 10.13 to 11 and for TensorRT for RTX."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import SupportsInt
-
-import tensorrt as trt
+from typing import TYPE_CHECKING, SupportsInt
 
 from ...atomic import atomic_file
 from ...cuda.device import Device, DeviceMemoryError
 from ...cuda.engine import Shape
 from ...errors import BackendError
-from .logger import Logger
+from .library import loaded_tensorrt
+from .logger import LOGGER
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+else:
+    trt = loaded_tensorrt()
 
 Report = Callable[[str, int, int | None], None]
 
@@ -39,42 +45,49 @@ class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # Any, where Tensor
         self._phases.pop(phase_name, None)
 
 
-def build_plan(
-    graph: Path,
-    device: Device,
-    shape: Shape,
-    *,
-    batch_size: int,
-    max_exemplars: int,
-    optimization_level: int,
-    timing_cache: Path,
-    report: Report = lambda step, done, total: None,
-) -> bytes:
-    """Compile a graph for the GPU. Types are the graph's own: an FP16 graph makes an FP16 plan.
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What to compile, and for what. Types are the graph's own: an FP16 graph makes an FP16 plan.
 
     Args:
         graph: the .onnx file.
-        device: the GPU.
         shape: of the graph's tensors.
         batch_size: B that kernels are chosen for, and the largest.
         max_exemplars: M at most.
         optimization_level: 0 (quickest build) to 5 (fastest plan).
-        timing_cache: file with measurements of earlier builds, which is brought up to date.
+        timing_cache: file with measurements of earlier builds, which is brought up to date; None without a GPU.
+        targets: GPUs that TensorRT for RTX builds for, see `rtx.set_targets`; None for TensorRT.
+    """
+
+    graph: Path
+    shape: Shape
+    batch_size: int
+    max_exemplars: int
+    optimization_level: int
+    timing_cache: Path | None = None
+    targets: str | None = None
+
+
+def build_plan(wanted: Build, device: Device | None = None, report: Report = lambda step, done, total: None) -> bytes:
+    """Compile a graph.
+
+    Args:
+        wanted: what to compile.
+        device: the GPU to measure kernels on; None to build without one, which TensorRT for RTX can.
         report: is told phase, step and steps.
 
     Raises:
         DeviceMemoryError: the GPU has too little memory for the build.
         BackendError: TensorRT refuses the graph.
+        UsageError: TensorRT for RTX doesn't know a target.
         KeyboardInterrupt: the user has had enough.
     """
     monitor, outcome = _Monitor(report), list[bytes | BaseException]()
 
     def build() -> None:
         try:
-            with device.current():
-                outcome.append(
-                    _build(graph, shape, batch_size, max_exemplars, optimization_level, timing_cache, monitor)
-                )
+            with nullcontext() if device is None else device.current():
+                outcome.append(_build(wanted, monitor))
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             outcome.append(error)
 
@@ -93,45 +106,53 @@ def build_plan(
     return outcome[0]
 
 
-def _build(
-    graph: Path,
-    shape: Shape,
-    batch_size: int,
-    max_exemplars: int,
-    optimization_level: int,
-    timing_cache: Path,
-    monitor: _Monitor,
-) -> bytes:
-    logger = Logger()
-    builder = trt.Builder(logger)
+def _build(wanted: Build, monitor: _Monitor) -> bytes:
+    builder = trt.Builder(LOGGER)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(graph)):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        texts = "; ".join(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
-        raise BackendError(f"{graph}: TensorRT can't read it: {texts or logger.reasons()}")
+    _parse(network, wanted.graph)
     config = builder.create_builder_config()
-    config.builder_optimization_level = optimization_level
+    config.builder_optimization_level = wanted.optimization_level
     config.max_aux_streams = 0  # the streams are ours
     config.clear_flag(trt.BuilderFlag.TF32)  # an FP32 graph means FP32
     config.progress_monitor = monitor
-    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.exists() else b"")
-    config.set_timing_cache(cache, False)
-    profile = builder.create_optimization_profile()
-    D, P, C, M = shape
-    profile.set_shape("patches", (D, P, P, 3), (batch_size * D, P, P, 3), (batch_size * D, P, P, 3))
-    profile.set_shape("exemplar_hidden", (1, C), (M, C), (max_exemplars, C))
-    profile.set_shape("exemplar_labels", (1,), (M,), (max_exemplars,))
-    config.add_optimization_profile(profile)
+    if wanted.targets is not None:
+        from .rtx import set_targets
+
+        set_targets(config, wanted.targets)
+    timing_cache = wanted.timing_cache
+    if timing_cache is not None:
+        cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.exists() else b"")
+        config.set_timing_cache(cache, False)
+    config.add_optimization_profile(_profile(builder, wanted))
     plan = builder.build_serialized_network(network, config)
     if monitor.cancelled.is_set():
         raise KeyboardInterrupt
     if plan is None:
-        if logger.out_of_memory:
+        if LOGGER.out_of_memory:
             raise DeviceMemoryError("the GPU has too little memory to build the plan; use a smaller --batch-size")
-        raise BackendError(f"{graph}: TensorRT can't build a plan: {logger.reasons()}")
-    measured = config.get_timing_cache().serialize()
-    timing_cache.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(timing_cache) as file:
-        file.write_bytes(bytes(measured))
+        raise BackendError(f"{wanted.graph}: TensorRT can't build a plan: {LOGGER.reasons()}")
+    if timing_cache is not None:
+        measured = config.get_timing_cache().serialize()
+        timing_cache.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(timing_cache) as file:
+            file.write_bytes(bytes(measured))
     return bytes(plan)
+
+
+def _parse(network: trt.INetworkDefinition, graph: Path) -> None:
+    """Read the graph into the network; a refusal names the node."""
+    parser = trt.OnnxParser(network, LOGGER)
+    if not parser.parse_from_file(str(graph)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        texts = "; ".join(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
+        raise BackendError(f"{graph}: TensorRT can't read it: {texts or LOGGER.reasons()}")
+
+
+def _profile(builder: trt.Builder, wanted: Build) -> trt.IOptimizationProfile:
+    profile = builder.create_optimization_profile()
+    D, P, C, M = wanted.shape
+    largest, most = (wanted.batch_size * D, P, P, 3), wanted.max_exemplars
+    profile.set_shape("patches", (D, P, P, 3), largest, largest)
+    profile.set_shape("exemplar_hidden", (1, C), (M, C), (most, C))
+    profile.set_shape("exemplar_labels", (1,), (M,), (most,))
+    return profile

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-
-import tensorrt as trt
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...cuda.device import Device, DeviceBuffer, Stream
 from ...cuda.engine import Shape, Tensors
 from ...cuda.exemplars import ResidentExemplars
 from ...cuda.graph import CaptureError, Graph
 from ...errors import BackendError
-from .logger import Logger
+from .library import FULL, RTX, loaded_tensorrt
+from .logger import LOGGER
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+    from .rtx import Kernels
+else:
+    trt = loaded_tensorrt()
 
 log = logging.getLogger("pscr_engine")
 
@@ -29,13 +37,13 @@ class TensorRtEngine:
         shape: of the graph's tensors.
         precision: the graph's.
         batch_size: B, no more than the plan was built for.
+        kernels: file for kernels that are compiled on this GPU; TensorRT for RTX only.
+        recorded_by: "us", or "library" for TensorRT for RTX's own recording of CUDA graphs.
 
     Raises:
         DeviceMemoryError: there is no room for it.
         BackendError: TensorRT refuses the plan.
     """
-
-    name = "tensorrt"
 
     def __init__(
         self,
@@ -46,49 +54,89 @@ class TensorRtEngine:
         *,
         precision: str,
         batch_size: int,
+        kernels: Path | None = None,
+        recorded_by: str = "us",
     ) -> None:
+        self.name = FULL.name if kernels is None else RTX.name
         self._shape, self.precision, self.version = shape, precision, str(trt.__version__)
-        self._logger = Logger()
-        self._runtime = trt.Runtime(self._logger)
+        self._runtime = trt.Runtime(LOGGER)
+        if kernels is not None:
+            from .rtx import require_valid
+
+            require_valid(self._runtime, plan, device.name)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise self._logger.failure("TensorRT refuses the plan")
-        self._lanes = [_Lane(self._engine, device, exemplars, shape, self._logger) for _ in range(_LANES)]
+            raise LOGGER.failure("TensorRT refuses the plan")
+        self._kernels = None if kernels is None else _kernels(self._engine, kernels, recorded_by == "library")
+        recording = recorded_by == "us"
+        self._lanes = [
+            _Lane(self._context(), self._engine.device_memory_size_v2, device, exemplars, shape, recording=recording)
+            for _ in range(_LANES)
+        ]
         self.streams: tuple[Stream, ...] = tuple(lane.stream for lane in self._lanes)
         self.resize(batch_size)
+
+    def _context(self) -> trt.IExecutionContext:
+        assert self._engine is not None
+        if self._kernels is None:
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(strategy)
+        else:
+            context = self._engine.create_execution_context(self._kernels.config)
+        if context is None:
+            raise LOGGER.failure("TensorRT can't run the plan")
+        return context
 
     def resize(self, batch_size: int) -> None:
         """See `cuda.engine.Engine.resize`."""
         for lane in self._lanes:
             lane.resize(batch_size, self._shape)
         self.batch_size = batch_size
+        self._new_shapes = True
 
     def enqueue(self, tensors: Tensors, lane: int = 0) -> None:
         """See `cuda.engine.Engine.enqueue`."""
         self._lanes[lane].enqueue(tensors)
+        if self._new_shapes:
+            self._new_shapes = False
+            self._keep_kernels()
 
     def close(self) -> None:
         """See `cuda.engine.Engine.close`."""
+        self._keep_kernels()
         for lane in self._lanes:
             lane.close()
-        del self._lanes, self._engine, self._runtime
+        del self._lanes, self._kernels, self._engine, self._runtime
+
+    def _keep_kernels(self) -> None:
+        if self._kernels is not None:
+            self._kernels.keep()
+
+
+def _kernels(engine: trt.ICudaEngine, file: Path, record: bool) -> Kernels:
+    from .rtx import Kernels
+
+    return Kernels(engine, file, record=record)
 
 
 class _Lane:
     """One execution context. Shapes and addresses repeat, so after the first time its work is a recorded graph."""
 
     def __init__(
-        self, engine: trt.ICudaEngine, device: Device, exemplars: ResidentExemplars, shape: Shape, logger: Logger
+        self,
+        context: trt.IExecutionContext,
+        scratch_bytes: int,
+        device: Device,
+        exemplars: ResidentExemplars,
+        shape: Shape,
+        *,
+        recording: bool,
     ) -> None:
         self.stream = device.stream()
-        self._logger = logger
         self._graphs: dict[Tensors, Graph] = {}
-        self._recording = True
-        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if context is None:
-            raise logger.failure("TensorRT can't run the plan")
+        self._recording = recording
         self._context = context
-        self._scratch: DeviceBuffer = device.allocate(engine.device_memory_size_v2)
+        self._scratch: DeviceBuffer = device.allocate(scratch_bytes)
         context.set_device_memory(self._scratch.address, self._scratch.nbytes)
         self._set_address("exemplar_hidden", exemplars.hidden.address)
         self._set_address("exemplar_labels", exemplars.labels.address)
@@ -120,7 +168,7 @@ class _Lane:
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self.stream.handle):
-            raise self._logger.failure("TensorRT failed")
+            raise LOGGER.failure("TensorRT failed")
 
     def close(self) -> None:
         self.stream.synchronize()
@@ -135,7 +183,7 @@ class _Lane:
 
     def _set_address(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise BackendError(f"the plan has no tensor {name}; compile it again ({self._logger.reasons()})")
+            raise BackendError(f"the plan has no tensor {name}; compile it again ({LOGGER.reasons()})")
 
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if not self._context.set_input_shape(name, shape):

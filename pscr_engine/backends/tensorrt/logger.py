@@ -1,13 +1,22 @@
-"""TensorRT's messages. Errors are collected: they are the only reason behind a None or a False."""
+"""TensorRT's messages. Errors are collected: they are the only reason behind a None or a False.
+
+TensorRT has one logger per process: it keeps the first that it is given.
+"""
 
 from __future__ import annotations
 
 import logging
-
-import tensorrt as trt
+import threading
+from typing import TYPE_CHECKING
 
 from ...cuda.device import DeviceMemoryError
 from ...errors import BackendError
+from .library import loaded_tensorrt
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+else:
+    trt = loaded_tensorrt()
 
 log = logging.getLogger("pscr_engine.tensorrt")
 
@@ -22,23 +31,26 @@ _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
 
 
 class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not installed
-    """Must live as long as what it is given to."""
+    """Hands messages on to `logging`, and collects errors."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
         self.errors: list[str] = []
+        self._lock = threading.Lock()
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         """Called by TensorRT, from any thread."""
         level = _LEVELS[severity]
         if level == logging.ERROR:
-            self.errors.append(msg)
+            with self._lock:
+                self.errors.append(msg)
         log.log(logging.DEBUG if level == logging.ERROR else level, "%s", msg)
 
     def reasons(self) -> str:
         """The errors since the last call, in one line."""
-        text = " ".join(" ".join(self.errors).split())[:400]
-        self.errors.clear()
+        with self._lock:
+            text = " ".join(" ".join(self.errors).split())[:400]
+            self.errors.clear()
         return text or "TensorRT gives no reason"
 
     def failure(self, what: str) -> BackendError:
@@ -50,3 +62,7 @@ class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not i
     def out_of_memory(self) -> bool:
         """Whether one of the errors is a lack of memory."""
         return any(sign in message.lower() for message in self.errors for sign in _OUT_OF_MEMORY)
+
+
+LOGGER = Logger()
+"""The process's one logger."""

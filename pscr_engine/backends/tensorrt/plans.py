@@ -1,13 +1,15 @@
 """The plans of a bundle: `plans/NAME.plan`, each with a `NAME.json` of what it was built for.
 
-A plan is code for one kind of GPU and one version of TensorRT. It is used only if all that it was built for
-still holds, and if its digest is the one on record.
+A plan is code for one version of TensorRT and one kind of GPU, or for several where TensorRT for RTX built it. It is
+used only if all that it was built for still holds, and if its digest is the one on record. One that was built without
+a GPU has no parity on record; it is checked at its first use on each kind of GPU, see `checks`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +20,10 @@ from ...atomic import atomic_file, sha256_of
 from ...bundle import Bundle, Parity
 from ...errors import BackendError
 from ...models.shipped import shipped_at
+from .library import FLAVOURS, RTX, Flavour
+
+PORTABLE = "portable"
+"""Targets of a plan that names none: compute capability 8.0, 8.6, 8.9, 12.0 and later, as NVIDIA says."""
 
 _FOLDER = "plans"
 
@@ -29,9 +35,10 @@ class PlanKey:
     Args:
         graph: SHA-256 of the .onnx file.
         precision: which of the bundle's graphs that is.
-        tensorrt: version.
-        gpu: product name.
-        compute_capability: "9.0" for example.
+        flavour: which TensorRT, see `library.FLAVOURS`.
+        tensorrt: its version.
+        gpu: product name; "" where it is for several.
+        compute_capability: "9.0" for example; of several, "8.6,8.9", or "portable".
         batch_size: B that it is made for; smaller ones run, too.
         max_exemplars: M at most.
         optimization_level: 0 to 5.
@@ -39,6 +46,7 @@ class PlanKey:
 
     graph: str
     precision: str
+    flavour: str
     tensorrt: str
     gpu: str
     compute_capability: str
@@ -50,8 +58,13 @@ class PlanKey:
     def name(self) -> str:
         """Of its files, without a suffix."""
         digest = sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-        gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
-        return f"{self.precision}-{gpu}-b{self.batch_size}-{digest}"
+        made_for = self.gpu or f"rtx {self.compute_capability}"
+        return f"{self.precision}-{slug(made_for)}-b{self.batch_size}-{digest}"
+
+
+def slug(text: str) -> str:
+    """Return a text as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +74,18 @@ class PlanRecord:
     Args:
         key: what the plan was built for.
         sha256: of the plan.
-        parity: how far its scores are from ONNX Runtime's in FP32.
+        parity: how far its scores are from ONNX Runtime's in FP32; None if there was no GPU to find out.
         seconds: how long the build took.
     """
 
     key: PlanKey
     sha256: str
-    parity: Parity
+    parity: Parity | None
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
         """As stored."""
-        return {**asdict(self), "parity": self.parity.as_json()}
+        return {**asdict(self), "parity": None if self.parity is None else self.parity.as_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PlanRecord:
@@ -84,10 +97,13 @@ class PlanRecord:
         key = PlanKey(**{field.name: value["key"][field.name] for field in fields(PlanKey)})
         if not all(type(getattr(key, field.name)) is type(getattr(_TYPES, field.name)) for field in fields(PlanKey)):
             raise TypeError("key")
-        return cls(key, str(value["sha256"]), Parity.from_json(value["parity"]), float(value["seconds"]))
+        if value["parity"] is None and key.flavour != RTX.name:
+            raise ValueError("parity")
+        parity = None if value["parity"] is None else Parity.from_json(value["parity"])
+        return cls(key, str(value["sha256"]), parity, float(value["seconds"]))
 
 
-_TYPES = PlanKey("", "", "", "", "", 0, 0, 0)
+_TYPES = PlanKey("", "", "", "", "", "", 0, 0, 0)
 
 
 class PlanStore:
@@ -96,19 +112,24 @@ class PlanStore:
     def __init__(self, bundle: Bundle) -> None:
         self.folder = bundle.path / _FOLDER
 
+    def flavours(self) -> list[Flavour]:
+        """Which TensorRT's plans are there, in the order in which they are to be tried."""
+        there = {record.key.flavour for record in self._records()}
+        return [flavour for name, flavour in FLAVOURS.items() if name in there]
+
     def find(self, key: PlanKey, *, exactly: bool) -> tuple[PlanRecord, bytes] | str:
         """A plan that fits, or why there is none.
 
         Args:
-            key: of the host, the bundle and the wish.
-            exactly: whether batch size and optimisation level must be those of `key`; otherwise any plan
+            key: of the host, the bundle and the wish; with one compute capability, unless `exactly`.
+            exactly: whether batch size, optimisation level and targets must be those of `key`; otherwise any plan
                 for batches of `key.batch_size` or more will do (the smallest of those, the best optimised).
         """
         free = () if exactly else ("batch_size", "optimization_level", "max_exemplars")
         records = self._records()
         if not records:
             return "there is none"
-        reasons = [_differences(record.key, key, free) for record in records]
+        reasons = [_differences(record.key, key, free, exactly) for record in records]
         fitting = [
             record
             for record, reason in zip(records, reasons, strict=True)
@@ -117,7 +138,14 @@ class PlanStore:
         if not fitting:
             nearest = min(reasons, key=len)
             return nearest[0] if nearest else f"none is for batches of {key.batch_size}"
-        record = min(fitting, key=lambda record: (record.key.batch_size, -record.key.optimization_level))
+        record = min(
+            fitting,
+            key=lambda record: (
+                record.key.batch_size,
+                record.key.compute_capability == PORTABLE,
+                -record.key.optimization_level,
+            ),
+        )
         path = self.folder / f"{record.key.name}.plan"
         try:
             plan = path.read_bytes()
@@ -125,15 +153,18 @@ class PlanStore:
             return f"{path.name}: {error.strerror}"
         if sha256(plan).hexdigest() != record.sha256:
             return f"{path.name} is not the plan that was built (SHA-256 differs)"
-        if not record.parity.passed:
+        if record.parity is not None and not record.parity.passed:
             return f"{path.name} failed its parity check"
         return record, plan
 
-    def require_writable(self) -> None:
+    def require_writable(self, nbytes: int = 0) -> None:
         """Make sure that a plan can be kept, before minutes are spent on building it.
 
+        Args:
+            nbytes: how large it may become.
+
         Raises:
-            BackendError: the bundle's folder can't be written.
+            BackendError: the bundle's folder can't be written, or its disk has too little room.
         """
         try:
             self.folder.mkdir(exist_ok=True)
@@ -148,8 +179,14 @@ class PlanStore:
                 f"{self.folder}: plans are kept there, and it can't be written ({error.strerror}); {copy} and name the "
                 "copy with --bundle"
             ) from error
+        free = shutil.disk_usage(self.folder).free
+        if free < nbytes:
+            raise BackendError(
+                f"{self.folder}: the disk has {free / 1e6:.0f} MB left, a plan may take {nbytes / 1e6:.0f}; make room, "
+                "or copy the bundle elsewhere"
+            )
 
-    def write(self, key: PlanKey, plan: bytes, parity: Parity, seconds: float) -> Path:
+    def write(self, key: PlanKey, plan: bytes, parity: Parity | None, seconds: float) -> Path:
         """Keep a plan. The record appears last: without one, a plan is never loaded.
 
         Raises:
@@ -183,12 +220,21 @@ class PlanStore:
         return records
 
 
-def _differences(built: PlanKey, wanted: PlanKey, free: tuple[str, ...]) -> list[str]:
+def covers(targets: str, compute_capability: str) -> bool:
+    """Whether a plan for these targets may run on a GPU; whether a portable one does, its library says."""
+    return targets == PORTABLE or compute_capability in targets.split(",")
+
+
+def _differences(built: PlanKey, wanted: PlanKey, free: tuple[str, ...], exactly: bool) -> list[str]:
     """What a plan was built for that no longer holds, in words."""
-    words = {"tensorrt": "TensorRT", "gpu": "GPU"}
+    words = {"tensorrt": FLAVOURS[wanted.flavour].title, "gpu": "GPU"}
+    if built.flavour != wanted.flavour:
+        return [f"it was built by {built.flavour}"]
     out = []
     for field in fields(PlanKey):
         was, now = getattr(built, field.name), getattr(wanted, field.name)
+        if field.name == "compute_capability" and wanted.flavour == RTX.name and not exactly and covers(was, now):
+            continue
         if was != now and field.name not in free:
             name = words.get(field.name, field.name.replace("_", " "))
             text = f"it was built for {name} {was}, this is {now}"

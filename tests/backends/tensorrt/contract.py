@@ -11,12 +11,32 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+
+class Bindings(NamedTuple):
+    """One version of one of the two TensorRTs: package, extension module in it, libraries that this needs."""
+
+    package: str
+    version: str
+    extension: str
+    libraries: tuple[str, ...]
+
+    @property
+    def rtx(self) -> bool:
+        return "rtx" in self.package
+
+
+_FULL = ("tensorrt_bindings/tensorrt", ("nvinfer", "nvinfer_plugin", "nvonnxparser"))
+_RTX = ("tensorrt_rtx_bindings/tensorrt_rtx", ("tensorrt_rtx", "tensorrt_onnxparser_rtx"))
 # The first and the last minor release of each major one that pscr-engine is for, with CUDA 13.
-VERSIONS = ("10.13.3.9.post1", "10.16.1.11", "11.0.0.114", "11.4.0.106")
-PACKAGE = "tensorrt_cu13_bindings"
-
-_LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+VERSIONS = (
+    *(
+        Bindings("tensorrt_cu13_bindings", version, *_FULL)
+        for version in ("10.13.3.9.post1", "10.16.1.11", "11.0.0.114", "11.4.0.106")
+    ),
+    *(Bindings("tensorrt_rtx_cu13_bindings", version, *_RTX) for version in ("1.4.0.76", "1.7.1.116")),
+)
 _PLACEHOLDERS = "\n".join(
     f"void *{name}(void) {{ return 0; }}"
     for name in (
@@ -27,24 +47,31 @@ _PLACEHOLDERS = "\n".join(
 )  # fmt: skip
 
 
-def download(version: str, folder: Path) -> bool:
+def download(bindings: Bindings, folder: Path) -> bool:
     """Fetch and unpack the wheel; False where that can't be done."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-    command = [*pip, "--only-binary=:all:", "--dest", folder, f"{PACKAGE}=={version}"]
+    command = [*pip, "--only-binary=:all:", "--dest", folder, f"{bindings.package}=={bindings.version}"]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         return False
     subprocess.run([sys.executable, "-m", "zipfile", "-e", next(folder.glob("*.whl")), folder / "wheel"], check=True)
     return True
 
 
-def make_stub(folder: Path) -> Path:
-    """Write `folder`/stub/tensorrt/__init__.pyi, from the wheel unpacked in `folder`."""
-    subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True)
-    made = (folder / "raw/tensorrt_bindings/tensorrt.pyi").read_text()
-    out = folder / "stub/tensorrt/__init__.pyi"
-    out.parent.mkdir(parents=True)
-    out.write_text(repaired(made))
-    return out.parent.parent
+def make_stub(bindings: Bindings, folder: Path) -> Path:
+    """Write `folder`/stub/tensorrt/__init__.pyi, from the wheel unpacked in `folder`.
+
+    TensorRT for RTX is there under its own name, too: what both have in common is checked against each.
+    """
+    arguments = [folder, bindings.extension, *bindings.libraries]
+    subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True)
+    made = repaired((folder / f"raw/{bindings.extension}.pyi").read_text())
+    for name in ("tensorrt", "tensorrt_rtx_bindings")[: 1 + bindings.rtx]:
+        out = folder / f"stub/{name}/__init__.pyi"
+        out.parent.mkdir(parents=True)
+        out.write_text(
+            made if name == "tensorrt" else "from tensorrt import *\nfrom tensorrt import __version__ as __version__\n"
+        )
+    return folder / "stub"
 
 
 def repaired(stub: str) -> str:
@@ -81,24 +108,27 @@ def _parameters(match: re.Match[str]) -> str:
     return match[1] + ",".join(fixed) + match[3]
 
 
-def _write_raw_stub(folder: Path) -> None:
+def _write_raw_stub(folder: Path, extension: str, libraries: list[str]) -> None:
     """In a process of its own, since one process can load one version."""
-    extension = folder / "wheel/tensorrt_bindings/tensorrt.so"
-    major = re.search(rb"libnvinfer\.so\.(\d+)\x00", extension.read_bytes())
-    assert major is not None
+    content = (folder / f"wheel/{extension}.so").read_bytes()
     source = folder / "placeholders.c"
     source.write_text(_PLACEHOLDERS + "\n")
-    for name in _LIBRARIES:
-        library = f"lib{name}.so.{major[1].decode()}"
+    for name in libraries:
+        found = re.search(rb"lib%b\.so\.\d+(?=\x00)" % name.encode(), content)
+        assert found is not None
+        library = found[0].decode()
         flags = ["-shared", "-fPIC", f"-Wl,-soname,{library}"]
         subprocess.run(["cc", *flags, "-o", folder / library, source], check=True)
         ctypes.CDLL(str(folder / library), mode=ctypes.RTLD_GLOBAL)
     sys.path.insert(0, str(folder / "wheel"))
     import pybind11_stubgen
 
-    sys.argv = ["pybind11-stubgen", "tensorrt_bindings.tensorrt", "-o", str(folder / "raw"), "--ignore-all-errors"]
+    # The extension alone: its package looks for the libraries' package, too.
+    package = folder / "wheel" / Path(extension).parent / "__init__.py"
+    package.write_text("")
+    sys.argv = ["pybind11-stubgen", extension.replace("/", "."), "-o", str(folder / "raw"), "--ignore-all-errors"]
     pybind11_stubgen.main()
 
 
 if __name__ == "__main__":
-    _write_raw_stub(Path(sys.argv[1]))
+    _write_raw_stub(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -124,6 +124,8 @@ def test_other_versions_are_refused(host, bundle, version):
 
 def test_without_a_gpu_it_is_one_line(tmp_path, bundle):
     outcome = compile_(PretendHost(tmp_path / "none", gpus=0), bundle)
+    assert outcome.returncode == 0, "TensorRT for RTX builds without a GPU"
+    outcome = compile_(PretendHost(tmp_path / "none", gpus=0), bundle, "--backend", "tensorrt")
     assert outcome.returncode == 2
-    assert outcome.stderr.startswith("error: plans are for NVIDIA GPUs, and there is none here")
+    assert outcome.stderr.startswith("error: TensorRT builds on the GPU that a plan is for, and there is none here")
     assert outcome.stderr.count("\n") == 1

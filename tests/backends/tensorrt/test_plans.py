@@ -10,7 +10,7 @@ from pscr_engine.errors import BackendError
 from tests.shipped import ship
 from tests.tiny import make_bundle
 
-KEY = PlanKey("ab12", "fp16", "10.13.3.9", "NVIDIA H200", "9.0", 64, 1024, 3)
+KEY = PlanKey("ab12", "fp16", "tensorrt", "10.13.3.9", "NVIDIA H200", "9.0", 64, 1024, 3)
 GOOD = Parity(48, 1e-4, 1e-5, None, 2e-2, None)
 
 
@@ -67,6 +67,57 @@ def test_only_what_is_on_record_is_loaded(store):
         assert store.find(KEY, exactly=True) == "there is none"
     (store.folder / "foreign.plan").write_bytes(b"never looked at")
     assert store.find(KEY, exactly=False) == "there is none"
+
+
+RTX = replace(KEY, flavour="tensorrt-rtx", tensorrt="1.7.1.116", gpu="")
+
+
+def test_a_plan_for_several_gpus_is_taken_where_its_targets_say_so(store):
+    wanted = replace(RTX, compute_capability="8.9")
+    named = replace(RTX, compute_capability="8.6,8.9")
+    store.write(named, b"named", None, 1)
+    assert store.find(wanted, exactly=False)[1] == b"named"
+    assert store.find(replace(RTX, compute_capability="9.0"), exactly=False) == (
+        "it was built for compute capability 8.6,8.9, this is 9.0"
+    )
+    store.write(replace(RTX, compute_capability="portable"), b"portable", None, 1)
+    assert store.find(replace(RTX, compute_capability="9.0"), exactly=False)[1] == b"portable"
+    assert store.find(wanted, exactly=False)[1] == b"named", "the one that names the GPU is preferred"
+    assert store.find(named, exactly=True)[1] == b"named"
+    record, _ = store.find(wanted, exactly=False)
+    assert record.parity is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"flavour": "tensorrt", "tensorrt": "10.13.3.9", "gpu": "L4"}, "it was built by tensorrt-rtx"),
+        ({"tensorrt": "1.8.0"}, "it was built for TensorRT for RTX 1.7.1.116, this is 1.8.0"),
+        ({"graph": "other"}, "it is of another export of the model"),
+    ],
+)
+def test_a_plan_of_tensorrt_for_rtx_that_does_not_fit_is_not_used(store, change, reason):
+    store.write(replace(RTX, compute_capability="portable"), b"plan", None, 1)
+    wanted = replace(RTX, compute_capability="8.9", **change)
+    assert store.find(wanted, exactly=False) == reason
+
+
+def test_which_tensorrt_has_plans(store):
+    assert store.flavours() == []
+    store.write(replace(RTX, compute_capability="portable"), b"plan", None, 1)
+    assert [flavour.name for flavour in store.flavours()] == ["tensorrt-rtx"]
+    store.write(KEY, b"plan", GOOD, 1)
+    assert [flavour.name for flavour in store.flavours()] == ["tensorrt", "tensorrt-rtx"]
+
+
+def test_a_plan_of_tensorrt_without_parity_on_record_is_none(store):
+    store.write(KEY, b"plan", None, 1)
+    assert store.find(KEY, exactly=True) == "there is none"
+
+
+def test_a_disk_with_too_little_room_is_said_before_a_plan_is_built(store):
+    with pytest.raises(BackendError, match=r"the disk has \d+ MB left, a plan may take 1000000000000; make room"):
+        store.require_writable(10**18)
 
 
 def test_a_record_under_another_name_is_not_a_record(store):

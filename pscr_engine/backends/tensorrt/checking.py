@@ -1,0 +1,158 @@
+"""Does a plan score as ONNX Runtime does? Checked when it is built on a GPU, else at its first use on each kind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...atomic import atomic_file
+from ...bundle import Bundle, Parity
+from ...cuda.backend import CudaBackend
+from ...cuda.device import Device
+from ...errors import BackendError, ParityError
+from ...host import cache_folder
+from ...parity import compare
+from ...records import Pixels, Query
+from ...stages.decode import DecodeOptions, decode
+from ...stages.fetch import fetch
+from ..base import Backend, DeviceBackend
+from .opening import engine_of
+from .plans import PlanRecord, PlanStore, slug
+
+log = logging.getLogger("pscr_engine")
+
+_MADE_UP_IMAGES, _MADE_UP_SIDE = 48, 512
+
+
+def checked_here(
+    bundle: Bundle, device: Device, record: PlanRecord, plan: bytes, images: Sequence[str] = (), *, anew: bool = False
+) -> Parity:
+    """Return how a plan did on this kind of GPU: as on record, or else by checking it now and recording that.
+
+    Args:
+        bundle: an opened bundle.
+        device: the GPU.
+        record: the plan's.
+        plan: the plan.
+        images: files to check on; without any, made-up ones.
+        anew: whether to check although there is a record.
+
+    Raises:
+        ParityError: it failed; the message has the figures.
+        BundleError, BackendError: it can't be checked, or not be run.
+    """
+    if record.parity is not None:  # built on such a GPU
+        return record.parity
+    parity = None if anew else _recorded(bundle, device, record)
+    if parity is None:
+        log.info("%s: first use on %s: checked against ONNX Runtime in FP32", record.key.name, device.name)
+        with closing(CudaBackend(bundle, device, engine_of(record, plan))) as backend:
+            parity = check_parity(bundle, backend, images)
+        _keep(bundle, device, record, parity)
+    require_passed(parity, device.name, "it is not used there")
+    return parity
+
+
+def require_passed(parity: Parity, gpu: str, consequence: str) -> None:
+    """Raise ParityError, with the figures, if a plan failed."""
+    if not parity.passed:
+        srcc = "" if parity.srcc is None else f", SRCC {parity.srcc:.5f}"
+        raise ParityError(
+            f"the plan for {gpu} is refused: on {parity.images} images its scores differ from ONNX Runtime's "
+            f"in FP32 by up to {parity.max_abs_diff:.2e} (allowed {parity.tolerance:.2e}){srcc}; {consequence}"
+        )
+
+
+def _files(bundle: Bundle, device: Device, record: PlanRecord) -> list[Path]:
+    """Where the check of a kind of GPU is kept: beside the plan, or in the user's cache if that can't be written."""
+    name = f"{record.key.name}.{slug(device.name)}.check.json"
+    return [PlanStore(bundle).folder / name, cache_folder() / "plan-checks" / f"{record.sha256[:16]}-{name}"]
+
+
+def _recorded(bundle: Bundle, device: Device, record: PlanRecord) -> Parity | None:
+    for file in _files(bundle, device, record):
+        try:
+            found = json.loads(file.read_text())
+            if (found["plan"], found["gpu"]) == (record.sha256, device.name):
+                return Parity.from_json(found["parity"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return None
+
+
+def _keep(bundle: Bundle, device: Device, record: PlanRecord, parity: Parity) -> None:
+    capability = ".".join(map(str, device.compute_capability))
+    value = {"plan": record.sha256, "gpu": device.name, "compute_capability": capability, "parity": parity.as_json()}
+    for file in _files(bundle, device, record):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(file) as unfinished:
+                unfinished.write_text(json.dumps(value, indent=2) + "\n")
+        except OSError:
+            continue
+        return
+    log.warning("the check of the plan can't be kept; it is made again next time")
+
+
+def check_parity(bundle: Bundle, backend: DeviceBackend, images: Sequence[str] = ()) -> Parity:
+    """A backend's scores against those of ONNX Runtime on the processor, in FP32.
+
+    Args:
+        bundle: what both run; must have an FP32 graph.
+        backend: to be checked.
+        images: files; without any, made-up ones (a bundle holds its exemplars' features, not their pixels).
+
+    Raises:
+        BundleError: the bundle has no FP32 graph.
+        BackendError: some of the images can't be scored.
+    """
+    from ..onnxruntime import OnnxRuntimeBackend
+
+    reference = OnnxRuntimeBackend(bundle.graph_path("fp32"), bundle.exemplars)
+    # Decoded once, on the host: it is the plan that is checked, not how a JPEG is rounded.
+    shown = [_pixels(image) for image in images] if images else made_up_images()
+    parity = compare(
+        backend.precision, _scores(bundle, reference, shown), _scores(bundle, backend, shown), bundle.info.label_range
+    )
+    if images:
+        return parity
+    # Scores of made-up images lie close together: their order says nothing.
+    return Parity(parity.images, parity.max_abs_diff, parity.mean_abs_diff, parity.srcc, parity.tolerance, None)
+
+
+def _pixels(file: str) -> Pixels:
+    query = Query(0, path=file, location=file)
+    fetch(query)
+    decode(query, DecodeOptions())
+    if query.pixels is None:
+        raise BackendError(f"{file}: can't be used to check the plan: {query.error}")
+    return query.pixels
+
+
+def _scores(bundle: Bundle, backend: Backend | DeviceBackend, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    from ...scorer import Scorer
+
+    scored = Scorer(bundle, backend).score(list(images))
+    for result in scored:
+        if not result.ok:
+            raise BackendError(f"an image can't be used to check the plan: {result.error}")
+    return np.array([result.score for result in scored], np.float32)
+
+
+def made_up_images() -> list[Pixels]:
+    """Seeded images from smooth to noisy, uint8 [512, 512, 3]."""
+    out = []
+    for seed in range(_MADE_UP_IMAGES):
+        dice = np.random.default_rng(seed)
+        cells = 2 ** (2 + seed % 6)
+        coarse = dice.integers(0, 256, (cells, cells, 3)).astype(np.float32)
+        image = np.kron(coarse, np.ones((_MADE_UP_SIDE // cells, _MADE_UP_SIDE // cells, 1), np.float32))
+        image += dice.normal(0, 4 * (seed % 5), image.shape).astype(np.float32)
+        out.append(image.clip(0, 255).astype(np.uint8))
+    return out

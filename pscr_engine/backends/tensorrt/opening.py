@@ -1,0 +1,45 @@
+"""From a plan on record to the engine that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ...cuda.device import Device
+from ...cuda.engine import Engine, Shape
+from ...cuda.exemplars import ResidentExemplars
+from ...host import cache_folder
+from .library import RTX
+from .plans import PlanRecord, slug
+
+Create = Callable[[Device, ResidentExemplars, Shape], Engine]
+
+
+def engine_of(record: PlanRecord, plan: bytes, batch_size: int | None = None) -> Create:
+    """Return what makes the engine of a plan, once its GPU and exemplars are there.
+
+    Args:
+        record: what the plan was built for.
+        plan: the plan; its TensorRT is loaded.
+        batch_size: B; None for the largest that the plan was built for.
+    """
+
+    def create(device: Device, exemplars: ResidentExemplars, shape: Shape) -> Engine:
+        from .engine import TensorRtEngine
+
+        return TensorRtEngine(
+            plan,
+            device,
+            exemplars,
+            shape,
+            precision=record.key.precision,
+            batch_size=batch_size or record.key.batch_size,
+            kernels=_kernels_file(record, device) if record.key.flavour == RTX.name else None,
+        )
+
+    return create
+
+
+def _kernels_file(record: PlanRecord, device: Device) -> Path:
+    """Where kernels compiled for this plan on this kind of GPU are kept, in the user's cache."""
+    return cache_folder() / f"tensorrt-rtx-{record.key.tensorrt}-{slug(device.name)}-{record.key.name}.kernels"
