@@ -1,0 +1,110 @@
+"""Compile every backbone's scoring graph with TensorRT for RTX: build time, and sizes of graph and plan.
+
+python -m benchmarks.plans [BACKBONE ...]
+
+Needs no GPU. Weights are random: neither build time nor size depends on them much.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from pscr_engine.backends.tensorrt.library import RTX, require_tensorrt
+from pscr_engine.cuda.engine import Shape
+from pscr_engine.sampling import Sampling
+
+from .common import RESULTS, record, versions
+
+EXEMPLARS = 10
+BATCH_SIZE = 64
+PRECISIONS = ("fp16", "fp32")
+METHOD = (
+    "TensorRT for RTX on the processor, without a GPU, by the project's own builder: portable plans for batches of 64 "
+    "images, optimisation level 3. Scoring graphs of the eight backbones at their patch size, OPS, ten exemplars, random "
+    "weights; one process per plan. nodes and graph_mb: of the ONNX graph; peak_memory_mb: of the process that builds, "
+    "without export."
+)
+
+
+def write_graph(backbone: str, precision: str, path: Path) -> Shape:
+    """Export the scoring graph of a backbone with random weights."""
+    import torch
+    from pscr_export.backbones import BACKBONES
+    from pscr_export.checkpoint import Checkpoint
+    from pscr_export.graph import export_graph
+    from pscr_export.network import ScoringNetwork
+    from pscr_export.precision import TRUNK_DTYPES, prepare_trunk
+
+    spec = BACKBONES[backbone]
+    C, patches = spec.feature_size, Sampling.create("ops", spec.patch_size).patches
+    checkpoint = Checkpoint(
+        path=path,
+        sha256="",
+        backbone=spec,
+        trunk=spec.build().eval(),
+        fc1_weight=torch.randn(C, 2 * C) / C,
+        fc1_bias=torch.zeros(C),
+        fc2_weight=torch.randn(1, C) / C,
+        fc2_bias=torch.zeros(1),
+        epoch=None,
+        rho_best=None,
+    )
+    trunk = prepare_trunk(checkpoint.trunk, precision)
+    network = ScoringNetwork(trunk, checkpoint, patches, TRUNK_DTYPES[precision], exemplars=EXEMPLARS)
+    export_graph(network, spec.patch_size, path)
+    return Shape(patches, spec.patch_size, C, EXEMPLARS)
+
+
+def build(graph: Path, shape: Shape, level: int = 3) -> bytes:
+    """Compile a graph; a portable plan."""
+    require_tensorrt(RTX)
+    from pscr_engine.backends.tensorrt.building import Build, build_plan
+
+    return build_plan(Build(graph, shape, BATCH_SIZE, EXEMPLARS, level, targets="portable"))
+
+
+def measure(graph: Path, shape: Shape) -> dict[str, Any]:
+    """Compile in this process, and say what it took."""
+    import onnx
+
+    nodes = len(onnx.load(graph, load_external_data=False).graph.node)
+    start = perf_counter()
+    plan = build(graph, shape)
+    return {
+        "seconds": round(perf_counter() - start, 1),
+        "plan_mb": round(len(plan) / 1e6, 1),
+        "graph_mb": round(graph.stat().st_size / 1e6, 1),
+        "nodes": nodes,
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    from pscr_export.backbones import BACKBONES
+
+    path = RESULTS / "tensorrt-rtx-plans.json"
+    figures: dict[str, Any] = json.loads(path.read_text())["plans"] if path.exists() else {}
+    for backbone in sys.argv[1:] or BACKBONES:
+        for precision in PRECISIONS:
+            with tempfile.TemporaryDirectory() as folder:
+                graph = Path(folder) / "scorer.onnx"
+                shape = write_graph(backbone, precision, graph)
+                command = [sys.executable, "-m", "benchmarks.plans", "--one", graph, *map(str, shape)]
+                answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            figures[f"{backbone}, {precision}"] = json.loads(answer)
+            print(backbone, precision, answer, flush=True)
+            record("tensorrt-rtx-plans", METHOD, {"library": versions("tensorrt-rtx-cu13-bindings"), "plans": figures})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measure(Path(sys.argv[2]), Shape(*map(int, sys.argv[3:])))))
+    else:
+        main()
