@@ -12,6 +12,7 @@ from .models import BundleChoice
 from .ray_options import RayOptions
 from .shard import WHOLE, Shard
 from .stages.decode import DEFAULT_MAX_PIXELS
+from .stages.path import DEFAULT_VERIFIED_SHARE
 from .stages.source import Manifest, ManifestOptions
 from .stores.uri import Place, place
 
@@ -39,6 +40,7 @@ class ScoreConfig:
         features: whether to write each image's features.
         small_images: "upscale" images with a side below the patch size, or make them an "error".
         max_pixels: images with more pixels are `too_large`.
+        verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's; 0 for none.
         overwrite: throw away what an earlier run left in `out`.
         retry_failed: score again, in place, the rows of an earlier run whose status is not ok.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3.
@@ -59,6 +61,7 @@ class ScoreConfig:
     features: bool = False
     small_images: Literal["upscale", "error"] = "upscale"
     max_pixels: int = DEFAULT_MAX_PIXELS
+    verify_decoding: float = DEFAULT_VERIFIED_SHARE
     overwrite: bool = False
     retry_failed: bool = False
     max_failure_rate: float = 1.0
@@ -78,6 +81,8 @@ class ScoreConfig:
             raise UsageError(f"--chunk-rows {self.chunk_rows}: must be at least 1")
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels}: must be at least 1")
+        if not 0 <= self.verify_decoding <= 1:
+            raise UsageError(f"--verify-decoding {self.verify_decoding}: must be from 0 to 1")
         if not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max-failure-rate {self.max_failure_rate}: must be from 0 to 1")
         if self.overwrite and self.retry_failed:

@@ -22,7 +22,7 @@ from .sampling import Sampling
 from .stages.decode import DecodeOptions
 from .stages.fetch import Fetcher
 from .stages.host_path import HostPath
-from .stages.path import Path, PathSettings, Stage
+from .stages.path import DEFAULT_VERIFIED_SHARE, Path, PathSettings, Stage
 
 # Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
 _MICRO_BATCH_ROWS = 16
@@ -47,6 +47,7 @@ class Pipeline:
         decode_threads: how many images are decoded at once.
         stats: counters of every stage, added to as the pipeline runs.
         fetcher: what reads the images.
+        verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's.
     """
 
     backend: Backend | DeviceBackend
@@ -58,6 +59,7 @@ class Pipeline:
     decode_threads: int = field(default_factory=usable_cpus)
     stats: RunStats = field(default_factory=RunStats)
     fetcher: Fetcher = field(default_factory=Fetcher)
+    verify_decoding: float = DEFAULT_VERIFIED_SHARE
 
     @property
     def rows_per_micro_batch(self) -> int:
@@ -140,6 +142,7 @@ class Pipeline:
             stats=self.stats,
             stopping=stopping,
             fetcher=self.fetcher,
+            verify_decoding=self.verify_decoding,
         )
         return (
             self.backend.path(settings) if isinstance(self.backend, DeviceBackend) else HostPath(self.backend, settings)

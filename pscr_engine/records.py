@@ -141,13 +141,19 @@ class RunStats:
     sample: StageStats = field(default_factory=StageStats)
     infer: StageStats = field(default_factory=StageStats)
     sink: StageStats = field(default_factory=StageStats)
+    verify: StageStats = field(default_factory=StageStats)
+    mismatch: StageStats = field(default_factory=StageStats)
 
     def counts(self) -> StageCounts:
-        """Stage → (items, seconds) so far."""
-        return {name: (stats.items, stats.seconds) for name in STAGES for stats in (getattr(self, name),)}
+        """Stage → (items, seconds) so far; checks only if there were any."""
+        found = {name: (stats.items, stats.seconds) for name in ALL_COUNTS for stats in (getattr(self, name),)}
+        return {name: count for name, count in found.items() if name in STAGES or count[0]}
 
 
 STAGES = ("source", "fetch", "decode", "sample", "infer", "sink")
+CHECKS = ("verify", "mismatch")
+"""Images whose pixels from a GPU's decoder were compared with Pillow's, and those of them that were wrong."""
+ALL_COUNTS = (*STAGES, *CHECKS)
 
 StageCounts = dict[str, tuple[int, float]]
 """Stage → (items, seconds spent on them, added up over threads and workers)."""
@@ -156,4 +162,9 @@ StageCounts = dict[str, tuple[int, float]]
 def add_counts(counts: Iterable[StageCounts]) -> StageCounts:
     """The sum over workers."""
     listed = list(counts)
-    return {name: (sum(each[name][0] for each in listed), sum(each[name][1] for each in listed)) for name in STAGES}
+    none = (0, 0.0)
+    names = [name for name in ALL_COUNTS if name in STAGES or any(name in each for each in listed)]
+    return {
+        name: (sum(each.get(name, none)[0] for each in listed), sum(each.get(name, none)[1] for each in listed))
+        for name in names
+    }

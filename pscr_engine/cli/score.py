@@ -16,6 +16,7 @@ from ..host import keep_freed_memory, settle
 from ..ray_options import RayOptions
 from ..shard import WHOLE, Shard
 from ..stages.decode import DEFAULT_MAX_PIXELS
+from ..stages.path import DEFAULT_VERIFIED_SHARE
 from ..stages.source import ManifestOptions
 from . import logs
 from .parameters import bundle_option, number_option, to_place
@@ -107,6 +108,13 @@ from .run_progress import run_progress
     help="What to do with images smaller than a patch.",
 )
 @click.option("--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help="Larger images are 'too_large'.")
+@click.option(
+    "--verify-decoding",
+    default=DEFAULT_VERIFIED_SHARE,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the images decoded on a GPU that Pillow decodes, too, to compare, after the first 16; 0 for none.",
+)
 @click.option("--overwrite", is_flag=True, help="Throw away what an earlier run left in --out.")
 @click.option("--retry-failed", is_flag=True, help="Score again the rows of a complete run that are not ok.")
 @click.option("--max-failure-rate", default=1.0, show_default=True, help="Exit with 3 if a larger share of rows fails.")

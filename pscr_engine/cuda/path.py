@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
+from numpy.lib.stride_tricks import as_strided
+
 from ..errors import DeviceLostError
 from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import TooSmallError, content_digest
@@ -27,6 +29,7 @@ from ..stages.infer import assign
 from ..stages.path import PathSettings, Stage
 from ..stages.sample import sample
 from .decoder import Decoded, Encoded, ImageDecoder
+from .decoding_check import DecodingCheck
 from .device import Device, DeviceMemoryError, PinnedBuffer
 from .engine import Engine, Shape, Tensors
 from .loss import loss_is_told
@@ -90,6 +93,8 @@ class DevicePath:
         # The kernel knows patch grids, and no resizing of whole images.
         on_device = decoder is not None and settings.sampling.name != "none"
         self._decoder = decoder if on_device else None
+        self._check = DecodingCheck(settings.verify_decoding)
+        self._looked_at: PinnedBuffer | None = None
         self._images = ThreadPoolExecutor(settings.decode_threads, "image")
         self._pinned: list[PinnedBuffer] = []
         self._unused_pinned: deque[PinnedBuffer] = deque()
@@ -175,8 +180,8 @@ class DevicePath:
 
     def _read(self, query: Query) -> Encoded | None:
         """The header of an image that is for the GPU; it may fail here."""
-        s, data = self._settings, query.data
-        encoded = self._decoder.read(data) if self._decoder is not None and data else None
+        s, data, decoder = self._settings, query.data, self._decoder
+        encoded = decoder.read(data) if decoder is not None and data else None
         if encoded is None or data is None:
             return None
         query.height, query.width = encoded.height, encoded.width
@@ -229,7 +234,10 @@ class DevicePath:
                 self._copy(work, 0, len(work.placed))
             refused: list[Query] = []
             for group in _groups(work.encoded):
-                refused += self._decode_on_device(work, slot, group)
+                if self._check.given_up:
+                    refused += [query for query, _ in group]
+                else:
+                    refused += self._decode_on_device(work, slot, group)
             if refused:
                 self._decode_after_all(work, refused)
             slot.ready.record(slot.stream)
@@ -259,19 +267,21 @@ class DevicePath:
     def _decode_on_device(self, work: _Work, slot: Slot, group: Sequence[tuple[Query, Encoded]]) -> list[Query]:
         """Decode and sample a group; those that the decoder refuses come back."""
         s = self._settings
-        assert self._decoder is not None
+        decoder = self._decoder
+        assert decoder is not None
         assert slot.sampler is not None
         if slot.held:  # of the group before: its images, and the kernel's tables
-            slot.stream.synchronize()
+            slot.stream.synchronize()  # before they are freed: see `Slot.held`
             slot.held.clear()
         with s.stats.decode.measure(0):
-            decoded = self._decoder.decode([encoded for _, encoded in group], slot.stream.handle)
+            decoded = decoder.decode([encoded for _, encoded in group], slot.stream.handle)
         refused: list[Query] = []
         images: list[DeviceImage] = []
         first = len(work.placed)
+        wrong = self._wrong(group, decoded, slot)
         start = perf_counter()
-        for (query, encoded), image in zip(group, decoded, strict=True):
-            if image is None or (image.height, image.width) != (encoded.height, encoded.width):
+        for index, ((query, encoded), image) in enumerate(zip(group, decoded, strict=True)):
+            if image is None or index in wrong or (image.height, image.width) != (encoded.height, encoded.width):
                 refused.append(query)
                 continue
             slot.held.append(image)
@@ -284,9 +294,42 @@ class DevicePath:
             s.stats.sample.add(len(images), perf_counter() - start)
         return refused
 
+    def _wrong(self, group: Sequence[tuple[Query, Encoded]], decoded: Sequence[Decoded | None], slot: Slot) -> set[int]:
+        """Which of a group's images are not what Pillow makes of their bytes, as far as they are compared."""
+        chosen = [index for index in self._check.wanted(len(group)) if decoded[index] is not None]
+        if not chosen:
+            return set()
+        wrong, stats, before = set(), self._settings.stats, self._check.wrong
+        with stats.verify.measure(len(chosen)):
+            for index in chosen:
+                query, image = group[index][0], decoded[index]
+                assert image is not None
+                assert query.data is not None
+                pixels = self._pixels(image, slot)
+                if self._check.is_wrong(pixels, query.data, query.path or f"row {query.row}"):
+                    wrong.add(index)
+                if self._check.given_up:  # then all that it has just decoded is in doubt
+                    self._decoder = None
+                    wrong.update(range(len(group)))
+                    break
+        stats.mismatch.add(self._check.wrong - before, 0.0)
+        return wrong
+
+    def _pixels(self, image: Decoded, slot: Slot) -> Pixels:
+        """Copy a decoded image to the host, uint8 [H, W, 3]; valid until the next."""
+        nbytes = (image.height - 1) * image.pitch + 3 * image.width
+        if self._looked_at is None or self._looked_at.array.nbytes < nbytes:
+            if self._looked_at is not None:
+                self._looked_at.free()
+            self._looked_at = self._device.pinned(nbytes)
+        self._device.copy_to_host(self._looked_at, image.address, nbytes, slot.stream)
+        slot.stream.synchronize()
+        strides = (image.pitch, 3, 1)
+        return as_strided(self._looked_at.array, (image.height, image.width, 3), strides, writeable=False)
+
     def _decode_after_all(self, work: _Work, refused: Sequence[Query]) -> None:
         """What the GPU's decoder refuses, the host's decides on: it also knows the reason."""
-        if len(refused) >= _MANY_REFUSED and not self._refusal_told:
+        if len(refused) >= _MANY_REFUSED and not self._refusal_told and not self._check.given_up:
             self._refusal_told = True
             log.warning("the GPU's decoder refuses many JPEGs, which takes time: look at their format")
         begin = len(work.placed)
@@ -395,6 +438,8 @@ class DevicePath:
                 slot.free()
             for pinned in self._pinned:
                 pinned.free()
+            if self._looked_at is not None:
+                self._looked_at.free()
         self._slots.clear()
         self._pinned.clear()
 

@@ -61,7 +61,11 @@ class Slot:
         # Patches are there; scores are there; results are back on the host.
         self.ready, self.scored, self.back = device.event(), device.event(), device.event()
         self.held: list[Any] = []
-        """Images that are read on `stream`."""
+        """Images that are read on `stream`; only to be freed once it has been synchronised.
+
+        Freeing gives their memory to the decoder's next images, and nvJPEG's hardware engine writes these without
+        heeding the order of the stream (pytorch/vision#9606): the kernel would read another image's pixels.
+        """
 
     def _allocate(self, sampling: Sampling | None) -> None:
         rows, shape = self.rows, self.shape

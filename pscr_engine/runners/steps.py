@@ -22,7 +22,7 @@ from ..config import ScoreConfig
 from ..errors import TooManyFailuresError
 from ..host import usable_cpus
 from ..models import BundleChoice, choose_bundle
-from ..records import Status
+from ..records import CHECKS, STAGES, Status
 from ..run_directory import SUCCESS_FILE, RunDirectory
 from ..shard import WHOLE, Shard
 from ..stages.source import Manifest, open_manifest
@@ -207,10 +207,19 @@ def _throughput(
         "images_per_second": round(snapshot.images_per_second, 3) if snapshot.seconds else None,
         "devices": list(devices),
         "stages": {
-            name: {"items": items, "seconds": round(seconds, 6)} for name, (items, seconds) in snapshot.stages.items()
+            name: {"items": items, "seconds": round(seconds, 6)}
+            for name, (items, seconds) in snapshot.stages.items()
+            if name in STAGES
         },
+        **_decoding_checks(snapshot),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _decoding_checks(snapshot: Snapshot) -> dict[str, Any]:
+    """How many images from a GPU's decoder were compared with Pillow's, if any were."""
+    verified, wrong = (snapshot.stages.get(name, (0, 0.0))[0] for name in CHECKS)
+    return {"decoding_verified": {"images": verified, "wrong": wrong}} if verified else {}
 
 
 def _run_facts(

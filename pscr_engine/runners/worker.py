@@ -240,6 +240,7 @@ def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend | DeviceBack
         batch_size=config.batch_size or backend.batch_size,
         features=config.features,
         fetcher=Fetcher(private_addresses=config.columns.allow_private_addresses),
+        verify_decoding=config.verify_decoding,
     )
     if threads is not None:
         pipeline.decode_threads = threads

@@ -12,6 +12,8 @@ from ..sampling import Sampling
 from .decode import DecodeOptions
 from .fetch import Fetcher
 
+DEFAULT_VERIFIED_SHARE = 0.001
+
 
 class Stage(NamedTuple):
     """A step that micro-batches go through, in order.
@@ -42,6 +44,7 @@ class PathSettings:
         stats: counters of every stage.
         stopping: set once the run is to end; whoever waits inside a stage stops waiting.
         fetcher: reads images that were left for later, since too many bytes were held.
+        verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's.
     """
 
     sampling: Sampling
@@ -54,6 +57,7 @@ class PathSettings:
     stats: RunStats = field(default_factory=RunStats)
     stopping: Event = field(default_factory=Event)
     fetcher: Fetcher = field(default_factory=Fetcher)
+    verify_decoding: float = DEFAULT_VERIFIED_SHARE
 
 
 class Path(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -22,8 +23,12 @@ from pscr_engine import Scorer
 from pscr_engine.backends import onnxruntime_cuda, registry
 from pscr_engine.cuda import batch_size as measuring
 from pscr_engine.cuda import path as cuda_path
+from pscr_engine.cuda.decoder import Decoded, ImageDecoder
 from pscr_engine.cuda.device import DeviceMemoryError
 from pscr_engine.errors import BackendError
+from pscr_engine.pipeline import Pipeline
+from pscr_engine.records import Query
+from pscr_engine.stages.decode import DecodeOptions
 from tests.images import encoded, pixels
 from tests.tiny import P, make_bundle
 
@@ -195,7 +200,7 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
 def graphs(driver: ctypes.CDLL, folder: Path) -> None:
     """TensorRT's work is recorded once per slot and then launched; where it can't be, it is enqueued each time."""
     sys.path.append(str(FAKE_TENSORRT))
-    from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_plan
+    from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_on_gpu
 
     os.environ["XDG_CACHE_HOME"] = str(folder)
     bundle = make_bundle(folder / "m.pscr")
@@ -204,7 +209,7 @@ def graphs(driver: ctypes.CDLL, folder: Path) -> None:
     for allowed in (True, False):
         if not allowed:
             os.environ["PRETEND_NO_GRAPHS"] = "1"
-        compile_plan(bundle, 0, CompileSettings("fp32", batch_size=16, force=True))
+        compile_on_gpu(bundle, 0, CompileSettings("fp32", batch_size=16, force=True))
         scorer = Scorer.open(bundle.path, device="cuda:0", backend="tensorrt")
         resident, before = driver.pretend_allocations(), driver.pretend_graph_launches()
         for batch_size in (16, 4, 16):
@@ -212,6 +217,67 @@ def graphs(driver: ctypes.CDLL, folder: Path) -> None:
         assert (driver.pretend_graph_launches() > before) == allowed
         scorer.backend.close()
         assert driver.pretend_allocations() < resident
+
+
+def wrong_pixels(driver: ctypes.CDLL, folder: Path) -> None:
+    """A decoder that returns other pixels and calls it a success: found, told, mended, and given up when it goes on."""
+    bundle = make_bundle(folder / "m.pscr").path
+    images = [encoded(pixels(90, 70, seed), "JPEG") for seed in range(60)]
+    expected = Scorer.open(bundle, device="cpu").score(images, features=True, exemplar_scores=True)
+    original, told = ImageDecoder.decode, []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("pscr_engine").addHandler(handler)
+    calls, faults, seen = 0, set(), []
+
+    def decode(self, encoded_images, stream=0):
+        nonlocal calls
+        decoded = original(self, encoded_images, stream)
+        for place, image in enumerate(decoded):
+            if calls in faults:
+                wrong = np.asarray(image.owner).copy()
+                wrong[32:48, 16:32] = 0xCA  # a block that was never written
+                decoded[place] = Decoded(wrong.ctypes.data, image.pitch, image.height, image.width, wrong)
+            calls += 1
+        seen.append(len(decoded))
+        return decoded
+
+    ImageDecoder.decode = decode
+    for wrong, rate, found in (
+        ((0,), 0.001, 1),  # among the first
+        ((3, 40), 0.001, 1),  # and one that is not looked at
+        ((3, 40), 1.0, 2),
+        (range(60), 0.001, 3),
+    ):
+        calls, faults = 0, set(wrong)
+        told.clear()
+        seen.clear()
+        scorer = Scorer.open(bundle, device="cuda:0")
+        calls, resident = 0, driver.pretend_allocations()  # opening decodes, too
+        pipeline = scorer_pipeline(scorer, rate)
+        result = list(pipeline.run(Query(row, data=data) for row, data in enumerate(images)))
+        assert len(told) == found, told
+        assert all("the GPU's decoder got it wrong" in line for line in told)
+        counts = pipeline.stats.counts()
+        assert counts["mismatch"][0] == found
+        missed = {40} if rate < 1 and 40 in faults and found == 1 else set()
+        for row, (mine, other) in enumerate(zip(result, expected, strict=True)):
+            assert mine.ok
+            near = mine.score == pytest.approx(other.score, abs=1e-5)
+            assert near or row in missed, row
+        given_up = "is not used any more in this run" in told[-1]
+        assert given_up == (found == 3)
+        if given_up:
+            assert sum(seen) < len(images), "the decoder went on"
+        assert driver.pretend_allocations() == resident
+        scorer.backend.close()
+    ImageDecoder.decode = original
+
+
+def scorer_pipeline(scorer: Scorer, rate: float) -> Pipeline:
+    sampling = scorer.bundle.info.sampling
+    decoding = DecodeOptions.for_sampling(sampling, 10**8, "upscale")
+    return Pipeline(scorer.backend, sampling, decoding, 8, verify_decoding=rate)
 
 
 def batch_size(driver: ctypes.CDLL, folder: Path) -> None:

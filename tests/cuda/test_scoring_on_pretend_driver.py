@@ -11,6 +11,7 @@ CHECKS = [
     "memory",
     "out_of_memory",
     "faults",
+    "wrong_pixels",
     "graphs",
     "batch_size",
     "refusals",
