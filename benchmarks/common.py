@@ -29,7 +29,6 @@ CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and the versions that matter."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "processor": processor_model(),
         "vnni": "avx512_vnni" in cpu_flags(),
@@ -37,9 +36,17 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": versions("pscr-engine", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow"),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def commit() -> str:
+    """The checkout's commit; "" where git is not installed, or this is no checkout."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def versions(*names: str) -> dict[str, str]:

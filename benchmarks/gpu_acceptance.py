@@ -117,9 +117,7 @@ def _in_a_process(name: str, arguments: argparse.Namespace, seconds: float) -> d
         command += [word for bundle in arguments.bundle for word in ("--bundle", bundle)]
         command += ["--only", backbone] if backbone else []
         start = monotonic()
-        process = subprocess.Popen(
-            list(map(str, command)), stderr=subprocess.PIPE, text=True, env=_environment(), start_new_session=True
-        )
+        process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             _, stderr = process.communicate(timeout=seconds)
             failure = f"exit code {process.returncode}: {one_line(stderr[-1500:], 1500)}"
@@ -132,13 +130,6 @@ def _in_a_process(name: str, arguments: argparse.Namespace, seconds: float) -> d
             section["checks"]["the section itself"] = (False, failure)
         section["seconds"] = round(monotonic() - start, 1)
         return section
-
-
-def _environment() -> dict[str, str]:
-    """With NVIDIA's libraries wherever Python finds packages: ONNX Runtime looks beside its own folder only."""
-    libraries = [str(path) for entry in sys.path if entry for path in sorted(Path(entry).glob("nvidia/*/lib"))]
-    known = os.environ.get("LD_LIBRARY_PATH")
-    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join([*([known] if known else []), *libraries])}
 
 
 def _card(place: Place) -> str:

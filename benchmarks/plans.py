@@ -28,8 +28,8 @@ PRECISIONS = ("fp16", "fp32")
 METHOD = (
     "TensorRT for RTX on the processor, without a GPU, by the project's own builder: portable plans for batches of 64 "
     "images, optimisation level 3. Scoring graphs of the eight backbones at their patch size, OPS, ten exemplars, "
-    "random weights; one process per plan. nodes and graph_mb: of the ONNX graph; peak_memory_mb: of the process that builds, "
-    "without export."
+    "random weights; one process per plan. nodes and graph_mb: of the ONNX graph; peak_memory_mb: of the process that "
+    "builds, without export."
 )
 
 

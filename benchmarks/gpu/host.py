@@ -41,8 +41,13 @@ def run(place: Place, result: Result) -> None:
     else:
         result.skipped["nvidia-smi"] = "not installed"
     result.figures["found"] = examine()
-    places = [Path(entry) for entry in ("/usr/lib", "/usr/local", "/opt", *sys.path) if entry]
-    libraries = {str(path) for entry in places if entry.is_dir() for path in entry.rglob("libnvinfer*.so*")}
+    # Where packages and NVIDIA's installers put it: a search of whole file systems takes minutes.
+    places = ["/usr/lib/x86_64-linux-gnu", "/usr/local/tensorrt/lib", "/usr/local/cuda/lib64"]
+    places += [
+        f"{entry}/{package}" for entry in sys.path if entry for package in ("tensorrt_libs", "tensorrt_rtx_libs")
+    ]
+    libraries = [str(path) for place in places for path in Path(place).glob("lib*infer*.so*")]
+    libraries += [str(path) for place in places for path in Path(place).glob("libtensorrt*.so*")]
     result.figures["tensorrt_libraries"] = sorted(libraries)
     if not libraries:
-        result.skipped["TensorRT"] = "no libnvinfer on this host"
+        result.skipped["TensorRT"] = "neither TensorRT nor TensorRT for RTX on this host"

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from pscr_engine import __version__
 from pscr_engine.atomic import atomic_directory, sha256_of
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import (
@@ -190,7 +191,10 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
                     "epoch": checkpoint.epoch,
                     "rho_best": checkpoint.rho_best,
                 },
-                created_by={name: version(name) for name in ("pscr-engine", "torch", "torchvision", "timm", "onnx")},
+                created_by={
+                    "pscr-engine": __version__,
+                    **{name: version(name) for name in ("torch", "torchvision", "timm", "onnx")},
+                },
             )
             write_contents(folder, info, exemplars)
     except OSError as error:

@@ -13,9 +13,12 @@ import numpy as np
 from ..cuda.device import Device, DeviceMemoryError, Stream
 from ..cuda.engine import Shape, Tensors
 from ..cuda.exemplars import ResidentExemplars
-from ..errors import BackendError, MissingDependencyError, one_line
+from ..cuda.libraries import FOR_ONNXRUNTIME, load_libraries
+from ..errors import BackendError, MissingDependencyError, UsageError, one_line
 
 DEFAULT_BATCH_SIZE = 64
+SETTINGS_VARIABLE = "PSCR_ENGINE_ORT_CUDA"
+"""Environment variable with settings of the CUDA provider in place of ours: "fuse_conv_bias=1,prefer_nhwc=0"."""
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed", "cuda failure 2:")
 
 
@@ -24,6 +27,23 @@ class Provider(NamedTuple):
 
     name: str = "CUDAExecutionProvider"
     memory: str = "cuda"
+
+
+def settings_from(text: str) -> dict[str, str]:
+    """Read settings of the CUDA provider, "name=value,name=value".
+
+    Raises:
+        UsageError: it is none of that form, or names what the engine must decide.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.strip().partition("=")
+        if not equals or name in ("device_id", "user_compute_stream", "has_user_compute_stream"):
+            raise UsageError(
+                f"{SETTINGS_VARIABLE}={text!r}: {part!r} is no setting; write fuse_conv_bias=1,prefer_nhwc=0"
+            )
+        found[name] = value
+    return found
 
 
 class OnnxRuntimeEngine:
@@ -74,9 +94,11 @@ class OnnxRuntimeEngine:
                 "the installed onnxruntime is the one for CPUs: pip uninstall onnxruntime, "
                 "then pip install 'pscr-engine[gpu]'"
             )
-        if self._provider.memory == "cuda" and hasattr(self._ort, "preload_dlls"):
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-                self._ort.preload_dlls()
+        if self._provider.memory == "cuda":
+            load_libraries(FOR_ONNXRUNTIME)
+            if hasattr(self._ort, "preload_dlls"):
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                    self._ort.preload_dlls()
         if self.precision == "fp32":
             # Some convolutions don't heed the session's `use_tf32`.
             os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
@@ -110,7 +132,13 @@ class OnnxRuntimeEngine:
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def _settings(self) -> dict[str, str]:
-        return {
+        """Those of the CUDA provider: for convolutions in FP16 with one batch size.
+
+        "prefer_nhwc" and "EXHAUSTIVE" with the largest workspace suit these. "fuse_conv_bias", which has cuDNN add the
+        bias and apply the activation in the convolution's kernel, is not set: whether it gains, and on which card, has
+        not been measured yet (`benchmarks.gpu_acceptance`, section engines).
+        """
+        chosen = {
             "device_id": str(self._device.index),
             "has_user_compute_stream": "1",
             "user_compute_stream": str(self.streams[0].handle),
@@ -121,6 +149,7 @@ class OnnxRuntimeEngine:
             "use_tf32": "0" if self.precision == "fp32" else "1",
             "arena_extend_strategy": "kSameAsRequested",
         }
+        return {**chosen, **settings_from(os.environ.get(SETTINGS_VARIABLE, ""))}
 
     def enqueue(self, tensors: Tensors, lane: int = 0) -> None:
         """See `cuda.engine.Engine.enqueue`."""

@@ -16,6 +16,7 @@ import click
 from ..backends.tensorrt.library import RTX
 from ..cuda.count import driver_version, gpu_count
 from ..cuda.device import require_driver
+from ..cuda.libraries import library_files
 from ..devices import lacking_packages
 from ..errors import BackendError
 from ..host import cpu_flags, usable_cpus
@@ -58,6 +59,10 @@ def doctor(as_json: bool) -> None:
         click.echo(f"\n{group}:")
         for name in packages:
             click.echo(f"  {name:<23} {facts['versions'][name] or '-'}")
+    if facts["cuda_libraries"]:
+        click.echo("\nCUDA libraries of pip packages, which are loaded before the system's:")
+        for name, file in facts["cuda_libraries"].items():
+            click.echo(f"  {name:<31} {file}")
     click.echo("\nthis host can:")
     for name, (able, advice) in facts["abilities"].items():
         click.echo(f"  {'yes' if able else 'no ':<3}  {name}{'' if able else ': ' + advice}")
@@ -77,6 +82,7 @@ def examine() -> dict[str, Any]:
         },
         "gpus": gpus,
         "versions": versions,
+        "cuda_libraries": {name: str(file) for name, file in library_files().items()} if gpus else {},
         "abilities": _abilities(versions),
     }
 

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ..errors import BackendError, MissingDependencyError, one_line
+from .libraries import FOR_DECODING, load_libraries
 
 # What decoders on the GPU and Pillow agree on: JPEGs in YCbCr or grey. There are many ways from other colours to RGB.
 _CODEC, _CHANNELS, _BITS = "jpeg", (1, 3), 8
 _COLOURS = ("SYCC", "GRAY")
 _APP0, _APP14, _FRAMES = 0xE0, 0xEE, (0xC0, 0xC1, 0xC2)
+_FULL_BATCH = 256
 _END_OF_IMAGE, _TRAILER_BYTES = b"\xff\xd9", 64
 
 
@@ -58,13 +60,19 @@ class ImageDecoder:
         device: index of the GPU; None to decode on the processor, to the host's memory.
         threads: processor threads it may use; 0 for one per core.
         smooth_chroma: whether colours between samples are interpolated, as by Pillow, or repeated.
+        load_hint: share of a batch that the hardware JPEG engine takes, 0 to 1, the rest being decoded by the GPU's
+            processors; None for nvImageCodec's own choice.
 
     Raises:
         MissingDependencyError: nvImageCodec is not installed.
         BackendError: it does not start here.
     """
 
-    def __init__(self, device: int | None = None, threads: int = 0, *, smooth_chroma: bool = True) -> None:
+    def __init__(
+        self, device: int | None = None, threads: int = 0, *, smooth_chroma: bool = True, load_hint: float | None = None
+    ) -> None:
+        if device is not None:
+            load_libraries(FOR_DECODING)
         try:
             with _without_chatter():
                 from nvidia import nvimgcodec
@@ -81,7 +89,12 @@ class ImageDecoder:
             self._decoder = nvimgcodec.Decoder(
                 device_id=nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY if device is None else device,
                 max_num_cpu_threads=threads,
-                backends=[nvimgcodec.Backend(kind) for kind in used],
+                backends=[
+                    nvimgcodec.Backend(kind)
+                    if load_hint is None or kind != kinds.HW_GPU_ONLY
+                    else nvimgcodec.Backend(kind, load_hint)
+                    for kind in used
+                ],
                 options=f":fancy_upsampling={int(smooth_chroma)}",
             )
         except Exception as error:
@@ -111,7 +124,10 @@ class ImageDecoder:
         return None
 
     def probe(self) -> None:
-        """Decode a small image.
+        """Decode a full batch of small images.
+
+        A full one, since nvImageCodec makes the hardware engine for batches of the size of the first: after a first
+        batch of one, it would take one image of each.
 
         Raises:
             BackendError: it can't: a library is missing, or does not work with this driver.
@@ -119,7 +135,7 @@ class ImageDecoder:
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         encoded = self.read(file.getvalue())
-        if encoded is None or self.decode([encoded])[0] is None:
+        if encoded is None or None in self.decode([encoded] * _FULL_BATCH):
             raise BackendError("nvImageCodec decodes no JPEG here; is nvidia-nvjpeg installed for this CUDA?")
 
     def decode(self, images: Sequence[Encoded], stream: int = 0) -> list[Decoded | None]:

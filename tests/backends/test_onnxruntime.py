@@ -143,3 +143,14 @@ def test_processors_with_fast_int8(monkeypatch, flags, fast):
     monkeypatch.setattr(host, "_cpuinfo", lambda: {"flags": flags})
     assert host.fast_int8() is fast
     assert flags.split()[0] in host.processor()
+
+
+def test_settings_of_the_cuda_provider_from_the_environment():
+    from pscr_engine.backends.onnxruntime_cuda import settings_from
+    from pscr_engine.errors import UsageError
+
+    assert settings_from("") == {}
+    assert settings_from("fuse_conv_bias=1, prefer_nhwc=0") == {"fuse_conv_bias": "1", "prefer_nhwc": "0"}
+    for text in ("fuse_conv_bias", "device_id=1", "user_compute_stream=7"):
+        with pytest.raises(UsageError, match="is no setting; write fuse_conv_bias=1"):
+            settings_from(text)

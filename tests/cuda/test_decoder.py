@@ -125,3 +125,16 @@ def test_one_broken_image_does_not_harm_its_batch(decoder):
 
 def test_no_images(decoder):
     assert decoder.decode([]) == []
+
+
+def test_the_first_batch_is_a_full_one(decoder, monkeypatch):
+    """nvImageCodec makes the hardware engine for batches of the size of the first."""
+    sizes, original = [], ImageDecoder.decode
+
+    def decode(self, images, stream=0):
+        sizes.append(len(images))
+        return original(self, images, stream)
+
+    monkeypatch.setattr(ImageDecoder, "decode", decode)
+    ImageDecoder(None, 2).probe()
+    assert sizes == [256]

@@ -1,0 +1,71 @@
+"""NVIDIA's libraries from pip packages: found and loaded, so that nobody has to set LD_LIBRARY_PATH.
+
+`pip install` puts them in `nvidia/*/lib` beside the other packages. The system's loader does not look there; it takes
+what the process has loaded already, by the name that a library gives itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+from pathlib import Path
+
+FOR_DECODING = ("cudart", "nvjpeg")
+FOR_ONNXRUNTIME = (
+    "cudart",
+    "nvJitLink",
+    "nvrtc",
+    "cublasLt",
+    "cublas",
+    "curand",
+    "cufft",
+    "cudnn",
+    "cudnn_graph",
+    "cudnn_ops",
+    "cudnn_cnn",
+    "cudnn_adv",
+    "cudnn_heuristic",
+    "cudnn_engines_precompiled",
+    "cudnn_engines_runtime_compiled",
+)
+
+
+def library_files(names: tuple[str, ...] = (*FOR_ONNXRUNTIME, "nvjpeg")) -> dict[str, Path]:
+    """Return the file of each of these libraries that there is, the first along Python's path.
+
+    Looks into a few folders only: whole file systems would take minutes.
+    """
+    found: dict[str, Path] = {}
+    for entry in sys.path:
+        if not entry:
+            continue
+        for folder in sorted(Path(entry).glob("nvidia/*/lib")):
+            for name in names:
+                if name not in found and (files := sorted(folder.glob(f"lib{name}.so.*"))):
+                    found[name] = files[0]
+    return found
+
+
+@cache
+def load_libraries(names: tuple[str, ...]) -> dict[str, Path]:
+    """Load libraries, once per process; what doesn't load is left to the system's loader.
+
+    Returns:
+        Those that were loaded.
+    """
+    waiting, loaded = library_files(names), dict[str, Path]()
+    while True:  # each may need some of the others
+        done = {name: file for name, file in waiting.items() if _load(file)}
+        loaded |= done
+        waiting = {name: file for name, file in waiting.items() if name not in done}
+        if not done or not waiting:
+            return loaded
+
+
+def _load(file: Path) -> bool:
+    try:
+        ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
