@@ -32,7 +32,9 @@ from .gpu.report import markdown
 from .gpu.result import Result, SkippedError
 
 ONCE = ("host", "decode", "kernels", "ceilings")
-PER_BACKBONE = ("goldens", "engines", "whole", "authors", "several")
+PER_BACKBONE = (
+    "goldens", "engines", "rtx", "whole", "workers", "settings", "canary", "authors", "several", "profiled",
+)  # fmt: skip
 _LEAST_SECONDS = 20.0
 
 

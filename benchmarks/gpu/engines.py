@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pscr_engine.backends.registry import create_backend
-from pscr_engine.backends.tensorrt.compiling import CompileSettings, check_parity, compile_plan
+from pscr_engine.backends.tensorrt.checking import check_parity
+from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_ahead, compile_on_gpu
 from pscr_engine.bundle import Bundle
 from pscr_engine.cuda.backend import CudaBackend
 from pscr_engine.cuda.batch_size import measure_batch_sizes
@@ -21,7 +22,7 @@ from .result import Result
 
 _SIZES = (1, 8, 16, 32, 64, 128, 256)
 _PEER_BATCHES = (64, 256)
-_AGAINST_COMPILED = {"onnxruntime": 1.0, "tensorrt": 1.5}
+_AGAINST_COMPILED = {"onnxruntime": 1.0, "tensorrt": 1.5, "tensorrt-rtx": 1.5}
 
 
 def run(place: Place, result: Result) -> None:
@@ -30,22 +31,36 @@ def run(place: Place, result: Result) -> None:
         bundle = place.bundle(backbone)
         peers = _peers(place, backbone, bundle, result)
         for name in ("onnxruntime", "tensorrt"):
-            for precision in [each for each in ("fp32", "fp16") if each in bundle.info.graphs]:
-                what = f"{backbone} {name} {precision}"
-                try:
-                    _engine(place, bundle, name, precision, what, peers, result)
-                except MissingDependencyError as error:
-                    result.skipped[what] = str(error)
-                except PscrError as error:
-                    result.check(what, False, str(error))
+            measure_engine(place, backbone, bundle, name, peers, result)
+
+
+def measure_engine(
+    place: Place, backbone: str, bundle: Bundle, name: str, peers: dict[str, float], result: Result
+) -> None:
+    """Parity and rates of an engine, in each of the bundle's precisions that GPUs run."""
+    for precision in [each for each in ("fp32", "fp16") if each in bundle.info.graphs]:
+        what = f"{backbone} {name} {precision}"
+        try:
+            _engine(place, bundle, name, precision, what, peers, result)
+        except MissingDependencyError as error:
+            result.skipped[what] = str(error)
+        except PscrError as error:
+            result.check(what, False, str(error))
 
 
 def _engine(
     place: Place, bundle: Bundle, name: str, precision: str, what: str, peers: dict[str, float], result: Result
 ) -> None:
-    if name == "tensorrt":
-        _, record, _ = compile_plan(bundle, place.device, CompileSettings(precision, images=place.queries()))
-        result.figures[f"{what}: build"] = {"seconds": record.seconds, "parity": record.parity.as_json()}
+    if name != "onnxruntime":
+        settings = CompileSettings(precision, images=place.queries())
+        compiled = (
+            compile_on_gpu(bundle, place.device, settings)
+            if name == "tensorrt"
+            else compile_ahead(bundle, settings, [place.device])
+        )
+        assert compiled.parity is not None
+        seconds, size = compiled.record.seconds, compiled.path.stat().st_size
+        result.figures[f"{what}: build"] = {"seconds": seconds, "bytes": size, "parity": compiled.parity.as_json()}
     backend = create_backend(bundle, backend=name, device=place.name, precision=precision)
     assert isinstance(backend, CudaBackend)
     with closing(backend):

@@ -63,20 +63,24 @@ def run(place: Place, result: Result) -> None:
                 result.target(f"{what}: GPU busy, %", busy, _BUSY)
 
 
-def score(place: Place, bundle: Bundle, suffix: str, rows: int, devices: str | None = None) -> dict[str, Any]:
+def score(
+    place: Place, bundle: Bundle, suffix: str, rows: int, devices: str | None = None, *options: str
+) -> dict[str, Any]:
     """One run in a process of its own; what its _SUCCESS says."""
-    process = start(place, bundle, suffix, rows, devices)
+    process = start(place, bundle, suffix, rows, devices, *options)
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
     return _success(place, rows)
 
 
-def start(place: Place, bundle: Bundle, suffix: str, rows: int, devices: str | None = None) -> subprocess.Popen[str]:
+def start(
+    place: Place, bundle: Bundle, suffix: str, rows: int, devices: str | None = None, *options: str
+) -> subprocess.Popen[str]:
     paths, manifest, out = place.images(suffix), place.folder / "manifest.csv", place.folder / "scores"
     manifest.write_text("path\n" + "".join(f"{paths[row % len(paths)]}\n" for row in range(rows)))
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--bundle", bundle.path]
-    command += ["--out", out, "--devices", devices or place.name]
+    command += ["--out", out, "--devices", devices or place.name, *options]
     return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
@@ -112,7 +116,9 @@ def _stages_alone(place: Place, bundle: Bundle, suffix: str) -> dict[str, float]
     backend = create_backend(bundle, device=place.name)
     assert isinstance(backend, CudaBackend)
     with closing(backend), backend.gpu.current():
-        sizes = tuple(size for size in CANDIDATES if backend.name != "tensorrt" or size <= backend.batch_size)
+        sizes = tuple(
+            size for size in CANDIDATES if not backend.name.startswith("tensorrt") or size <= backend.batch_size
+        )
         alone["infer"] = max(measure_batch_sizes(backend.engine, backend.gpu, backend.shape, sizes).values())
         decoder = backend.decoder
         on_gpu = suffix == "jpg" and decoder is not None

@@ -38,7 +38,8 @@ def test_every_section_runs_or_says_why_not(host, place):
     sections = record["sections"]
     assert list(sections) == [
         "host", "decode", "kernels", "ceilings",
-        "goldens tiny", "engines tiny", "whole tiny", "authors tiny", "several tiny",
+        "goldens tiny", "engines tiny", "rtx tiny", "whole tiny", "workers tiny", "settings tiny", "canary tiny",
+        "authors tiny", "several tiny", "profiled tiny",
     ]  # fmt: skip
     assert all(section["finished"] for section in sections.values())
     failed = [check for section in sections.values() for check, (holds, _) in section["checks"].items() if not holds]
@@ -49,9 +50,19 @@ def test_every_section_runs_or_says_why_not(host, place):
         assert sections["kernels"]["checks"][name][0]
     assert sections["decode"]["checks"]["decode 4:2:0: as Pillow"] == [True, "{'max': 0, 'mean': 0.0}"]
     assert sections["decode"]["checks"]["decode CMYK: as Pillow"][1] == "left to Pillow"
-    for engine in ("onnxruntime", "tensorrt"):
+    for engine in ("onnxruntime", "tensorrt", "tensorrt-rtx"):
+        section = sections["rtx tiny" if "rtx" in engine else "engines tiny"]
         for precision in ("fp16", "fp32"):
-            assert sections["engines tiny"]["checks"][f"tiny {engine} {precision}: parity with ONNX Runtime FP32"][0]
+            assert section["checks"][f"tiny {engine} {precision}: parity with ONNX Runtime FP32"][0]
+    for recorded_by in ("us", "library"):
+        assert sections["rtx tiny"]["figures"][f"tiny: CUDA graphs recorded by {recorded_by}, images/s"] > 0
+    for backend in ("onnxruntime", "tensorrt-rtx"):
+        for workers in (1, 2):
+            assert sections["workers tiny"]["figures"][f"tiny {backend}, workers: {workers}"]["images/s"] > 0
+    assert len(sections["settings tiny"]["figures"]["tiny fp16: images/s by settings and batch size"]) == 5
+    assert sections["canary tiny"]["checks"]["every decoded image is the file's"][0]
+    assert sections["canary tiny"]["figures"]["images compared"] == 128
+    assert sections["canary tiny"]["figures"]["buffers filled with the canary"] == 64
     assert sections["whole tiny"]["figures"]["tiny jpg"]["images/s"] > 0
     assert sections["several tiny"]["figures"]["tiny"]["scaling"]["1"] == 1.0
     assert "reference" in sections["goldens tiny"]["skipped"]["tiny"]
@@ -70,7 +81,7 @@ def test_it_goes_on_where_it_stopped_and_a_section_can_be_run_again(host, place)
     assert [line for line in outcome.stdout.splitlines() if line.endswith("...")] == ["kernels ..."]
     outcome, record = acceptance(host, place, "host")
     assert [line for line in outcome.stdout.splitlines() if line.endswith("...")] == ["host ..."]
-    assert len(record["sections"]) == 9
+    assert len(record["sections"]) == 14
 
 
 def test_a_section_that_crashes_is_a_failed_check(host, place):

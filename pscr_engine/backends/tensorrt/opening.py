@@ -15,13 +15,14 @@ from .plans import PlanRecord, slug
 Create = Callable[[Device, ResidentExemplars, Shape], Engine]
 
 
-def engine_of(record: PlanRecord, plan: bytes, batch_size: int | None = None) -> Create:
+def engine_of(record: PlanRecord, plan: bytes, batch_size: int | None = None, recorded_by: str = "us") -> Create:
     """Return what makes the engine of a plan, once its GPU and exemplars are there.
 
     Args:
         record: what the plan was built for.
         plan: the plan; its TensorRT is loaded.
         batch_size: B; None for the largest that the plan was built for.
+        recorded_by: who records CUDA graphs, see `TensorRtEngine`.
     """
 
     def create(device: Device, exemplars: ResidentExemplars, shape: Shape) -> Engine:
@@ -35,6 +36,7 @@ def engine_of(record: PlanRecord, plan: bytes, batch_size: int | None = None) ->
             precision=record.key.precision,
             batch_size=batch_size or record.key.batch_size,
             kernels=_kernels_file(record, device) if record.key.flavour == RTX.name else None,
+            recorded_by=recorded_by,
         )
 
     return create

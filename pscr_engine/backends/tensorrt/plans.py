@@ -114,7 +114,7 @@ class PlanStore:
 
     def flavours(self) -> list[Flavour]:
         """Which TensorRT's plans are there, in the order in which they are to be tried."""
-        there = {record.key.flavour for record in self._records()}
+        there = {record.key.flavour for record in self.records()}
         return [flavour for name, flavour in FLAVOURS.items() if name in there]
 
     def find(self, key: PlanKey, *, exactly: bool) -> tuple[PlanRecord, bytes] | str:
@@ -126,7 +126,7 @@ class PlanStore:
                 for batches of `key.batch_size` or more will do (the smallest of those, the best optimised).
         """
         free = () if exactly else ("batch_size", "optimization_level", "max_exemplars")
-        records = self._records()
+        records = self.records()
         if not records:
             return "there is none"
         reasons = [_differences(record.key, key, free, exactly) for record in records]
@@ -206,8 +206,8 @@ class PlanStore:
             ) from error
         return path
 
-    def _records(self) -> list[PlanRecord]:
-        """Newest first; what can't be read is not there."""
+    def records(self) -> list[PlanRecord]:
+        """Return the records of all plans, newest first; what can't be read is not there."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)
         records = []
         for file in files:

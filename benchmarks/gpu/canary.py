@@ -1,0 +1,88 @@
+"""Does the GPU's decoder return other pixels than the file's? Every image of many batches, while the card is busy.
+
+Buffers are filled with a canary first, so that what is not written is seen (hardware decoders have reported success for
+images that they had skipped).
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pscr_engine.backends.registry import create_backend
+from pscr_engine.cuda.backend import CudaBackend
+from pscr_engine.cuda.decoder import Decoded
+from pscr_engine.cuda.decoding_check import largest_difference
+from pscr_engine.cuda.slot import Slot, Wanted
+from pscr_engine.records import Pixels
+
+from .place import Place
+from .result import Result, SkippedError
+
+_BATCH = 64
+_REPEATS = 40
+_CANARY = 0xCA
+_TOLERANCE = 32.0  # as in scoring
+
+
+def run(place: Place, result: Result) -> None:
+    """Batches of 64 beside the engine at work, each image against Pillow."""
+    backbone = place.backbones[0]
+    bundle = place.bundle(backbone)
+    backend = create_backend(bundle, device=place.name, backend="onnxruntime")
+    assert isinstance(backend, CudaBackend)
+    with closing(backend), backend.gpu.current():
+        decoder, gpu, engine = backend.decoder, backend.gpu, backend.engine
+        if decoder is None:
+            raise SkippedError("nvImageCodec does not work here")
+        data = [path.read_bytes() for path in place.images("jpg")]
+        expected = [np.asarray(Image.open(io.BytesIO(each)).convert("RGB")) for each in data]
+        slot, stream = Slot(gpu, None, engine.batch_size, backend.shape, Wanted()), gpu.stream()
+        pinned = gpu.pinned(max(each.nbytes for each in expected) * 2)
+        canary = gpu.pinned(pinned.array.nbytes)
+        canary.array[:] = _CANARY
+        wrong: list[str] = []
+        compared, filled, worst = 0, 0, 0.0
+        kept: list[Decoded | None] = []
+        for repeat in range(max(2, round(_REPEATS * min(1.0, place.seconds)))):
+            for image in filter(None, kept):  # whoever gets this memory next finds the canary
+                nbytes = (image.height - 1) * image.pitch + 3 * image.width
+                gpu.copy_to_device(image.address, canary, nbytes, stream)
+                filled += 1
+            stream.synchronize()
+            kept.clear()
+            for _ in range(4):
+                engine.enqueue(slot.engine_tensors)
+            chosen = [(repeat * _BATCH + place_) % len(data) for place_ in range(_BATCH)]
+            encoded = [decoder.read(data[index]) for index in chosen]
+            kept = decoder.decode([each for each in encoded if each is not None], stream.handle)
+            for index, decoded in zip(chosen, kept, strict=True):
+                if decoded is None:
+                    wrong.append(f"batch {repeat}: image {index} was refused")
+                    continue
+                off = largest_difference(_pixels(decoded, pinned, gpu, stream), expected[index])
+                compared, worst = compared + 1, max(worst, off)
+                if off > _TOLERANCE:
+                    wrong.append(f"batch {repeat}: image {index} is {off:.0f} levels off in a block")
+        for synchronised in (stream, *engine.streams):
+            synchronised.synchronize()
+        kept.clear()
+        slot.free()
+        pinned.free()
+        canary.free()
+    result.figures["images compared"] = compared
+    result.figures["buffers filled with the canary"] = filled
+    result.figures["largest difference of a block, levels"] = round(worst, 2)
+    result.check("every decoded image is the file's", not wrong, "; ".join(wrong[:5]) or f"{compared} images")
+
+
+def _pixels(image: Decoded, pinned: Any, gpu: Any, stream: Any) -> Pixels:
+    nbytes = (image.height - 1) * image.pitch + 3 * image.width
+    gpu.copy_to_host(pinned, image.address, nbytes, stream)
+    stream.synchronize()
+    shape, strides = (image.height, image.width, 3), (image.pitch, 3, 1)
+    return np.lib.stride_tricks.as_strided(pinned.array, shape, strides).copy()
