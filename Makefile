@@ -1,6 +1,7 @@
 # make demo        install what scoring needs, then score made-up images with the shipped model: seconds, no PyTorch
 # make demo-train  install everything, then train, export and score on made-up images: minutes
 # make test        install what development needs, then run all tests
+# make gpu-kit     pack what a GPU host without a package registry needs, and what is run there first: ./gpu-kit
 # make check       formatting, lint, types and all tests: what CI runs
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
-.PHONY: demo demo-train test check bench clean
+.PHONY: demo demo-train test check bench gpu-kit clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/pscr-engine demo
@@ -32,6 +33,9 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.batch_size
 	$(BIN)/python -m benchmarks.exemplars
 	$(BIN)/python -m benchmarks.pipeline
+
+gpu-kit: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.gpu_kit gpu-kit
 
 clean:
 	rm -rf $(VENV) $(DEMO_VENV) demo demo-train
