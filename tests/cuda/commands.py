@@ -30,7 +30,7 @@ class PretendHost:
         folder.mkdir(parents=True, exist_ok=True)
         pretend_driver.build(None, folder, devices=gpus)
         (folder / "sitecustomize.py").write_text(_SITE)
-        self._environment = {
+        self.environment = {
             **os.environ,
             "LD_LIBRARY_PATH": str(folder),
             "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT), str(FAKE_TENSORRT))),
@@ -40,7 +40,7 @@ class PretendHost:
     def start(self, *arguments: object, module: str = "pscr_engine", **environment: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", module, *map(str, arguments)]
         return subprocess.Popen(
-            command, env={**self._environment, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env={**self.environment, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
