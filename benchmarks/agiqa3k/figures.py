@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from pscr_training.metrics import Floats, Metrics, measure, plcc, srcc
 from pscr_training.scoring import direct_scores, encode, labels_of, scores
 from torch import Tensor
 
+from pscr_engine.atomic import sha256_of
 from pscr_engine.sampling import Sampling
 
 from ..common import RESULTS, record
@@ -86,15 +88,26 @@ class Trained(NamedTuple):
 
 
 def figures(place: Place) -> Path:
-    """Evaluate every training that is there, and record the figures beside the published ones."""
-    found: dict[str, Any] = {}
+    """Evaluate every training that is there, and record the figures beside the published ones.
+
+    What was recorded of the same checkpoints stays.
+    """
+    found: dict[str, Any] = json.loads(RECORD.read_text())["models"] if RECORD.exists() else {}
     for name in RECIPES:
-        folder = place.training(name)
-        if (folder / "best.pt").is_file():
-            found[name] = _one(name, folder, place)
+        files = [place.training(name) / file for file in ("best.pt", "last.pt")]
+        if all(file.is_file() for file in files):
+            digests = [sha256_of(file) for file in files]
+            if found.get(name, {}).get("checkpoints") != digests:
+                found[name] = {"checkpoints": digests, **_one(name, place.training(name), place)}
             print(name, found[name]["validation-chosen epoch"]["srcc"], flush=True)
+            _keep(found)
+    return _keep(found)
+
+
+def _keep(found: dict[str, Any]) -> Path:
+    models = {name: found[name] for name in RECIPES if name in found}
     missing = [name for name in RECIPES if name not in found]
-    return record("agiqa-3k", METHOD, {"models": found, "not trained yet": missing, "published": PUBLISHED})
+    return record("agiqa-3k", METHOD, {"models": models, "not trained yet": missing, "published": PUBLISHED})
 
 
 def _one(name: str, folder: Path, place: Place) -> dict[str, Any]:
@@ -120,9 +133,22 @@ def _one(name: str, folder: Path, place: Place) -> dict[str, Any]:
         figures[title] = {"epoch": len(trained.record.history), **rounded(measure(predicted, wanted))}
         if file == "best.pt":
             figures["per generator"] = _per_generator(best.parts.test, predicted)
+            figures["test images with a copy left out of training"] = _copied(best, predicted)
             if name == SHIPPED:
                 figures["by exemplars"] = _by_exemplars(best, queries)
     return figures
+
+
+def _copied(trained: Trained, predicted: Floats) -> dict[str, Any]:
+    """How many test images have a copy among those left out of training, and the SRCC and PLCC without them."""
+    copies = {sha256_of(item.file) for item in trained.copies}
+    kept = np.array([sha256_of(item.file) not in copies for item in trained.parts.test])
+    metrics = measure(predicted[kept], labels_of(trained.parts.test)[kept])
+    return {
+        "images": int((~kept).sum()),
+        "srcc without": round(metrics.srcc[0], 4),
+        "plcc without": round(metrics.plcc[0], 4),
+    }
 
 
 def _per_generator(items: list[Item], predicted: Floats) -> dict[str, Any]:

@@ -25,8 +25,6 @@ _LITE0: dict[str, Any] = {
     "average": 0.99,
     "epochs": 8,
 }
-# Half as long again, with patches from anywhere in the image and a longer average; chosen beforehand, likewise.
-_LITE0_LONG: dict[str, Any] = {**_LITE0, "train_sampling": "rps", "epochs": 12, "average": 0.998}
 # The trunk stays as ImageNet left it: every image is encoded once (four patches, where nine would take two cores an
 # hour), and the head alone is trained.
 _VGG16_HEAD: dict[str, Any] = {
@@ -44,7 +42,6 @@ _VGG16_HEAD: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "lite0": {**_LITE0, "split": "prompt-disjoint"},
-    "lite0-long": {**_LITE0_LONG, "split": "prompt-disjoint"},
     "lite0-no-reference": {**_LITE0, "split": "prompt-disjoint", "method": "no-reference"},
     "lite0-random": {**_LITE0, "split": "random"},
     "lite0-random-no-reference": {**_LITE0, "split": "random", "method": "no-reference"},

@@ -35,7 +35,7 @@ COMMANDS = {
         "pscr_engine.cli.select:select", "Keep the best images of a run: a table with the manifest's columns."
     ),
     "compile": _Entry(
-        "pscr_engine.cli.compile:compile_command", "Build and check TensorRT plans for the GPUs of this host."
+        "pscr_engine.cli.compile:compile_command", "Build TensorRT plans, and check them on the GPUs of this host."
     ),
     "models": _Entry("pscr_engine.cli.models:models", "List the shipped models: figures, data, licences."),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
