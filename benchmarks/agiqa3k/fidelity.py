@@ -25,51 +25,59 @@ from .figures import rounded
 from .recipes import Place
 
 METHOD = (
-    "The 600 test images of AGIQA-3K's prompt-disjoint split (seed 1). Each precision's graph in ONNX Runtime on the "
-    "CPU against FP32's, same exemplars; differences in units of the labels (0 to 5) and as a share of that range. "
-    "'checkpoint': PyTorch FP32 by `pscr-engine evaluate`, same exemplars. Files: the JPEGs decoded by Pillow and "
-    "saved again as PNG and as lossless WebP; scores of these must be equal to the bit."
+    "The 600 test images of AGIQA-3K's prompt-disjoint split (seed 1), of which VGG16 has 60. Each precision's graph "
+    "in ONNX Runtime on the CPU against FP32's, same exemplars; differences in units of the labels (0 to 5) and as a "
+    "share of that range. 'checkpoint': PyTorch FP32 by `pscr-engine evaluate`, same exemplars. Files: the JPEGs "
+    "decoded by Pillow and saved again as PNG and as lossless WebP; scores of these must be equal to the bit."
 )
 
 
-def fidelity(place: Place, models: dict[str, tuple[Bundle, Path]]) -> Path:
-    """Measure each model's bundle, and record it.
+def fidelity(place: Place, name: str, bundle: Bundle, checkpoint: Path, images: int | None = None) -> Path:
+    """Measure a model's bundle, and record it.
 
     Args:
         place: where the images are.
-        models: name → bundle and the checkpoint that it was exported from.
+        name: of the model.
+        bundle: what was exported.
+        checkpoint: what from.
+        images: how many of the test images, evenly spaced; None for all.
     """
     path = RESULTS / "agiqa-3k-fidelity.json"
     figures: dict[str, Any] = json.loads(path.read_text())["models"] if path.exists() else {}
     labelled = place.source().open()
     items = split(labelled, "prompt-disjoint", seed=1).test
-    for name, (bundle, checkpoint) in models.items():
-        figures[name] = _model(bundle, checkpoint, items, labelled.label_range, place)
-        if name == DEFAULT_MODEL:
-            figures[name]["files"] = _formats(bundle, items)
-        print(name, json.dumps(figures[name], indent=1), flush=True)
+    if images is not None:
+        items = items[:: len(items) // images][:images]
+    figures[name] = {"images": len(items), **_model(bundle, items, labelled.label_range)}
+    if images is None:
+        figures[name]["checkpoint against fp32"] = _by_torch(bundle, checkpoint, items, labelled.label_range, place)
+    if name == DEFAULT_MODEL:
+        figures[name]["files"] = _formats(bundle, items)
+    print(name, json.dumps(figures[name], indent=1), flush=True)
     return record("agiqa-3k-fidelity", METHOD, {"models": figures})
 
 
-def _model(
-    bundle: Bundle, checkpoint: Path, items: list[Item], label_range: tuple[float, float], place: Place
-) -> dict[str, Any]:
+def _model(bundle: Bundle, items: list[Item], label_range: tuple[float, float]) -> dict[str, Any]:
     files, wanted = [item.file for item in items], labels_of(items)
     found = {precision: scores_of(bundle, precision, files) for precision in bundle.info.graphs}
     base = found["fp32"]
-    by_torch = evaluate(
-        EvaluateConfig(checkpoint, place.source(), "prompt-disjoint", num_exemplars=bundle.exemplars.count)
-    )
-    figures: dict[str, Any] = {
-        "exemplars": bundle.exemplars.count,
-        "checkpoint against fp32": _difference(by_torch.scores, base, label_range),
-    }
+    figures: dict[str, Any] = {"exemplars": bundle.exemplars.count}
     for precision, scores in found.items():
         figures[precision] = {
             "against fp32": _difference(scores, base, label_range),
             "against the ratings": rounded(measure(scores, wanted)),
         }
     return figures
+
+
+def _by_torch(
+    bundle: Bundle, checkpoint: Path, items: list[Item], label_range: tuple[float, float], place: Place
+) -> dict[str, Any]:
+    """Compare the bundle's FP32 scores with what PyTorch computes from the checkpoint."""
+    base = scores_of(bundle, "fp32", [item.file for item in items])
+    count = bundle.exemplars.count
+    found = evaluate(EvaluateConfig(checkpoint, place.source(), "prompt-disjoint", num_exemplars=count))
+    return _difference(found.scores, base, label_range)
 
 
 def _difference(scores: Floats, base: Floats, label_range: tuple[float, float]) -> dict[str, Any]:

@@ -152,8 +152,9 @@ def _fidelity(recorded: dict[str, Any]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, figures in recorded["models"].items():
-        off = figures["checkpoint against fp32"]
-        lines.append(f"| {name}, PyTorch | {off['largest']:g} | {off['mean']:g} | {off['srcc']:.5f} | | |")
+        if "checkpoint against fp32" in figures:
+            off = figures["checkpoint against fp32"]
+            lines.append(f"| {name}, PyTorch | {off['largest']:g} | {off['mean']:g} | {off['srcc']:.5f} | | |")
         for precision in ("fp32", "fp16", "int8"):
             if precision in figures:
                 off, ratings = figures[precision]["against fp32"], figures[precision]["against the ratings"]

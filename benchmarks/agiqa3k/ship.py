@@ -50,6 +50,8 @@ def export(
     out: Path,
     precisions: tuple[str, ...],
     accept: frozenset[str] = frozenset(),
+    exemplars: int = EXEMPLARS,
+    images: int | None = None,
 ) -> Bundle:
     """Export a checkpoint; INT8 is calibrated and checked on the recipe's validation images.
 
@@ -60,15 +62,17 @@ def export(
         out: the bundle.
         precisions: which graphs.
         accept: precisions to keep even if their check fails.
+        exemplars: how many.
+        images: how many of the validation images; None for all.
     """
-    val = _parts(place, name).val
+    val = _parts(place, name).val[:images]
     return export_bundle(
         ExportConfig(
             checkpoint,
             out=out,
             precisions=precisions,
             calibration=str(write_manifest(place.work / "validation.csv", val)),
-            num_exemplars=EXEMPLARS,
+            num_exemplars=exemplars,
             accept_parity=accept,
             overwrite=True,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from .group import cli
 
 __all__ = ["cli", "main"]
@@ -11,6 +9,7 @@ __all__ = ["cli", "main"]
 
 def main() -> None:
     """Entry point of `pscr-engine`."""
+    from .leave import leave
     from .run import run
 
-    sys.exit(run(cli))
+    leave(run(cli))

@@ -222,7 +222,7 @@ def graphs(driver: ctypes.CDLL, folder: Path) -> None:
 def wrong_pixels(driver: ctypes.CDLL, folder: Path) -> None:
     """A decoder that returns other pixels and calls it a success: found, told, mended, and given up when it goes on."""
     bundle = make_bundle(folder / "m.pscr").path
-    images = [encoded(pixels(90, 70, seed), "JPEG") for seed in range(60)]
+    images = [encoded(pixels(90, 70, seed), "JPEG") for seed in range(60)] * 5  # more than one micro-batch
     expected = Scorer.open(bundle, device="cpu").score(images, features=True, exemplar_scores=True)
     original, told = ImageDecoder.decode, []
     handler = logging.Handler(logging.WARNING)
@@ -247,7 +247,7 @@ def wrong_pixels(driver: ctypes.CDLL, folder: Path) -> None:
         ((0,), 0.001, 1),  # among the first
         ((3, 40), 0.001, 1),  # and one that is not looked at
         ((3, 40), 1.0, 2),
-        (range(60), 0.001, 3),
+        (range(300), 0.001, 3),
     ):
         calls, faults = 0, set(wrong)
         told.clear()

@@ -21,6 +21,7 @@ NOT_IMPORTED = (
     "tensorrt.building",
     "tensorrt.engine",
     "tensorrt.logger",
+    "tensorrt.rtx",
 )
 
 
