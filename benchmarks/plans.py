@@ -8,7 +8,6 @@ Needs no GPU. Weights are random: neither build time nor size depends on them mu
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,7 @@ PRECISIONS = ("fp16", "fp32")
 METHOD = (
     "TensorRT for RTX on the processor, without a GPU, by the project's own builder: portable plans for batches of 64 "
     "images, optimisation level 3. Scoring graphs of the eight backbones at their patch size, OPS, ten exemplars, "
-    "random weights; one process per plan. nodes and graph_mb: of the ONNX graph; peak_memory_mb: of the process that "
-    "builds, without export."
+    "random weights; one process per plan. nodes and graph_mb: of the ONNX graph."
 )
 
 
@@ -82,7 +80,6 @@ def measure(graph: Path, shape: Shape) -> dict[str, Any]:
         "plan_mb": round(len(plan) / 1e6, 1),
         "graph_mb": round(graph.stat().st_size / 1e6, 1),
         "nodes": nodes,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
