@@ -25,7 +25,8 @@ def leave(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:  # as it is where the shell closed it: 2>&-
+                stream.flush()
         except ValueError:  # it is closed
             continue
         except OSError:  # nobody reads it any more

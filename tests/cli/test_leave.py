@@ -42,3 +42,8 @@ def test_output_that_nobody_reads_is_no_success():
     process = subprocess.Popen([sys.executable, "-c", code], env=BUFFERED, stdout=subprocess.PIPE)
     process.stdout.close()
     assert process.wait(60) == 120
+
+
+def test_streams_that_the_shell_has_closed():
+    command = f"{sys.executable} -c '{END.format(code=0)}' >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command]).returncode == 0
