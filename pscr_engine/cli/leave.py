@@ -14,9 +14,9 @@ _FLUSH_FAILED = 120  # as Python itself has it
 def leave(code: int) -> NoReturn:
     """End the process as the interpreter does, but without taking itself apart.
 
-    While it does that, threads of C++ libraries that still give Python's memory back (Arrow's do) are ended by force,
-    which C++ answers with an abort: about one run in fifty on a busy host then had the exit code of a crash, after all
-    was done and said (Python before 3.14: python/cpython#87135).
+    While it does that, threads of C++ libraries that want Python's lock are ended by force, which C++ answers with an
+    abort: one or two runs in a hundred on a busy host then had the exit code of a crash, after all was done and said
+    (Python before 3.14: python/cpython#87135).
 
     Args:
         code: the exit code.
