@@ -19,6 +19,7 @@ import numpy as np
 from pscr_engine import __version__
 from pscr_engine.atomic import atomic_directory
 from pscr_engine.bundle import Bundle, BundleInfo, write_contents
+from pscr_engine.cuda.engine import Shape
 from pscr_engine.host import cpu_flags, processor_model, usable_cpus
 from pscr_engine.sampling import Sampling
 
@@ -81,6 +82,26 @@ def untrained_checkpoint(backbone: str) -> Path:
     if not path.exists():
         write_untrained_checkpoint(path, backbone)
     return path
+
+
+def write_scoring_graph(checkpoint: Any, path: Path, precision: str = "fp32", exemplars: int | None = None) -> Shape:
+    """Export a checkpoint's scoring graph with OPS, without a bundle around it.
+
+    Args:
+        checkpoint: a `pscr_export.checkpoint.Checkpoint`.
+        path: the .onnx file to write.
+        precision: of the trunk.
+        exemplars: M that it is made for; None for any.
+    """
+    from pscr_export.graph import export_graph
+    from pscr_export.network import ScoringNetwork
+    from pscr_export.precision import TRUNK_DTYPES, prepare_trunk
+
+    backbone, trunk = checkpoint.backbone, prepare_trunk(checkpoint.trunk, precision)
+    D = Sampling.create("ops", backbone.patch_size).patches
+    network = ScoringNetwork(trunk, checkpoint, D, TRUNK_DTYPES[precision], exemplars=exemplars)
+    export_graph(network, backbone.patch_size, path)
+    return Shape(D, backbone.patch_size, backbone.feature_size, exemplars or 0)
 
 
 def exemplar_list() -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Bundle, Exemplars
 
-from .common import CACHE, random_patches, record, spread, untrained_bundle, untrained_checkpoint
+from .common import CACHE, random_patches, record, spread, untrained_bundle, untrained_checkpoint, write_scoring_graph
 
 COUNTS = (10, 1000, 10_000)
 BATCHES = (1, 8)
@@ -49,14 +49,8 @@ def graph(count: int | None) -> Path:
     path = CACHE / f"resnet18-for-{count or 'any'}.onnx"
     if not path.exists():
         from pscr_export.checkpoint import read_checkpoint
-        from pscr_export.graph import export_graph
-        from pscr_export.network import ScoringNetwork
-        from pscr_export.precision import prepare_trunk
 
-        info, checkpoint = untrained_bundle("resnet18").info, read_checkpoint(untrained_checkpoint("resnet18"), "auto")
-        trunk = prepare_trunk(checkpoint.trunk, "fp32")
-        network = ScoringNetwork(trunk, checkpoint, info.sampling.patches, exemplars=count)
-        export_graph(network.eval(), info.patch_size, path)
+        write_scoring_graph(read_checkpoint(untrained_checkpoint("resnet18"), "auto"), path, exemplars=count)
     return path
 
 

@@ -17,9 +17,8 @@ from typing import Any
 
 from pscr_engine.backends.tensorrt.library import RTX, require_tensorrt
 from pscr_engine.cuda.engine import Shape
-from pscr_engine.sampling import Sampling
 
-from .common import RESULTS, record, versions
+from .common import RESULTS, record, versions, write_scoring_graph
 
 EXEMPLARS = 10
 BATCH_SIZE = 64
@@ -36,12 +35,9 @@ def write_graph(backbone: str, precision: str, path: Path) -> Shape:
     import torch
     from pscr_export.backbones import BACKBONES
     from pscr_export.checkpoint import Checkpoint
-    from pscr_export.graph import export_graph
-    from pscr_export.network import ScoringNetwork
-    from pscr_export.precision import TRUNK_DTYPES, prepare_trunk
 
     spec = BACKBONES[backbone]
-    C, patches = spec.feature_size, Sampling.create("ops", spec.patch_size).patches
+    C = spec.feature_size
     checkpoint = Checkpoint(
         path=path,
         sha256="",
@@ -54,10 +50,7 @@ def write_graph(backbone: str, precision: str, path: Path) -> Shape:
         epoch=None,
         rho_best=None,
     )
-    trunk = prepare_trunk(checkpoint.trunk, precision)
-    network = ScoringNetwork(trunk, checkpoint, patches, TRUNK_DTYPES[precision], exemplars=EXEMPLARS)
-    export_graph(network, spec.patch_size, path)
-    return Shape(patches, spec.patch_size, C, EXEMPLARS)
+    return write_scoring_graph(checkpoint, path, precision, EXEMPLARS)
 
 
 def build(graph: Path, shape: Shape, level: int = 3) -> bytes:
@@ -86,6 +79,8 @@ def measure(graph: Path, shape: Shape) -> dict[str, Any]:
 def main() -> None:
     from pscr_export.backbones import BACKBONES
 
+    if unknown := set(sys.argv[1:]) - set(BACKBONES):
+        raise SystemExit(f"error: no backbone {', '.join(sorted(unknown))}: there are {', '.join(BACKBONES)}")
     path = RESULTS / "tensorrt-rtx-plans.json"
     figures: dict[str, Any] = json.loads(path.read_text())["plans"] if path.exists() else {}
     for backbone in sys.argv[1:] or BACKBONES:

@@ -50,7 +50,9 @@ def lacking_packages() -> list[str]:
 
 
 def _has_engine() -> bool:
-    if any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
+    from .backends.tensorrt.library import FLAVOURS  # its package imports this module
+
+    if any(flavour.installed for flavour in FLAVOURS.values()):
         return True
     if find_spec("onnxruntime") is None:
         return False

@@ -48,36 +48,24 @@ def fidelity(place: Place, name: str, bundle: Bundle, checkpoint: Path, images: 
     items = split(labelled, "prompt-disjoint", seed=1).test
     if images is not None:
         items = items[:: len(items) // images][:images]
-    figures[name] = {"images": len(items), **_model(bundle, items, labelled.label_range)}
+    files, labels = [item.file for item in items], labels_of(items)
+    found = {precision: scores_of(bundle, precision, files) for precision in bundle.info.graphs}
+    figures[name] = {"images": len(items), "exemplars": bundle.exemplars.count}
+    for precision, scores in found.items():
+        figures[name][precision] = {
+            "against fp32": _difference(scores, found["fp32"], labelled.label_range),
+            "against the ratings": rounded(measure(scores, labels)),
+        }
     if images is None:
-        figures[name]["checkpoint against fp32"] = _by_torch(bundle, checkpoint, items, labelled.label_range, place)
+        by_torch = evaluate(
+            EvaluateConfig(checkpoint, place.source(), "prompt-disjoint", num_exemplars=bundle.exemplars.count)
+        )
+        figures[name]["checkpoint against fp32"] = _difference(by_torch.scores, found["fp32"], labelled.label_range)
     if name == DEFAULT_MODEL:
-        figures[name]["files"] = _formats(bundle, items)
+        fastest = "int8" if "int8" in found else "fp32"
+        figures[name]["files"] = {"precision": fastest, **_formats(bundle, fastest, files, found[fastest])}
     print(name, json.dumps(figures[name], indent=1), flush=True)
     return record("agiqa-3k-fidelity", METHOD, {"models": figures})
-
-
-def _model(bundle: Bundle, items: list[Item], label_range: tuple[float, float]) -> dict[str, Any]:
-    files, wanted = [item.file for item in items], labels_of(items)
-    found = {precision: scores_of(bundle, precision, files) for precision in bundle.info.graphs}
-    base = found["fp32"]
-    figures: dict[str, Any] = {"exemplars": bundle.exemplars.count}
-    for precision, scores in found.items():
-        figures[precision] = {
-            "against fp32": _difference(scores, base, label_range),
-            "against the ratings": rounded(measure(scores, wanted)),
-        }
-    return figures
-
-
-def _by_torch(
-    bundle: Bundle, checkpoint: Path, items: list[Item], label_range: tuple[float, float], place: Place
-) -> dict[str, Any]:
-    """Compare the bundle's FP32 scores with what PyTorch computes from the checkpoint."""
-    base = scores_of(bundle, "fp32", [item.file for item in items])
-    count = bundle.exemplars.count
-    found = evaluate(EvaluateConfig(checkpoint, place.source(), "prompt-disjoint", num_exemplars=count))
-    return _difference(found.scores, base, label_range)
 
 
 def _difference(scores: Floats, base: Floats, label_range: tuple[float, float]) -> dict[str, Any]:
@@ -91,12 +79,9 @@ def _difference(scores: Floats, base: Floats, label_range: tuple[float, float]) 
     }
 
 
-def _formats(bundle: Bundle, items: list[Item]) -> dict[str, Any]:
-    """Largest difference of the same pixels from PNG and lossless WebP files, in the fastest precision."""
-    precision = "int8" if "int8" in bundle.info.graphs else "fp32"
-    files = [item.file for item in items]
-    base = scores_of(bundle, precision, files)
-    figures: dict[str, Any] = {"precision": precision}
+def _formats(bundle: Bundle, precision: str, files: list[Path], base: Floats) -> dict[str, Any]:
+    """Largest difference of the same pixels from PNG and lossless WebP files."""
+    figures = {}
     for suffix, options in ((".png", {"compress_level": 1}), (".webp", {"lossless": True, "method": 0})):
         with tempfile.TemporaryDirectory() as folder:
             written = []

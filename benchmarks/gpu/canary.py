@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,9 +15,8 @@ from PIL import Image
 from pscr_engine.backends.registry import create_backend
 from pscr_engine.cuda.backend import CudaBackend
 from pscr_engine.cuda.decoder import Decoded
-from pscr_engine.cuda.decoding_check import largest_difference
+from pscr_engine.cuda.decoding_check import TOLERANCE, largest_difference
 from pscr_engine.cuda.slot import Slot, Wanted
-from pscr_engine.records import Pixels
 
 from .place import Place
 from .result import Result, SkippedError
@@ -26,7 +24,6 @@ from .result import Result, SkippedError
 _BATCH = 64
 _REPEATS = 40
 _CANARY = 0xCA
-_TOLERANCE = 32.0  # as in scoring
 
 
 def run(place: Place, result: Result) -> None:
@@ -50,8 +47,7 @@ def run(place: Place, result: Result) -> None:
         kept: list[Decoded | None] = []
         for repeat in range(max(2, round(_REPEATS * min(1.0, place.seconds)))):
             for image in filter(None, kept):  # whoever gets this memory next finds the canary
-                nbytes = (image.height - 1) * image.pitch + 3 * image.width
-                gpu.copy_to_device(image.address, canary, nbytes, stream)
+                gpu.copy_to_device(image.address, canary, image.nbytes, stream)
                 filled += 1
             stream.synchronize()
             kept.clear()
@@ -64,9 +60,11 @@ def run(place: Place, result: Result) -> None:
                 if decoded is None:
                     wrong.append(f"batch {repeat}: image {index} was refused")
                     continue
-                off = largest_difference(_pixels(decoded, pinned, gpu, stream), expected[index])
+                gpu.copy_to_host(pinned, decoded.address, decoded.nbytes, stream)
+                stream.synchronize()
+                off = largest_difference(decoded.pixels_in(pinned.array), expected[index])
                 compared, worst = compared + 1, max(worst, off)
-                if off > _TOLERANCE:
+                if off > TOLERANCE:
                     wrong.append(f"batch {repeat}: image {index} is {off:.0f} levels off in a block")
         for synchronised in (stream, *engine.streams):
             synchronised.synchronize()
@@ -78,11 +76,3 @@ def run(place: Place, result: Result) -> None:
     result.figures["buffers filled with the canary"] = filled
     result.figures["largest difference of a block, levels"] = round(worst, 2)
     result.check("every decoded image is the file's", not wrong, "; ".join(wrong[:5]) or f"{compared} images")
-
-
-def _pixels(image: Decoded, pinned: Any, gpu: Any, stream: Any) -> Pixels:
-    nbytes = (image.height - 1) * image.pitch + 3 * image.width
-    gpu.copy_to_host(pinned, image.address, nbytes, stream)
-    stream.synchronize()
-    shape, strides = (image.height, image.width, 3), (image.pitch, 3, 1)
-    return np.lib.stride_tricks.as_strided(pinned.array, shape, strides).copy()

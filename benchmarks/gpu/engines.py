@@ -59,7 +59,7 @@ def _engine(
             else compile_ahead(bundle, settings, [place.device])
         )
         assert compiled.parity is not None
-        seconds, size = compiled.record.seconds, compiled.path.stat().st_size
+        seconds, size = compiled.record.seconds, len(compiled.plan)
         result.figures[f"{what}: build"] = {"seconds": seconds, "bytes": size, "parity": compiled.parity.as_json()}
     backend = create_backend(bundle, backend=name, device=place.name, precision=precision)
     assert isinstance(backend, CudaBackend)

@@ -34,7 +34,7 @@ def run(place: Place, result: Result) -> None:
             for recorded_by in ("us", "library"):
                 what = f"{backbone}: CUDA graphs recorded by {recorded_by}, images/s"
                 try:
-                    create = engine_of(record, plan, _BATCH_SIZE, recorded_by)
+                    create = engine_of(record.key, plan, _BATCH_SIZE, recorded_by)
                     with closing(CudaBackend(bundle, device, create)) as backend, device.current():
                         rates = measure_batch_sizes(backend.engine, device, backend.shape, (_BATCH_SIZE,))
                 except PscrError as error:

@@ -126,6 +126,8 @@ def receive(part: Path, work: Path) -> tuple[dict[str, Any], set[str]]:
     Returns:
         The kit's list, and the names of the archives that are unpacked.
     """
+    if not (part / "kit.json").exists():
+        raise SystemExit(f"error: {part}: is no part of a kit (no kit.json); make gpu-kit makes one")
     kit: dict[str, Any] = json.loads((part / "kit.json").read_text())
     store = work / "pieces"
     store.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 from ..bundle import Bundle
 from ..cuda.backend import CudaBackend
@@ -30,25 +31,19 @@ def create_on_gpu(
         stay_near(device.pci_bus_id)
     if backend in FLAVOURS:
         record, plan = _plan(bundle, FLAVOURS[backend], device, precision, batch_size)
-        return CudaBackend(bundle, device, engine_of(record, plan, batch_size), threads=threads)
+        return CudaBackend(bundle, device, engine_of(record.key, plan, batch_size), threads=threads)
     if backend == "auto":
-        for flavour in PlanStore(bundle).flavours():
+        for flavour, later in pairwise([*PlanStore(bundle).flavours(), None]):
+            assert flavour is not None
             try:
                 record, plan = _plan(bundle, flavour, device, precision, batch_size)
-                return CudaBackend(bundle, device, engine_of(record, plan, batch_size), threads=threads)
+                return CudaBackend(bundle, device, engine_of(record.key, plan, batch_size), threads=threads)
             except (MissingDependencyError, BackendError, ParityError) as error:
-                log.warning("%s; going on with %s", error, _next(bundle, flavour))
+                log.warning("%s; going on with %s", error, "ONNX Runtime" if later is None else later.title)
     created = CudaBackend(bundle, device, _onnxruntime(bundle, precision, batch_size), threads=threads)
     if tune and batch_size is None:
         created.tune(bundle.digest)
     return created
-
-
-def _next(bundle: Bundle, flavour: Flavour) -> str:
-    """What is tried after a flavour of TensorRT."""
-    flavours = PlanStore(bundle).flavours()
-    later = flavours[flavours.index(flavour) + 1 :]
-    return later[0].title if later else "ONNX Runtime"
 
 
 def _onnxruntime(bundle: Bundle, precision: str, batch_size: int | None) -> Create:

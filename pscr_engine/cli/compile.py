@@ -135,7 +135,7 @@ def compile_command(
 def _described(what: str, compiled: Compiled) -> str:
     record, parity = compiled.record, compiled.parity
     state = f"built in {record.seconds:.0f} s" if compiled.built else "up to date"
-    text = f"{what}: {compiled.path} ({state}, {compiled.path.stat().st_size / 1e6:.0f} MB)"
+    text = f"{what}: {compiled.path} ({state}, {len(compiled.plan) / 1e6:.0f} MB)"
     if parity is None:
         return f"{text}; not yet checked on a GPU: that is done at its first use on each kind"
     return (
@@ -156,6 +156,11 @@ def _targets(text: str) -> str:
 def _precisions(bundle: Bundle, precision: str) -> list[str]:
     from ..backends.registry import choose_precision
 
+    if precision == "int8":
+        raise UsageError(
+            "--precision int8: INT8 graphs are for CPUs, and TensorRT for RTX has no INT8 convolutions; "
+            "use fp16 or fp32"
+        )
     if precision == "all":
         return [name for name in bundle.info.graphs if name != "int8"]
     return [choose_precision(bundle, precision, ["cuda:0"])]

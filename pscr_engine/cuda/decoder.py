@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from numpy.lib.stride_tricks import as_strided
 from PIL import Image
 
 from ..errors import BackendError, MissingDependencyError, one_line
+from ..records import Pixels
 from .libraries import FOR_DECODING, load_libraries
 
 # What decoders on the GPU and Pillow agree on: JPEGs in YCbCr or grey. There are many ways from other colours to RGB.
@@ -51,6 +53,20 @@ class Decoded(NamedTuple):
     height: int
     width: int
     owner: Any
+
+    @property
+    def nbytes(self) -> int:
+        """From its first byte to its last."""
+        return (self.height - 1) * self.pitch + 3 * self.width
+
+    def pixels_in(self, memory: Pixels) -> Pixels:
+        """View a copy of its bytes as an image, uint8 [height, width, 3].
+
+        Args:
+            memory: uint8, begins with the image's `nbytes`.
+        """
+        shape, strides = (self.height, self.width, 3), (self.pitch, 3, 1)
+        return as_strided(memory, shape, strides, writeable=False)
 
 
 class ImageDecoder:

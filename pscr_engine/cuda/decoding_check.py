@@ -22,7 +22,7 @@ _GIVEN_UP_AFTER = 3
 _BLOCK = 16
 # Mean difference, in levels of 255, of a block of 16×16 pixels. Chroma that is repeated where Pillow interpolates it
 # makes up to 11 in AGIQA-3K's images and 30 in the worst made-up one; a block of another image makes 50 to 200.
-_TOLERANCE = 32.0
+TOLERANCE = 32.0
 
 
 class DecodingCheck:
@@ -71,7 +71,7 @@ class DecodingCheck:
         except Exception:  # noqa: BLE001 - what Pillow refuses is for the host's decoder to judge
             return True
         off = largest_difference(pixels, expected)
-        if off <= _TOLERANCE:
+        if off <= TOLERANCE:
             return False
         self.wrong += 1
         then = "this GPU's decoder is not used any more in this run" if self.given_up else "Pillow's pixels are taken"

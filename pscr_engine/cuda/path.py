@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
-from numpy.lib.stride_tricks import as_strided
-
 from ..errors import DeviceLostError
 from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import TooSmallError, content_digest
@@ -317,15 +315,13 @@ class DevicePath:
 
     def _pixels(self, image: Decoded, slot: Slot) -> Pixels:
         """Copy a decoded image to the host, uint8 [H, W, 3]; valid until the next."""
-        nbytes = (image.height - 1) * image.pitch + 3 * image.width
-        if self._looked_at is None or self._looked_at.array.nbytes < nbytes:
+        if self._looked_at is None or self._looked_at.array.nbytes < image.nbytes:
             if self._looked_at is not None:
                 self._looked_at.free()
-            self._looked_at = self._device.pinned(nbytes)
-        self._device.copy_to_host(self._looked_at, image.address, nbytes, slot.stream)
+            self._looked_at = self._device.pinned(image.nbytes)
+        self._device.copy_to_host(self._looked_at, image.address, image.nbytes, slot.stream)
         slot.stream.synchronize()
-        strides = (image.pitch, 3, 1)
-        return as_strided(self._looked_at.array, (image.height, image.width, 3), strides, writeable=False)
+        return image.pixels_in(self._looked_at.array)
 
     def _decode_after_all(self, work: _Work, refused: Sequence[Query]) -> None:
         """What the GPU's decoder refuses, the host's decides on: it also knows the reason."""

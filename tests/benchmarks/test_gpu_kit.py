@@ -59,6 +59,11 @@ def test_a_damaged_piece_is_named_with_its_part(archives, tmp_path):
         receive(part, tmp_path / "work")
 
 
+def test_a_script_without_its_kit_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"is no part of a kit \(no kit.json\); make gpu-kit makes one"):
+        receive(tmp_path, tmp_path / "work")
+
+
 def entry(kind, architecture, code):
     header = bytearray(64)
     struct.pack_into("<HHIQ", header, 0, kind, 0, 64, len(code))

@@ -52,7 +52,7 @@ def checked_here(
     parity = None if anew else _recorded(bundle, device, record)
     if parity is None:
         log.info("%s: first use on %s: checked against ONNX Runtime in FP32", record.key.name, device.name)
-        with closing(CudaBackend(bundle, device, engine_of(record, plan))) as backend:
+        with closing(CudaBackend(bundle, device, engine_of(record.key, plan))) as backend:
             parity = check_parity(bundle, backend, images)
         _keep(bundle, device, record, parity)
     require_passed(parity, device.name, "it is not used there")

@@ -17,7 +17,7 @@ from ...cuda.backend import CudaBackend
 from ...cuda.device import Device
 from ...cuda.engine import Shape
 from ...cuda.open import open_device
-from ...errors import BackendError, UsageError
+from ...errors import BackendError
 from ...host import cache_folder
 from .checking import check_parity, checked_here, require_passed
 from .library import FULL, RTX, Flavour, require_tensorrt
@@ -51,12 +51,14 @@ class Compiled(NamedTuple):
     Args:
         path: the plan's file.
         record: what it was built for.
+        plan: its content.
         built: whether that was now.
         parity: how it did on the GPU; None if there was none.
     """
 
     path: Path
     record: PlanRecord
+    plan: bytes
     built: bool
     parity: Parity | None
 
@@ -106,8 +108,7 @@ def compile_on_gpu(
         return found
     log.info("building a plan for %s, TensorRT %s (%s); this takes minutes", device.name, key.tensorrt, found)
     plan, seconds = _build(bundle, key, device, report)
-    record = PlanRecord(key, "", None, seconds)
-    with closing(CudaBackend(bundle, device, engine_of(record, plan))) as backend:
+    with closing(CudaBackend(bundle, device, engine_of(key, plan))) as backend:
         parity = check_parity(bundle, backend, settings.images)
     require_passed(parity, device.name, "nothing was kept")
     return _kept(bundle, key, plan, parity, seconds)
@@ -128,13 +129,11 @@ def compile_ahead(
         report: is told about the build's progress.
 
     Raises:
-        UsageError: the precision or a target is none that it takes.
+        UsageError: a target is none that it knows.
         ParityError: on a GPU, the plan's scores are too far from ONNX Runtime's in FP32; it is not used there.
         BackendError, MissingDependencyError: it can't be built here.
     """
-    if settings.precision == "int8":
-        raise UsageError("--precision int8: TensorRT for RTX has no INT8 convolutions; use fp16 or fp32")
-    device = None if not indices else open_device(indices[0])
+    devices = [open_device(index) for index in indices]  # before TensorRT, which crashes without CUDA
     key = plan_key(bundle, RTX, None, settings.precision, settings.batch_size, settings.optimization_level)
     key = replace(key, compute_capability=settings.targets)
     found = _found(bundle, key, settings)
@@ -143,9 +142,8 @@ def compile_ahead(
         log.info("building a plan (%s), TensorRT for RTX %s (%s)", targets, key.tensorrt, found)
         plan, seconds = _build(bundle, key, None, report)
         found = _kept(bundle, key, plan, None, seconds)
-    for index in indices:
-        device = device if device is not None and index == indices[0] else open_device(index)
-        parity = checked_here(bundle, device, found.record, found.path.read_bytes(), settings.images, anew=found.built)
+    for device in devices:
+        parity = checked_here(bundle, device, found.record, found.plan, settings.images, anew=found.built)
         found = found._replace(parity=parity)
     return found
 
@@ -155,7 +153,8 @@ def _found(bundle: Bundle, key: PlanKey, settings: CompileSettings) -> Compiled 
     store = PlanStore(bundle)
     found = "--force" if settings.force else store.find(key, exactly=True)
     if not isinstance(found, str):
-        return Compiled(store.folder / f"{key.name}.plan", found[0], False, found[0].parity)
+        record, plan = found
+        return Compiled(store.folder / f"{key.name}.plan", record, plan, False, record.parity)
     store.require_writable(_PLAN_PER_GRAPH * bundle.graph_path(key.precision).stat().st_size)
     return found
 
@@ -183,7 +182,7 @@ def _kept(bundle: Bundle, key: PlanKey, plan: bytes, parity: Parity | None, seco
     found = store.find(key, exactly=True)
     if isinstance(found, str):
         raise BackendError(f"{path}: the plan can't be read back ({found})")
-    return Compiled(path, found[0], True, parity)
+    return Compiled(path, found[0], plan, True, parity)
 
 
 def _timing_cache(key: PlanKey) -> Path:

@@ -61,13 +61,15 @@ class TensorRtEngine:
         self._shape, self.precision, self.version = shape, precision, str(trt.__version__)
         self._runtime = trt.Runtime(LOGGER)
         if kernels is not None:
-            from .rtx import require_valid
+            from . import rtx
 
-            require_valid(self._runtime, plan, device.name)
+            rtx.require_valid(self._runtime, plan, device.name)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise LOGGER.failure("TensorRT refuses the plan")
-        self._kernels = None if kernels is None else _kernels(self._engine, kernels, recorded_by == "library")
+        self._kernels: Kernels | None = None
+        if kernels is not None:
+            self._kernels = rtx.Kernels(self._engine, kernels, record=recorded_by == "library")
         recording = recorded_by == "us"
         self._lanes = [
             _Lane(self._context(), self._engine.device_memory_size_v2, device, exemplars, shape, recording=recording)
@@ -111,12 +113,6 @@ class TensorRtEngine:
     def _keep_kernels(self) -> None:
         if self._kernels is not None:
             self._kernels.keep()
-
-
-def _kernels(engine: trt.ICudaEngine, file: Path, record: bool) -> Kernels:
-    from .rtx import Kernels
-
-    return Kernels(engine, file, record=record)
 
 
 class _Lane:

@@ -10,16 +10,16 @@ from ...cuda.engine import Engine, Shape
 from ...cuda.exemplars import ResidentExemplars
 from ...host import cache_folder
 from .library import RTX
-from .plans import PlanRecord, slug
+from .plans import PlanKey, slug
 
 Create = Callable[[Device, ResidentExemplars, Shape], Engine]
 
 
-def engine_of(record: PlanRecord, plan: bytes, batch_size: int | None = None, recorded_by: str = "us") -> Create:
+def engine_of(key: PlanKey, plan: bytes, batch_size: int | None = None, recorded_by: str = "us") -> Create:
     """Return what makes the engine of a plan, once its GPU and exemplars are there.
 
     Args:
-        record: what the plan was built for.
+        key: what the plan was built for.
         plan: the plan; its TensorRT is loaded.
         batch_size: B; None for the largest that the plan was built for.
         recorded_by: who records CUDA graphs, see `TensorRtEngine`.
@@ -33,15 +33,15 @@ def engine_of(record: PlanRecord, plan: bytes, batch_size: int | None = None, re
             device,
             exemplars,
             shape,
-            precision=record.key.precision,
-            batch_size=batch_size or record.key.batch_size,
-            kernels=_kernels_file(record, device) if record.key.flavour == RTX.name else None,
+            precision=key.precision,
+            batch_size=batch_size or key.batch_size,
+            kernels=_kernels_file(key, device) if key.flavour == RTX.name else None,
             recorded_by=recorded_by,
         )
 
     return create
 
 
-def _kernels_file(record: PlanRecord, device: Device) -> Path:
+def _kernels_file(key: PlanKey, device: Device) -> Path:
     """Where kernels compiled for this plan on this kind of GPU are kept, in the user's cache."""
-    return cache_folder() / f"tensorrt-rtx-{record.key.tensorrt}-{slug(device.name)}-{record.key.name}.kernels"
+    return cache_folder() / f"tensorrt-rtx-{key.tensorrt}-{slug(device.name)}-{key.name}.kernels"

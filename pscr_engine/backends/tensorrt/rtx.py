@@ -36,13 +36,13 @@ def set_targets(config: trt.IBuilderConfig, targets: str) -> None:
     """
     if targets == PORTABLE:
         return
-    names = targets.split(",")
+    names, known = targets.split(","), known_targets()
     config.num_compute_capabilities = len(names)
     for index, name in enumerate(names):
-        capability = known_targets().get(name)
+        capability = known.get(name)
         if capability is None or not config.set_compute_capability(capability, index):
             raise UsageError(
-                f"--compute-capability {name}: TensorRT for RTX {trt.__version__} knows {', '.join(known_targets())}"
+                f"--compute-capability {name}: TensorRT for RTX {trt.__version__} knows {', '.join(known)}"
             )
 
 

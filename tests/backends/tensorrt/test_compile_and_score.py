@@ -5,36 +5,16 @@ import re
 import signal
 import time
 
-import pyarrow.parquet as pq
 import pytest
 
 from tests.cuda.commands import PretendHost
-from tests.images import encoded, pixels
-from tests.tiny import make_bundle
+
+from .scored import scores
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     return PretendHost(tmp_path_factory.mktemp("host"))
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    return make_bundle(tmp_path / "m.pscr", precisions=("fp32", "fp16")).path
-
-
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for seed in range(30):
-        kind = ("JPEG", "PNG")[seed % 2]
-        (folder / f"{seed:02}.{kind.lower()}").write_bytes(encoded(pixels(50, 60, seed), kind))
-    return folder
-
-
-def scores(folder):
-    return pq.read_table(sorted(folder.glob("part-*.parquet"))).select(["row", "score", "score_std"]).to_pydict()
 
 
 def plans(bundle):
