@@ -56,7 +56,7 @@ def write_graph(backbone: str, precision: str, path: Path) -> Shape:
 def build(graph: Path, shape: Shape, level: int = 3) -> bytes:
     """Compile a graph; a portable plan."""
     require_tensorrt(RTX)
-    from pscr_engine.backends.tensorrt.building import Build, build_plan
+    from pscr_engine.backends.tensorrt.builder import Build, build_plan
 
     return build_plan(Build(graph, shape, BATCH_SIZE, EXEMPLARS, level, targets="portable"))
 

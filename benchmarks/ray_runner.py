@@ -18,8 +18,8 @@ from typing import Any
 from pscr_engine.host import usable_cpus
 from pscr_engine.records import STAGES
 from pscr_engine.runners.ledger import Chunk, ChunkDone, Ledger
-from pscr_engine.runners.ray_actor import Answer
-from pscr_engine.runners.snapshot import Progression, Snapshot
+from pscr_engine.runners.progress import Progression, Snapshot
+from pscr_engine.runners.ray.actor import Answer
 
 from .common import RESULTS, record, spread, untrained_bundle, versions
 from .pipeline import whole_run
@@ -180,7 +180,7 @@ def _handed_out(workers: int) -> dict[str, float]:
 def _pool_seconds(workers: int, chunks: int, seconds: float) -> float:
     import ray
 
-    from pscr_engine.runners.ray_pool import RayPool
+    from pscr_engine.runners.ray.pool import RayPool
 
     ray.init(address="local", num_cpus=HOSTS, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:

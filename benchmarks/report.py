@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pscr_engine.parts import Parts
+from pscr_engine.manifests import open_manifest
+from pscr_engine.output.parts import Parts
 from pscr_engine.stages.sink import output_schema
-from pscr_engine.stages.source import open_manifest
 
 from .common import record
 

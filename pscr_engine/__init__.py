@@ -16,6 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from ._version import __version__
 from .records import Status
-from .scorer import ScoredImage, Scorer
+from .scorer import Scorer
+from .scoring import ScoredImage
 
 __all__ = ["ScoredImage", "Scorer", "Status", "__version__"]

@@ -15,14 +15,15 @@ from typing import Any
 from spdl.pipeline import Pipeline as Threads
 from spdl.pipeline import PipelineBuilder
 
-from .backends.base import Backend, DeviceBackend
+from .backends.base import DeviceBackend
 from .host import usable_cpus
 from .records import MicroBatch, Query, RunStats
 from .sampling import Sampling
+from .stages.base import DEFAULT_VERIFIED_SHARE, Path, PathSettings, Stage
 from .stages.decode import DecodeOptions
 from .stages.fetch import Fetcher
-from .stages.host_path import HostPath
-from .stages.path import DEFAULT_VERIFIED_SHARE, Path, PathSettings, Stage
+from .stages.infer import Backend
+from .stages.on_host import HostPath
 
 # Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
 _MICRO_BATCH_ROWS = 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,3 +168,11 @@ def add_counts(counts: Iterable[StageCounts]) -> StageCounts:
         name: (sum(each.get(name, none)[0] for each in listed), sum(each.get(name, none)[1] for each in listed))
         for name in names
     }
+
+
+if TYPE_CHECKING:
+    pass
+
+
+MAX_FILE_BYTES = 512 * 2**20
+"""Larger files are not read: no image within any sane limit on pixels needs them."""

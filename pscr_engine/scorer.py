@@ -3,61 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Literal, Self, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from .backends import create_backend
-from .backends.base import Backend, DeviceBackend
+from .backends.base import DeviceBackend
 from .bundle import Bundle
 from .errors import UsageError
 from .models import BundleChoice, choose_bundle
 from .pipeline import Pipeline
-from .records import Query, Status
+from .scoring import ImageLike, ScoredImage, _queries, _scored_image
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
-from .stores.uri import Place, is_stored
+from .stages.infer import Backend
+from .stores.uri import Place
 
 if TYPE_CHECKING:
     from .config import ScoreConfig
     from .explain import Explanation
-    from .runners.snapshot import Progress
-    from .runners.steps import RunResult
-
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""A path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredImage:
-    """The outcome for one image.
-
-    Args:
-        status: "ok", or why there is no score.
-        error: what went wrong, in words; None when ok.
-        score: mean over exemplars of label + delta, on the label scale; None when not ok.
-        score_std: population standard deviation over exemplars of label + delta; None when not ok.
-        width, height: size in pixels; None if it never became known.
-        features: float32 [C] if asked for.
-        exemplar_scores: float32 [M], label + delta per exemplar, if asked for.
-    """
-
-    status: Status
-    error: str | None
-    score: float | None
-    score_std: float | None
-    width: int | None
-    height: int | None
-    features: NDArray[np.float32] | None = None
-    exemplar_scores: NDArray[np.float32] | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a score."""
-        return self.status is Status.OK
+    from .runners.progress import Progress
+    from .runners.run import RunResult
 
 
 class Scorer:
@@ -252,54 +219,11 @@ class Scorer:
         """Score a manifest into a folder of Parquet parts, as `pscr-engine score` does.
 
         Raises:
-            PscrError: see `pscr_engine.runners.steps.carry_out`, and the runner's own `run`.
+            PscrError: see `pscr_engine.runners.run.carry_out`, and the runner's own `run`.
         """
         if config.runner == "ray":
-            from .runners.ray import run
+            from .runners.ray.runner import run
         else:
             from .runners.local import run
 
         return run(config) if progress is None else run(config, progress)
-
-
-def _queries(images: Iterable[Any]) -> Iterator[Query]:
-    for row, image in enumerate(images):
-        if isinstance(image, str) and is_stored(image):
-            yield Query(row, path=image, uri=image)
-        elif isinstance(image, str | os.PathLike):
-            yield Query(row, path=os.fspath(image), location=os.fspath(image))
-        elif isinstance(image, bytes):
-            yield Query(row, data=image)
-        elif isinstance(image, Image.Image):
-            yield _from_pil(row, image)
-        elif isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise TypeError(f"image {row} is an array {image.dtype} {list(image.shape)}, not uint8 [H, W, 3] RGB")
-            # A copy: images are read ahead, and the caller may use the array again.
-            yield Query(row, pixels=image.copy())
-        else:
-            raise TypeError(
-                f"image {row} is a {type(image).__name__}, not a path, bytes, PIL image or uint8 [H, W, 3] array"
-            )
-
-
-def _from_pil(row: int, image: Image.Image) -> Query:
-    query = Query(row)
-    try:
-        query.pixels = np.asarray(image.convert("RGB"))
-    except Exception as error:  # noqa: BLE001 - a lazily opened file may turn out to be broken here
-        query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}")
-    return query
-
-
-def _scored_image(query: Query) -> ScoredImage:
-    return ScoredImage(
-        query.status,
-        query.error,
-        query.score,
-        query.score_std,
-        query.width,
-        query.height,
-        query.features,
-        query.exemplar_scores,
-    )

@@ -11,10 +11,13 @@ import pytest
 
 from pscr_engine.bundle import Bundle
 
-from .shipped import copy_package, search_path, ship
-from .tiny import make_bundle
+from .helpers.shipped import copy_package, search_path, ship
+from .helpers.tiny import make_bundle
 
 REFERENCE = Path(__file__).parent / "reference"
+
+# An object store on loopback, for whichever test asks for one.
+pytest_plugins = ["tests.helpers.store_fixtures"]
 
 
 @pytest.fixture

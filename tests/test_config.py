@@ -4,7 +4,7 @@ import pytest
 
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import UsageError
-from pscr_engine.stages.source.files import FileListManifest
+from pscr_engine.manifests.image_files import FileListManifest
 
 
 @pytest.mark.parametrize(

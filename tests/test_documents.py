@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from .conftest import REFERENCE
-from .images import encoded, pixels
-from .stores.servers import s3_server
-from .tiny import make_bundle
+from .helpers.images import encoded, pixels
+from .helpers.object_store import s3_server
+from .helpers.tiny import make_bundle
 
 ROOT = Path(__file__).parents[1]
 PAGES = {name: ROOT / name for name in ("README.md", "docs/cookbook.md")}

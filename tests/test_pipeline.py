@@ -12,12 +12,12 @@ from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages import fetch as fetch_module
-from pscr_engine.stages import host_path
+from pscr_engine.stages import on_host as host_path
 from pscr_engine.stages.decode import DecodeOptions
 from pscr_engine.stages.sample import Sampler
 
-from .fakes import FakeBackend
-from .images import encoded, pixels
+from .helpers.fakes import FakeBackend
+from .helpers.images import encoded, pixels
 
 OPS = Sampling.create("ops", 32)
 

@@ -11,7 +11,7 @@ from pscr_engine.errors import UsageError
 from pscr_engine.sampling import SAMPLINGS, Sampling, TooSmallError, content_digest
 
 from .conftest import REFERENCE
-from .images import pixels
+from .helpers.images import pixels
 
 
 @pytest.mark.parametrize(("patch_size", "starts"), [(224, [0, 150, 288]), (299, [0, 100, 213])])

@@ -11,8 +11,8 @@ from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import BackendError, BundleError, UsageError
 from pscr_engine.sampling import content_digest
 
-from .images import encoded, pixels
-from .tiny import C, expected_score, make_bundle
+from .helpers.images import encoded, pixels
+from .helpers.tiny import C, expected_score, make_bundle
 
 IMAGE = pixels(70, 50, seed=4)
 

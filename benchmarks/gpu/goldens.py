@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from pscr_engine import Scorer
+from pscr_engine.bundle.parity import TOLERANCES
 from pscr_engine.errors import PscrError
-from pscr_engine.parity import TOLERANCES, spearman
+from pscr_engine.statistics.ranks import spearman
 
 from .place import REFERENCE, Place
 from .result import Result

@@ -7,7 +7,7 @@ import numpy as np
 from pscr_engine.cuda.device import Device, DeviceBuffer
 from pscr_engine.cuda.open import open_device
 from pscr_engine.cuda.sampler import DeviceImage, DeviceSampler, Tables
-from pscr_engine.cuda.spread import Spread, scratch_bytes
+from pscr_engine.cuda.score_std import Spread, scratch_bytes
 from pscr_engine.sampling import Sampling
 
 from .clock import rate

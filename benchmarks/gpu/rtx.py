@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from pscr_engine.backends.tensorrt.engine_of_plan import engine_of
 from pscr_engine.backends.tensorrt.library import RTX
-from pscr_engine.backends.tensorrt.opening import engine_of
 from pscr_engine.backends.tensorrt.plans import PlanStore
 from pscr_engine.cuda.backend import CudaBackend
 from pscr_engine.cuda.batch_size import measure_batch_sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pscr_engine.cuda.count import gpu_count
+from pscr_engine.cuda.driver import gpu_count
 
 from .place import Place
 from .result import Result, SkippedError

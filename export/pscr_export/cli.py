@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pscr_engine.cli.parameters import number_option
-from pscr_engine.cli.progress import progress
+from pscr_engine.cli.step_progress import progress
 from pscr_engine.errors import MissingDependencyError
 from pscr_engine.sampling import SAMPLINGS
 

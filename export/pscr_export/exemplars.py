@@ -12,12 +12,12 @@ import torch
 
 from pscr_engine.atomic import sha256_of
 from pscr_engine.errors import ExemplarError, PscrError
+from pscr_engine.manifests import ManifestOptions, open_manifest
 from pscr_engine.records import MicroBatch, Query
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, decode
 from pscr_engine.stages.fetch import fetch
 from pscr_engine.stages.sample import Sampler
-from pscr_engine.stages.source import ManifestOptions, open_manifest
 
 from .network import ScoringNetwork
 from .record import TrainingRecord

@@ -29,8 +29,8 @@ from pscr_engine.bundle import (
     Parity,
     write_contents,
 )
+from pscr_engine.bundle.parity import compare
 from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError
-from pscr_engine.parity import compare
 from pscr_engine.sampling import Sampling
 
 from .checkpoint import Checkpoint, read_checkpoint

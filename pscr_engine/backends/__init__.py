@@ -1,6 +1,6 @@
 """Inference backends: they turn a batch of patches into scores."""
 
-from .base import Backend, BatchScores
+from ..stages.infer import Backend, BatchScores
 from .registry import create_backend
 
 __all__ = ["Backend", "BatchScores", "create_backend"]

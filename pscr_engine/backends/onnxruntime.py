@@ -9,8 +9,8 @@ from ..bundle import Exemplars
 from ..errors import BackendError, MissingDependencyError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
-from .base import BatchScores
-from .optimised import session
+from ..stages.infer import BatchScores
+from .graph_cache import session
 
 # Measured (benchmarks/int8.py): the nine patches of one image already fill the cores, larger batches are no faster
 # and take more memory; but for INT8, where few of them make up for what is not computed in integers.
@@ -78,7 +78,7 @@ class OnnxRuntimeBackend:
         }
 
     def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
-        """See `pscr_engine.backends.base.Backend.score`."""
+        """See `pscr_engine.stages.infer.Backend.score`."""
         outputs = ["score", "exemplar_scores"] + (["features"] if features else [])
         try:
             score, exemplar_scores, *rest = self._session.run(outputs, {"patches": patches, **self._exemplars})

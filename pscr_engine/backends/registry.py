@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..bundle import Bundle
-from ..devices import gpu_index, is_gpu, resolve_devices
 from ..errors import BackendError, UsageError
 from ..host import fast_int8
-from .base import Backend, DeviceBackend
+from ..stages.infer import Backend
+from .base import DeviceBackend
+from .devices import gpu_index, is_gpu, resolve_devices
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
@@ -46,7 +47,7 @@ def create_backend(
     device = resolve_devices(device)[0]
     chosen = choose_precision(bundle, precision, [device])
     if is_gpu(device):
-        from .on_gpu import create_on_gpu
+        from .gpu import create_on_gpu
 
         return create_on_gpu(
             bundle,

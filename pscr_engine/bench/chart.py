@@ -8,7 +8,7 @@ from math import log10
 from typing import Any, NamedTuple
 
 from .compare import rows
-from .shown import STAGES, name_of
+from .table import STAGES, name_of
 
 _WIDTH, _LABEL, _VALUE = 760, 200, 90
 _BAR, _GAP = 16, 12

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .measure import FORMAT, FORMAT_VERSION
-from .shown import STAGES, name_of
+from .table import STAGES, name_of
 
 Record = Mapping[str, Any]
 

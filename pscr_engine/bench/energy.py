@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..devices import gpu_index, is_gpu
+from ..backends.devices import gpu_index, is_gpu
 
 _POWERCAP = Path("/sys/class/powercap")
 

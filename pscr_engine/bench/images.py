@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UsageError
+from ..manifests.image_files import files_below, is_image
 from ..records import Pixels, Query
 from ..stages.decode import DecodeOptions, decode
-from ..stages.source.files import files_below, is_image
 
 FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _MADE_UP = 32

@@ -8,12 +8,13 @@ from time import perf_counter
 
 import numpy as np
 
-from ..backends.base import Backend, DeviceBackend
+from ..backends.base import DeviceBackend
 from ..bundle import Bundle
 from ..records import MicroBatch, Query
+from ..stages.base import PathSettings
 from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
-from ..stages.host_path import HostPath
-from ..stages.path import PathSettings
+from ..stages.infer import Backend
+from ..stages.on_host import HostPath
 
 _PERCENTILES = (50, 90, 95, 99)
 _LEAST_BATCHES = 20

@@ -13,23 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..backends.base import Backend, DeviceBackend
+from ..backends.base import DeviceBackend
+from ..backends.devices import gpu_index, is_gpu, resolve_devices
 from ..backends.registry import choose_precision, create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..devices import gpu_index, is_gpu, resolve_devices
 from ..errors import BackendError, MissingDependencyError, UsageError
 from ..host import cpu_flags, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
 from ..records import Query
 from ..stages.decode import DecodeOptions, decode
+from ..stages.infer import Backend
 from ..stores.uri import Place
 from . import ceilings, stages
-from .clock import Rate, measure
 from .images import BenchImages
 from .latency import latency
-from .runs import WholeRuns
-from .work import work_of
+from .rate import Rate, measure
+from .whole_runs import WholeRuns
+from .work_per_image import work_of
 
 FORMAT, FORMAT_VERSION = "pscr-engine-bench", 1
 _PACKAGES = (

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Backend, DeviceBackend
+from ..backends.base import DeviceBackend
 from ..bundle import Bundle
 from ..host import usable_cpus
-from ..parts import Parts
+from ..output.parts import Parts
 from ..pipeline import FETCH_THREADS
 from ..records import MicroBatch, Pixels, Query
 from ..stages.decode import DecodeOptions, decode
 from ..stages.fetch import fetch
-from ..stages.infer import infer
+from ..stages.infer import Backend, infer
 from ..stages.sample import Sampler
 from ..stages.sink import output_schema, to_table
-from .clock import Rate, measure
 from .images import FORMATS, encode
+from .rate import Rate, measure
 
 _PART_ROWS = 1024
 _QUALITY = 90

@@ -10,6 +10,6 @@ __all__ = ["cli", "main"]
 def main() -> None:
     """Entry point of `pscr-engine`."""
     from .leave import leave
-    from .run import run
+    from .run_command import run
 
     leave(run(cli))

@@ -73,7 +73,7 @@ def bench(context: click.Context, /, out: Path, **settings: Any) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from ..bench import chart, shown
+    from ..bench import chart, table
     from ..bench.measure import BenchConfig
     from ..bench.measure import bench as measured
 
@@ -82,7 +82,7 @@ def bench(context: click.Context, /, out: Path, **settings: Any) -> None:
     record = measured(BenchConfig(**settings), lambda what: logs.say(f"measuring: {what}"))
     _write(out, json.dumps(record, indent=2) + "\n")
     _write(out.with_suffix(".svg"), chart.one(record))
-    logs.result(f"{shown.table(record)}\n\n{out}, {out.with_suffix('.svg')}")
+    logs.result(f"{table.table(record)}\n\n{out}, {out.with_suffix('.svg')}")
 
 
 @bench.command()

@@ -10,10 +10,10 @@ import click
 from ..bundle import PRECISIONS, Bundle
 from ..errors import UsageError
 from . import logs
-from .progress import progress
+from .step_progress import progress
 
 if TYPE_CHECKING:
-    from ..backends.tensorrt.compiling import Compiled
+    from ..compiling import Compiled
 
 
 @click.command(name="compile")
@@ -93,10 +93,10 @@ def compile_command(
       pscr-engine compile --backend tensorrt-rtx --compute-capability 8.6,8.9,12.0
     """
     logs.configure(as_json=False)
-    from ..backends.tensorrt.compiling import CompileSettings, compile_ahead, compile_on_gpu
+    from ..backends.devices import gpu_index, is_gpu, resolve_devices
     from ..backends.tensorrt.library import FULL, RTX
     from ..backends.tensorrt.plans import PORTABLE
-    from ..devices import gpu_index, is_gpu, resolve_devices
+    from ..compiling import CompileSettings, compile_ahead, compile_on_gpu
     from ..models import choose_bundle
 
     names = [name for name in resolve_devices(devices) if is_gpu(name)]
@@ -172,7 +172,7 @@ def _files(manifest: str | None) -> tuple[str, ...]:
         return ()
     from itertools import islice
 
-    from ..stages.source import ManifestOptions, open_manifest
+    from ..manifests import ManifestOptions, open_manifest
 
     opened = open_manifest(manifest, ManifestOptions())
     queries = islice(opened.reader().read(range(256)), 256)

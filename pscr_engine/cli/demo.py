@@ -14,8 +14,8 @@ from click.core import ParameterSource
 from ..errors import BundleError, MissingDependencyError, OutputError, UsageError
 from . import logs
 from .group import load
-from .progress import progress
-from .run_progress import run_progress
+from .score_progress import run_progress
+from .step_progress import progress
 
 if TYPE_CHECKING:
     from ..models import BundleChoice
@@ -129,7 +129,7 @@ def _summary(manifest: Path, scores: Path, outcome: str) -> list[str]:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from ..parity import spearman
+    from ..statistics.ranks import spearman
 
     with manifest.open(newline="") as file:
         labels = [float(line["mos"]) for line in csv.DictReader(file)]

@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
+from ..backends.devices import lacking_packages
 from ..backends.tensorrt.library import RTX
-from ..cuda.count import driver_version, gpu_count
 from ..cuda.device import require_driver
+from ..cuda.driver import driver_version, gpu_count
 from ..cuda.libraries import library_files
-from ..devices import lacking_packages
 from ..errors import BackendError
 from ..host import cpu_flags, usable_cpus
 

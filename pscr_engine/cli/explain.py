@@ -69,7 +69,7 @@ def explain(
     """
     logs.configure(as_json=False)
     from ..errors import ImageError, UsageError
-    from ..explain.output import check_output, save
+    from ..explain.save import check_output, save
     from ..explain.wording import Numbers, heading, printable
     from ..scorer import Scorer
 

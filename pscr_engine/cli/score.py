@@ -11,16 +11,15 @@ import click
 
 from ..backends.registry import BACKENDS
 from ..bundle import PRECISIONS
-from ..config import ScoreConfig
+from ..config import RayOptions, ScoreConfig
 from ..host import keep_freed_memory, settle
-from ..ray_options import RayOptions
-from ..shard import WHOLE, Shard
+from ..manifests import ManifestOptions
+from ..output.shard import WHOLE, Shard
+from ..stages.base import DEFAULT_VERIFIED_SHARE
 from ..stages.decode import DEFAULT_MAX_PIXELS
-from ..stages.path import DEFAULT_VERIFIED_SHARE
-from ..stages.source import ManifestOptions
 from . import logs
 from .parameters import bundle_option, number_option, to_place
-from .run_progress import run_progress
+from .score_progress import run_progress
 
 
 @click.command()

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from ..selection.choose import GroupChoice
-from ..selection.float_order import shortest
 from ..selection.rule import Rule, Top
 from ..selection.select import Selected
 from ..selection.select import select as select_rows
+from ..statistics.float_order import shortest
 from ..stores.uri import Place
 from . import logs
 from .parameters import to_place

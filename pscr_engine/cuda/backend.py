@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 from ..bundle import Bundle
 from ..errors import BackendError, MissingDependencyError
-from ..stages.path import Path, PathSettings
+from ..stages.base import Path, PathSettings
 from .batch_size import find_batch_size
 from .decoder import ImageDecoder
 from .device import Device
+from .device_lost import loss_is_told
+from .driver import keep_freed_memory
 from .engine import Engine, Shape
 from .exemplars import ResidentExemplars
-from .loss import loss_is_told
-from .memory_pool import keep_freed_memory
-from .path import DevicePath
+from .stages import DevicePath
 
 log = logging.getLogger("pscr_engine")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..sampling import Sampling
 from .device import Device, Stream
-from .fatbins import fatbin
+from .kernels.load import fatbin
 
 KERNEL = "sample_patches"
 SIGNATURE = "PPPPii"

@@ -11,7 +11,7 @@ from ..sampling import Sampling
 from .device import Device, DeviceBuffer
 from .engine import Shape, Tensors
 from .sampler import DeviceSampler
-from .spread import Spread, scratch_bytes
+from .score_std import Spread, scratch_bytes
 
 
 class Wanted(NamedTuple):

@@ -11,11 +11,13 @@ from ..records import Pixels, Query
 from ..sampling import Sampling, TooSmallError
 from ..stages.decode import DecodeOptions, decode, pillow_without_limit
 from ..stages.fetch import fetch
-from .explanation import Explanation, NearExemplar, PatchScore
+from .explanation import Explanation
+from .findings import NearExemplar, PatchScore
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..scorer import ScoredImage, Scorer
+    from ..scorer import Scorer
+    from ..scoring import ScoredImage
 
 
 def explain(

@@ -10,7 +10,7 @@ from PIL import Image
 from ..records import Query, Status
 from ..stages.decode import DecodeOptions, decode, pillow_without_limit
 from ..stages.fetch import fetch
-from .explanation import NearExemplar
+from .findings import NearExemplar
 
 THUMBNAIL_SIZE = 256
 

@@ -14,20 +14,11 @@ from PIL import Image
 from .. import __version__
 from .exemplar_images import thumbnail
 from .explanation import Explanation
-from .figure import Figure, lay_out
-from .wording import (
-    Numbers,
-    about_exemplars,
-    about_model,
-    about_patches,
-    colour,
-    colour_scale,
-    distance,
-    printable,
-)
+from .layout import Figure, lay_out
+from .wording import Numbers, about_exemplars, about_model, about_patches, colour, colour_scale, distance, printable
 
 _IMAGE_SIZE = 1280
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "templates"
 
 
 def render(explanations: Iterable[Explanation], exemplar_root: Path | None) -> bytes | None:
@@ -46,7 +37,7 @@ def render(explanations: Iterable[Explanation], exemplar_root: Path | None) -> b
     )
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    text = environment.get_template("page.html.jinja").render(
+    text = environment.get_template("page.html.j2").render(
         sections=sections,
         style=style,
         style_digest=digest,

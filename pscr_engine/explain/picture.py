@@ -11,8 +11,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from .exemplar_images import thumbnail
-from .explanation import Explanation, NearExemplar
-from .figure import Figure, Mark, lay_out
+from .explanation import Explanation
+from .findings import NearExemplar
+from .layout import Figure, Mark, lay_out
 from .wording import (
     Numbers,
     about_exemplars,

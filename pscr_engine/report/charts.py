@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..selection.order_statistics import Statistic
-from .axis import Axis, Density, Histogram
-from .words import images
+from ..statistics.order_statistics import Statistic
+from .axis import Axis
+from .counts import Density, Histogram
+from .formatting import images
 
 _LEVELS = 8
 

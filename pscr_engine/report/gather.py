@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..run_reader import RunReader
-from ..selection.float_order import shortest
-from ..selection.groups import Groups, with_groups
-from ..selection.order_statistics import OrderStatistics, Statistic
-from .axis import Axis, Density, Histogram, Thresholds
-from .by_group import GroupRow, GroupTable
+from ..output.run_groups import Groups, with_groups
+from ..output.run_reader import RunReader
+from ..statistics.float_order import shortest
+from ..statistics.order_statistics import OrderStatistics, Statistic
+from .axis import Axis
+from .counts import Density, Histogram, Thresholds
 from .failures import Failures
 from .galleries import Leaders, Pick
+from .group_table import GroupRow, GroupTable
 
 # The axes hold all but the outermost two thousandths of the images: one outlier would squash the rest.
 _TAIL = 1

@@ -14,13 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .._version import __version__
-from ..run_reader import RunReader
-from .compare import Comparison
-from .compare_section import compare_section
+from ..output.run_reader import RunReader
+from .comparison import Comparison
+from .formatting import Scale, Shown, count, images, percent
 from .gather import Gathered
-from .run_section import run_section
-from .score_sections import group_section, score_sections
-from .words import Scale, Shown, count, images, percent
+from .sections.comparison import compare_section
+from .sections.run import run_section
+from .sections.scores import group_section, score_sections
 
 GENERATOR = "pscr-engine"
 """How a page of ours begins its `generator`."""

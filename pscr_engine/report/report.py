@@ -10,15 +10,15 @@ import numpy as np
 
 from ..atomic import atomic_file
 from ..errors import OutputError, PscrError, UsageError
-from ..run_reader import RunReader
-from ..selection.groups import read_groups
+from ..output.run_groups import read_groups
+from ..output.run_reader import RunReader
 from ..stores.uri import Place
-from .by_group import MOST_GROUPS
-from .compare import Comparison, compare
+from .comparison import Comparison, compare
+from .formatting import Shown
 from .gather import Gathered, gather
+from .group_table import MOST_GROUPS
 from .page import GENERATOR, Content, render
 from .thumbnails import make_thumbnails
-from .words import Shown
 
 MOST_IMAGES = 100
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import ManifestError
+from ..manifests.queries import QueryMaker
+from ..output.run_reader import RunReader
 from ..records import Query, Status
-from ..run_reader import RunReader
 from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, decode, pillow_without_limit
 from ..stages.fetch import fetch
-from ..stages.source.base import QueryMaker
 
 SIDE = 256
 """Longest side in pixels: at most some 20 kB each."""

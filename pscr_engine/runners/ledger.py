@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WorkerError
-from ..shard import WHOLE, Shard
+from ..output.shard import WHOLE, Shard
 
 _CHUNKS_AT_WORKER = 2
 

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..backends.devices import resolve_devices
 from ..config import ScoreConfig
-from ..devices import resolve_devices
 from ..host import usable_cpus
+from .image_folders import identity_of
 from .ledger import Ledger
-from .pool import Pool
-from .snapshot import Progress, Progression
-from .steps import RunResult, Task, carry_out
-from .worker import Worker, WorkerSetup, identity_of
+from .local_pool import Pool
+from .progress import Progress, Progression
+from .run import RunResult, Task, carry_out
+from .worker import Worker, WorkerSetup
 
 
 def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunResult:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -17,14 +16,15 @@ from ..backends.base import DeviceBackend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import BundleError, PscrError
+from ..manifests import Manifest
 from ..models import BundleChoice, choose_bundle
-from ..parts import Parts
+from ..output.parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
 from ..stages.decode import DecodeOptions, pillow_without_limit
 from ..stages.fetch import Fetcher
 from ..stages.sink import in_order, merge, output_schema, to_table
-from ..stages.source import Manifest
+from .image_folders import identity_of
 from .ledger import Chunk, ChunkDone
 
 _WATCHED_FOLDERS = 64
@@ -208,7 +208,7 @@ def _changed(choice: BundleChoice) -> BundleError:
 
 
 def _unread_places(queries: Iterable[Query]) -> Iterator[str]:
-    from ..stores.images import place_of
+    from ..stores.remote_images import place_of
 
     return (place_of(query.uri) for query in queries if query.status is Status.UNREADABLE and query.uri is not None)
 
@@ -245,12 +245,3 @@ def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend | DeviceBack
     if threads is not None:
         pipeline.decode_threads = threads
     return pipeline
-
-
-def identity_of(folder: str) -> tuple[int, int] | None:
-    """Device and number of a folder; None if there is none (or none in particular)."""
-    try:
-        found = Path(folder).stat() if folder else None
-    except OSError:
-        return None
-    return None if found is None else (found.st_dev, found.st_ino)

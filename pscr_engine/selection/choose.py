@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..run_reader import RunReader
-from .groups import Groups, with_groups
-from .order_statistics import OrderStatistics
+from ..output.run_groups import Groups, with_groups
+from ..output.run_reader import RunReader
+from ..statistics.order_statistics import OrderStatistics
 from .rule import Rule
 
 

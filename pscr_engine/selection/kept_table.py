@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from ..atomic import atomic_file
 from ..errors import ManifestError, OutputError, PscrError, one_line
-from ..parts import is_part
-from ..run_reader import RunReader
-from ..stages.source import Manifest
-from ..stages.source.base import Columns
+from ..manifests import Manifest
+from ..manifests.base import Columns
+from ..output.parts import is_part
+from ..output.run_reader import RunReader
 
 SCORE_FIELDS = (pa.field("score", pa.float32()), pa.field("score_std", pa.float32()), pa.field("row", pa.int64()))
 _MARK = b"pscr_engine.select"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..run_reader import RunReader
+from ..output.run_groups import read_groups
+from ..output.run_reader import RunReader
 from ..stores.uri import Place
 from .choose import Choice, choose, kept_rows
-from .groups import read_groups
 from .kept_table import SCORE_FIELDS, check_place, source_columns, write_kept
 from .rule import Rule
 

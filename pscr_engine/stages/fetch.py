@@ -8,13 +8,10 @@ from collections.abc import Collection, Sequence
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
-from ..records import Query, Status
+from ..records import MAX_FILE_BYTES, Query, Status
 
 if TYPE_CHECKING:
-    from ..stores.images import RemoteImages
-
-MAX_FILE_BYTES = 512 * 2**20
-"""Larger files are not read: no image within any sane limit on pixels needs them."""
+    from ..stores.remote_images import RemoteImages
 
 
 # A micro-batch holds this many bytes of images, and one image more: the rest is read when it is decoded.
@@ -77,7 +74,7 @@ class Fetcher:
     def _fetch_remote(self, queries: Sequence[Query]) -> None:
         with self._lock:
             if self._remote is None:
-                from ..stores.images import RemoteImages
+                from ..stores.remote_images import RemoteImages
 
                 self._remote = RemoteImages(private_addresses=self._private)
         self._remote.fetch(queries, MAX_FILE_BYTES, _HELD_BYTES, self.stopping)

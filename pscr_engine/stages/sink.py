@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import PscrError
+from ..manifests.unicode import utf8
 from ..records import Query
-from .source.base import utf8
 
 
 def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.Schema:

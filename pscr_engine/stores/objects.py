@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal, TypeVar
 
 from ..errors import ManifestError, StoreError
-from . import background
+from . import event_loop
 from .client import bucket_client
 from .trouble import Kind, Trouble, trouble_of
 from .uri import StorePath
@@ -105,7 +105,7 @@ class _Ranges(io.RawIOBase):
             data = read(self._stored.path, (start, end), self._stored.state)
         if start == self._last_end and end < self._stored.size:
             after = min(end + len(buffer), self._stored.size)
-            self._ahead = end, after, background.submit(_read_range(self._stored, end, after))
+            self._ahead = end, after, event_loop.submit(_read_range(self._stored, end, after))
         self._at = self._last_end = start + len(data)
         buffer[: len(data)] = data
         return len(data)

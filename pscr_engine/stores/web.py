@@ -10,9 +10,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from .._version import __version__
 from ..errors import MissingDependencyError
-from .addresses import AddressRefusedError, resolve
-from .answers import FetchError, Room, TooLargeError
-from .trouble import Kind, Trouble
+from .public_addresses import AddressRefusedError, resolve
+from .trouble import FetchError, Kind, Room, TooLargeError, Trouble
 
 try:
     import httpcore2 as http

@@ -12,7 +12,7 @@ from pscr_engine.bundle import Bundle, Graph, Parity
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import UsageError
 
-from ..images import encoded, pixels
+from ..helpers.images import encoded, pixels
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,8 @@ def test_a_cache_that_cant_be_written_stops_nothing(tiny, cache):
 
 
 def test_other_bundles_get_other_places_and_old_ones_are_forgotten(tiny, cache, tmp_path, monkeypatch):
-    from pscr_engine.backends import optimised
 
-    monkeypatch.setattr(optimised, "_KEPT", 2)
+    monkeypatch.setattr(graph_cache, "_KEPT", 2)
     for name in "abc":
         shutil.copytree(tiny.path, tmp_path / name)
         raw = (tmp_path / name / "bundle.json").read_text()

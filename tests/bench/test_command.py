@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ..images import encoded, pixels
-from ..tiny import make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import make_bundle
 
 QUICK = ("--seconds", "0.05", "--rounds", "2", "--size", "64x48")
 STAGES = ["fetch", "decode", "sample", "infer", "sink"]

@@ -14,14 +14,14 @@ from PIL import Image
 
 from pscr_engine.backends import create_backend
 from pscr_engine.bench import ceilings, energy, stages
-from pscr_engine.bench.clock import Rate, measure
 from pscr_engine.bench.images import BenchImages, encode, made_up
 from pscr_engine.bench.latency import latency
-from pscr_engine.bench.work import work_of
+from pscr_engine.bench.rate import Rate, measure
+from pscr_engine.bench.work_per_image import work_of
 from pscr_engine.errors import UsageError
 
-from ..images import encoded, pixels
-from ..tiny import C, P
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import C, P
 
 
 def test_a_rate_counts_what_the_work_says_it_did():

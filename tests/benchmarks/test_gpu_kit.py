@@ -14,7 +14,7 @@ from benchmarks.gpu_kit.first_contact import STEPS, receive
 from benchmarks.gpu_kit.pack import compress, make_parts
 from pscr_engine.errors import PscrError
 from tests.cuda.commands import PretendHost
-from tests.tiny import make_bundle
+from tests.helpers.tiny import make_bundle
 
 # What the host has, beside PyTorch.
 HOST = ("numpy", "pillow", "pyarrow", "safetensors", "click", "rich", "flatbuffers", "protobuf", "sympy", "packaging")

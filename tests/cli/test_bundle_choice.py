@@ -8,9 +8,9 @@ import pytest
 
 from pscr_engine.models import DEFAULT_MODEL
 
-from ..images import encoded, pixels
-from ..shipped import ship
-from ..tiny import expected_score, make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.shipped import ship
+from ..helpers.tiny import expected_score, make_bundle
 
 BY_DEFAULT = f"bundle {DEFAULT_MODEL} (the shipped model: no model.pscr here)"
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from pscr_engine.cli.group import COMMANDS, cli
 
-from ..tiny import make_bundle
+from ..helpers.tiny import make_bundle
 
 
 def commands():

@@ -5,7 +5,7 @@ import sys
 def test_an_interrupt_within_exec_ends_with_130_too():
     program = """
 import click, sys
-from pscr_engine.cli.run import run
+from pscr_engine.cli.run_command import run
 
 @click.command()
 def command():

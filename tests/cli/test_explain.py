@@ -7,8 +7,8 @@ from PIL import Image
 
 from pscr_engine import Scorer
 
-from ..images import encoded, pixels
-from ..tiny import make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import make_bundle
 
 BUNDLE = "bundle model.pscr (in this folder)\n"
 

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import pscr_engine.cuda
+import pscr_engine.cuda.kernels
 
-FOLDER = Path(pscr_engine.cuda.__file__).parent
+FOLDER = Path(pscr_engine.cuda.kernels.__file__).parent
 
 
 def compile_object(folder: Path, *flags: str) -> Path:

@@ -22,15 +22,15 @@ import pytest
 from pscr_engine import Scorer
 from pscr_engine.backends import onnxruntime_cuda, registry
 from pscr_engine.cuda import batch_size as measuring
-from pscr_engine.cuda import path as cuda_path
+from pscr_engine.cuda import stages as cuda_path
 from pscr_engine.cuda.decoder import Decoded, ImageDecoder
 from pscr_engine.cuda.device import DeviceMemoryError
 from pscr_engine.errors import BackendError
 from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query
 from pscr_engine.stages.decode import DecodeOptions
-from tests.images import encoded, pixels
-from tests.tiny import P, make_bundle
+from tests.helpers.images import encoded, pixels
+from tests.helpers.tiny import P, make_bundle
 
 from . import host_in_place_of_gpu, pretend_driver
 from .commands import FAKE_TENSORRT
@@ -200,7 +200,7 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
 def graphs(driver: ctypes.CDLL, folder: Path) -> None:
     """TensorRT's work is recorded once per slot and then launched; where it can't be, it is enqueued each time."""
     sys.path.append(str(FAKE_TENSORRT))
-    from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_on_gpu
+    from pscr_engine.compiling import CompileSettings, compile_on_gpu
 
     os.environ["XDG_CACHE_HOME"] = str(folder)
     bundle = make_bundle(folder / "m.pscr")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pscr_engine.cuda.open import has_bindings
-from tests.tiny import make_bundle
+from tests.helpers.tiny import make_bundle
 
 from .commands import PretendHost
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.tiny import make_bundle
+from tests.helpers.tiny import make_bundle
 
 from .commands import PretendHost
 

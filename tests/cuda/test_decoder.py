@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pscr_engine.cuda.decoder import ImageDecoder
-from tests.images import encoded, pixels
+from tests.helpers.images import encoded, pixels
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pscr_engine.cuda.decoder import ImageDecoder
 from pscr_engine.cuda.decoding_check import DecodingCheck, largest_difference
-from tests.images import encoded, pixels
+from tests.helpers.images import encoded, pixels
 
 
 def pillow(data):

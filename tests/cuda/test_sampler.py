@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pscr_engine.cuda import build_fatbin
+from pscr_engine.cuda.kernels import build as build_fatbin
 from pscr_engine.cuda.sampler import TAPS, DeviceImage, Tables, bilinear_taps
-from pscr_engine.cuda.spread import scratch_bytes
+from pscr_engine.cuda.score_std import scratch_bytes
 from pscr_engine.sampling import Sampling, TooSmallError
 
 from . import host_kernel
@@ -114,4 +114,4 @@ def test_the_spread_is_numpys(kernel, images, exemplars, offset, seed):
 
 @pytest.mark.parametrize("source", build_fatbin.SOURCES, ids=lambda source: source.name)
 def test_the_fatbin_is_of_this_source(source):
-    assert build_fatbin.is_fresh(source), "run python -m pscr_engine.cuda.build_fatbin and commit the result"
+    assert build_fatbin.is_fresh(source), "run python -m pscr_engine.cuda.kernels.build and commit the result"

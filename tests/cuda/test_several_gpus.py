@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images import encoded, pixels
-from tests.tiny import make_bundle
+from tests.helpers.images import encoded, pixels
+from tests.helpers.tiny import make_bundle
 
 from .commands import PretendHost
 

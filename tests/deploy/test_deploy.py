@@ -107,7 +107,7 @@ def test_the_wheel_from_what_docker_sees_is_the_wheel(tmp_path):
         with zipfile.ZipFile(wheel) as archive:
             names.append(sorted(archive.namelist()))
     assert names[0] == names[1]
-    assert {"pscr_engine/explain/page.html.jinja", "pscr_engine/explain/page.css"} <= set(names[0])
+    assert {"pscr_engine/explain/templates/page.html.j2", "pscr_engine/explain/templates/page.css"} <= set(names[0])
 
 
 def test_shell_is_clean():

@@ -12,9 +12,9 @@ from pscr_engine.errors import BundleError, ImageError, UsageError
 from pscr_engine.sampling import SAMPLINGS, content_digest
 
 from ..conftest import REFERENCE
-from ..fakes import FakeBackend
-from ..images import encoded, pixels
-from ..tiny import W_DELTA, W_QUERY, W_TRUNK, P, make_bundle
+from ..helpers.fakes import FakeBackend
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import W_DELTA, W_QUERY, W_TRUNK, P, make_bundle
 
 IMAGE = pixels(70, 50, seed=4)
 

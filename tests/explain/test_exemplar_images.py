@@ -7,7 +7,7 @@ import pytest
 from pscr_engine.explain import NearExemplar
 from pscr_engine.explain.exemplar_images import thumbnail
 
-from ..images import bomb, encoded, pixels
+from ..helpers.images import bomb, encoded, pixels
 
 
 def exemplar(path, content):

@@ -7,11 +7,11 @@ import pytest
 
 from pscr_engine import Scorer
 from pscr_engine.errors import MissingDependencyError, OutputError, UsageError
-from pscr_engine.explain.output import save
+from pscr_engine.explain.save import save
 
-from ..browser import chromium, faults, opened
-from ..images import encoded, pixels
-from ..tiny import make_bundle
+from ..helpers.browser import chromium, faults, opened
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import make_bundle
 
 HOSTILE = "</title><script>document.title='run'</script>\"'><img src=x onerror=alert(1)>{{7*7}}.png"
 

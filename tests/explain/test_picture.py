@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from pscr_engine import Scorer
-from pscr_engine.explain.output import save
 from pscr_engine.explain.picture import _fitted, _font, _text
+from pscr_engine.explain.save import save
 
-from ..images import pixels
-from ..tiny import make_bundle
+from ..helpers.images import pixels
+from ..helpers.tiny import make_bundle
 
 
 @pytest.fixture(scope="module")

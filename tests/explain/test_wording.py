@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from pscr_engine.explain.wording import Numbers, colour, distance, elided, printable
 
-from ..tiny import make_bundle
+from ..helpers.tiny import make_bundle
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pscr_export.selection import select
 
 from pscr_engine.errors import ExemplarError, ManifestError
 
-from ..images import pixels
+from ..helpers.images import pixels
 
 
 def write_list(folder, rows, name="e.csv"):

@@ -5,7 +5,7 @@ from pscr_export.checkpoint import Checkpoint
 from pscr_export.network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores, slice_channels
 from torch import nn
 
-from ..export.small import small_checkpoint
+from .small import small_checkpoint
 
 
 @pytest.mark.parametrize("exemplars", [None, 1, 7, 1000])

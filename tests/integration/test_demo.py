@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from pscr_engine.cli.group import cli as cli_group
 from pscr_engine.models import DEFAULT_MODEL
 
-from ..shipped import ship
+from ..helpers.shipped import ship
 
 
 def test_demo_scores_made_up_images_with_the_shipped_model(cli_with_model, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from pscr_engine.models import DEFAULT_MODEL
 
-from ..images import encoded, pixels
-from ..shipped import search_path
+from ..helpers.images import encoded, pixels
+from ..helpers.shipped import search_path
 
 FORBIDDEN = {"torch", "torchvision", "timm", "onnx", "pscr_export", "pscr_training"}
 # A script, and what needs packages for GPUs.

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ..images import encoded, pixels
-from ..tiny import make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import make_bundle
 
 IMAGES = 5000
 STATUSES = {"ok", "undecodable", "too_large", "too_small", "unreadable"}

@@ -9,8 +9,8 @@ import polars as pl
 import pyarrow.dataset as ds
 import pytest
 
-from ..images import encoded, pixels
-from ..tiny import make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import make_bundle
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from pscr_training.train import train
 
 from pscr_engine import Scorer
 from pscr_engine.config import ScoreConfig
+from pscr_engine.manifests import ManifestOptions
 from pscr_engine.models import DEFAULT_MODEL, shipped_models
-from pscr_engine.stages.source import ManifestOptions
 
-from ..real import AGIQA_3K, few_dozen, has_agiqa_3k
+from ..helpers.real import AGIQA_3K, few_dozen, has_agiqa_3k
 
 
 def scores_by_command(manifest, bundle, out, **options):

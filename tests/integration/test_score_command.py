@@ -17,8 +17,8 @@ import pytest
 
 from pscr_engine.bundle import Bundle
 
-from ..images import encoded, pixels, write_troublesome
-from ..tiny import expected_score, make_bundle
+from ..helpers.images import encoded, pixels, write_troublesome
+from ..helpers.tiny import expected_score, make_bundle
 
 COLUMNS = ["row", "path", "score", "score_std", "status", "error", "width", "height"]
 
@@ -369,7 +369,7 @@ def test_a_read_only_folder_is_one_line():
         "import os, sys\n"
         "from pathlib import Path\n"
         "from pscr_engine.errors import OutputError\n"
-        "from pscr_engine.run_directory import RunDirectory\n"
+        "from pscr_engine.output.run_directory import RunDirectory\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "try: RunDirectory.open(Path(sys.argv[1]), {})\n"
         "except OutputError as error: print(error)\n"

@@ -13,9 +13,9 @@ import pytest
 
 from pscr_engine.models import DEFAULT_MODEL
 
-from ..images import encoded, pixels
-from ..shipped import remove_models, ship
-from ..tiny import expected_score, make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.shipped import remove_models, ship
+from ..helpers.tiny import expected_score, make_bundle
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ..images import encoded, pixels
-from ..tiny import make_bundle
+from ..helpers.images import encoded, pixels
+from ..helpers.tiny import make_bundle
 
 ROWS = 2000
 
@@ -129,7 +129,7 @@ def test_workers_killed_at_random_moments(place):
 def test_a_killed_worker_is_replaced(place):
     slow = fault(
         place / "slow",
-        "import pscr_engine.stages.host_path as p, time\n"
+        "import pscr_engine.stages.on_host as p, time\n"
         "def infer(*arguments, original=p.infer, **options):\n"
         "    time.sleep(0.002)\n"
         "    original(*arguments, **options)\n"
@@ -150,7 +150,7 @@ def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
     """A decoder that crashes the process: the rows are named, and the run can be resumed."""
     deadly = fault(
         place / "deadly",
-        "import os, pscr_engine.stages.host_path as p\n"
+        "import os, pscr_engine.stages.on_host as p\n"
         "def decode(query, options, original=p.decode):\n"
         "    os.abort() if query.row == 777 else original(query, options)\n"
         "p.decode = decode\n",
@@ -171,11 +171,11 @@ def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
 @pytest.mark.parametrize("stage", ["source", "fetch", "decode", "sample", "infer", "sink"])
 def test_a_fault_in_any_stage_ends_the_run_with_its_traceback(place, tmp_path, stage, devices):
     target = {
-        "source": "pscr_engine.stages.source.base.QueryMaker.make",
+        "source": "pscr_engine.manifests.queries.QueryMaker.make",
         "fetch": "pscr_engine.stages.fetch.fetch",
-        "decode": "pscr_engine.stages.host_path.decode",
+        "decode": "pscr_engine.stages.on_host.decode",
         "sample": "pscr_engine.stages.sample.Sampler.sample",
-        "infer": "pscr_engine.stages.host_path.infer",
+        "infer": "pscr_engine.stages.on_host.infer",
         "sink": "pscr_engine.runners.worker.to_table",
     }[stage]
     injected = fault(
@@ -289,7 +289,7 @@ def test_workers_take_modules_from_where_the_command_does(place, tmp_path):
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_run(place, tmp_path):
-    slow = fault(tmp_path / "often", "import pscr_engine.cli.run_progress as p\np._LINE_SECONDS = 0.0\n")
+    slow = fault(tmp_path / "often", "import pscr_engine.cli.score_progress as p\np._LINE_SECONDS = 0.0\n")
     for options, streams in (("", "2>&1 | head -1"), ("", "| true"), ("", "2>&-"), ("--log-format json", "2>&-")):
         out = tmp_path / str(abs(hash((options, streams))))
         script = f"set -o pipefail; {shlex.join(map(str, COMMAND))} --out {out} {options} {streams}"

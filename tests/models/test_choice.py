@@ -8,12 +8,12 @@ from pscr_engine import Scorer
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import BundleError, UsageError
 from pscr_engine.models import DEFAULT_MODEL, choose_bundle
-from pscr_engine.runners.score_batch import ScoreBatch
+from pscr_engine.runners.ray.score_batch import ScoreBatch
 from pscr_engine.stores.uri import StorePath
 
-from ..images import pixels
-from ..shipped import ship
-from ..tiny import make_bundle
+from ..helpers.images import pixels
+from ..helpers.shipped import ship
+from ..helpers.tiny import make_bundle
 
 IMAGE = pixels(60, 60, 2)
 

@@ -5,8 +5,8 @@ import pytest
 from pscr_engine.errors import BundleError
 from pscr_engine.models import Interval, ModelFacts
 
-from ..shipped import facts_of
-from ..tiny import make_bundle
+from ..helpers.shipped import facts_of
+from ..helpers.tiny import make_bundle
 
 REMOVED = object()
 

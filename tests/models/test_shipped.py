@@ -8,7 +8,7 @@ from pscr_engine.errors import BundleError, OutputError
 from pscr_engine.models import DEFAULT_MODEL, find_model, shipped_models
 from pscr_engine.models.shipped import FOLDER, shipped_at
 
-from ..shipped import ship
+from ..helpers.shipped import ship
 
 
 def test_models_are_found_beside_the_package_the_default_first(models_folder):

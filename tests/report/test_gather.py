@@ -4,15 +4,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pscr_engine.report.axis import Axis, Density, Histogram, Thresholds
-from pscr_engine.report.by_group import SHOWN
+from pscr_engine.output.run_groups import read_groups
+from pscr_engine.output.run_reader import RunReader
+from pscr_engine.report.axis import Axis
+from pscr_engine.report.counts import Density, Histogram, Thresholds
 from pscr_engine.report.failures import Failures
 from pscr_engine.report.galleries import Leaders
 from pscr_engine.report.gather import gather
-from pscr_engine.run_reader import RunReader
-from pscr_engine.selection.groups import read_groups
+from pscr_engine.report.group_table import SHOWN
 
-from ..runs import make_run
+from ..helpers.runs import make_run
 
 finite = st.floats(-1e6, 1e6, width=32)
 

@@ -8,12 +8,12 @@ import threading
 import pyarrow as pa
 import pytest
 
-from pscr_engine.parts import Parts
+from pscr_engine.output.parts import Parts
 from pscr_engine.report.report import ReportConfig, report
 
-from ..images import encoded, pixels
-from ..runs import make_run
-from .browser import Watched, chromium, needs_chromium
+from ..helpers.images import encoded, pixels
+from ..helpers.report_page import Watched, chromium, needs_chromium
+from ..helpers.runs import make_run
 
 pytestmark = needs_chromium
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pscr_engine.report.compare import compare
-from pscr_engine.run_reader import RunReader
+from pscr_engine.output.run_reader import RunReader
+from pscr_engine.report.comparison import compare
 
-from ..images import encoded, pixels, write_troublesome
-from ..runs import make_run
-from ..tiny import make_bundle
+from ..helpers.images import encoded, pixels, write_troublesome
+from ..helpers.runs import make_run
+from ..helpers.tiny import make_bundle
 
 
 def pictures(html):
@@ -205,7 +205,7 @@ def test_what_cannot_be_done_is_one_line(cli, tmp_path, arguments, message):
 
 def test_a_column_with_too_many_values_is_refused(cli, tmp_path, monkeypatch):
     from pscr_engine.errors import ManifestError
-    from pscr_engine.selection.groups import read_groups
+    from pscr_engine.output.run_groups import read_groups
 
     (tmp_path / "m.csv").write_text("\n".join(["path", *(f"{row}.png" for row in range(20))]))
     run = RunReader.open(some_run(tmp_path, tmp_path / "m.csv", 20))

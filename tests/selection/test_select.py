@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pscr_engine.selection.rule import Rule, Top
 from pscr_engine.selection.select import select
 
-from ..images import encoded, pixels
-from ..runs import make_run
+from ..helpers.images import encoded, pixels
+from ..helpers.runs import make_run
 
 SCORES = [3.0, 1.5, None, 4.5, 3.0, 2.0, 3.0, None, 5.0, 3.0]
 MODELS = ["a", "b", "a", "b", "a", "b", "a", "b", "a", None]

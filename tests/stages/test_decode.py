@@ -12,7 +12,7 @@ from pscr_engine.records import Query, Status
 from pscr_engine.stages.decode import DecodeOptions, decode, pillow_without_limit
 
 from ..conftest import REFERENCE
-from ..images import bomb, encoded, pixels
+from ..helpers.images import bomb, encoded, pixels
 
 
 def decoded(data, **options):

@@ -19,7 +19,7 @@ from pscr_engine.errors import UsageError
 from pscr_engine.records import Query
 from pscr_engine.stores import objects
 from pscr_engine.stores.client import bucket_client
-from pscr_engine.stores.images import WEB, RemoteImages, place_of
+from pscr_engine.stores.remote_images import WEB, RemoteImages, place_of
 from pscr_engine.stores.uri import StorePath, is_stored, place
 
 

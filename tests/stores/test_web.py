@@ -14,10 +14,10 @@ import pytest
 
 from pscr_engine.errors import StoreError
 from pscr_engine.records import Query
-from pscr_engine.stores import images as images_module
-from pscr_engine.stores.images import RemoteImages
+from pscr_engine.stores import remote_images as images_module
+from pscr_engine.stores.remote_images import RemoteImages
 
-from ..images import encoded, pixels
+from ..helpers.images import encoded, pixels
 
 IMAGE = encoded(pixels(40, 50))
 
@@ -156,10 +156,8 @@ def test_a_redirect_is_checked_like_the_first_address(web, monkeypatch):
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", number))]
         return await real(self, host, number, **options)
 
-    from pscr_engine.stores import addresses
-
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lookup)
-    monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr(public_addresses, "is_public", lambda address: address == "127.0.0.2")
     server = Server(("127.0.0.2", port), web.RequestHandlerClass)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.images import pixels
+from tests.helpers.images import pixels
 
 
 def labelled_table(folder: Path, count: int = 24, size: int = 70) -> Path:

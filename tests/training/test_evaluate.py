@@ -14,7 +14,7 @@ from pscr_training.train import train
 from pscr_engine.errors import CheckpointError, DatasetError, UsageError
 from pscr_engine.models import DEFAULT_MODEL
 
-from ..shipped import ship
+from ..helpers.shipped import ship
 from .made import labelled_table
 
 

@@ -10,7 +10,7 @@ import click
 
 from pscr_engine.cli import logs
 from pscr_engine.cli.parameters import number_option
-from pscr_engine.cli.progress import progress
+from pscr_engine.cli.step_progress import progress
 
 from .cli_train import SPLITS, source_options
 

@@ -9,7 +9,7 @@ import click
 from pscr_export.cli import BackboneName, names
 
 from pscr_engine.cli import logs
-from pscr_engine.cli.progress import progress
+from pscr_engine.cli.step_progress import progress
 from pscr_engine.host import keep_freed_memory
 from pscr_engine.sampling import SAMPLINGS
 

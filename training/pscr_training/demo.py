@@ -7,7 +7,7 @@ from pathlib import Path
 from pscr_export.export import ExportConfig, export_bundle
 
 from pscr_engine.cli import logs
-from pscr_engine.cli.progress import progress
+from pscr_engine.cli.step_progress import progress
 
 from .config import TrainConfig
 from .data.open import Source

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...cuda.device import Device, DeviceBuffer, Stream
 from ...cuda.engine import Shape, Tensors
 from ...cuda.exemplars import ResidentExemplars
-from ...cuda.graph import CaptureError, Graph
+from ...cuda.recorded_graph import CaptureError, Graph
 from ...errors import BackendError
 from .library import FULL, RTX, loaded_tensorrt
 from .logger import LOGGER

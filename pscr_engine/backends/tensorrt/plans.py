@@ -18,14 +18,17 @@ from typing import Any
 
 from ...atomic import atomic_file, sha256_of
 from ...bundle import Bundle, Parity
+from ...cuda.device import Device
 from ...errors import BackendError
 from ...models.shipped import shipped_at
-from .library import FLAVOURS, RTX, Flavour
+from .library import FLAVOURS, RTX, Flavour, require_tensorrt
 
 PORTABLE = "portable"
 """Targets of a plan that names none: compute capability 8.0, 8.6, 8.9, 12.0 and later, as NVIDIA says."""
 
 _FOLDER = "plans"
+DEFAULT_BATCH_SIZE = 64
+DEFAULT_OPTIMIZATION_LEVEL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,28 @@ class PlanStore:
             if file.stem == record.key.name:
                 records.append(record)
         return records
+
+
+def plan_key(
+    bundle: Bundle, flavour: Flavour, device: Device | None, precision: str, batch_size: int, optimization_level: int
+) -> PlanKey:
+    """What a plan for this bundle, host and wish depends on; for TensorRT for RTX, with the GPU's capability as target.
+
+    Raises:
+        MissingDependencyError, BackendError: as `library.require_tensorrt`.
+    """
+    capability = "" if device is None else ".".join(map(str, device.compute_capability))
+    return PlanKey(
+        graph=sha256_of(bundle.graph_path(precision)),
+        precision=precision,
+        flavour=flavour.name,
+        tensorrt=require_tensorrt(flavour),
+        gpu="" if device is None or flavour is RTX else device.name,
+        compute_capability=capability,
+        batch_size=batch_size,
+        max_exemplars=bundle.exemplars.count,
+        optimization_level=optimization_level,
+    )
 
 
 def covers(targets: str, compute_capability: str) -> bool:

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.images import encoded, pixels
-from tests.tiny import make_bundle
+from tests.helpers.images import encoded, pixels
+from tests.helpers.tiny import make_bundle
 
 
 @pytest.fixture

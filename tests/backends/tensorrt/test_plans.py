@@ -7,8 +7,8 @@ import pytest
 from pscr_engine.backends.tensorrt.plans import PlanKey, PlanStore
 from pscr_engine.bundle import Parity
 from pscr_engine.errors import BackendError
-from tests.shipped import ship
-from tests.tiny import make_bundle
+from tests.helpers.shipped import ship
+from tests.helpers.tiny import make_bundle
 
 KEY = PlanKey("ab12", "fp16", "tensorrt", "10.13.3.9", "NVIDIA H200", "9.0", 64, 1024, 3)
 GOOD = Parity(48, 1e-4, 1e-5, None, 2e-2, None)

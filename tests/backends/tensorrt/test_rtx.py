@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.cuda.commands import PretendHost
-from tests.tiny import make_bundle
+from tests.helpers.tiny import make_bundle
 
 from .scored import scores
 

@@ -85,7 +85,7 @@ def test_a_patch_by_itself_has_the_score_of_copies_of_it(bundle):
 
 @pytest.mark.slow
 def test_a_graph_that_is_too_far_off_leaves_no_bundle(tmp_path, monkeypatch, checkpoint):
-    from pscr_engine import parity
+    from pscr_engine.bundle import parity
 
     monkeypatch.setitem(parity.TOLERANCES, "int8", (1e-7, 0.995))
     config = ExportConfig(checkpoint("resnet18"), EXEMPLARS, tmp_path / "model.pscr", precisions=("int8",))

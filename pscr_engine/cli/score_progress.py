@@ -1,0 +1,105 @@
+"""The progress of a run on stderr: a live bar on a terminal, otherwise lines or JSON every few seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from ..runners.progress import Progress, Snapshot
+from . import logs
+
+_LINE_SECONDS = 5.0
+_BAR_SECONDS = 0.1
+
+
+@contextmanager
+def run_progress(*, as_json: bool) -> Iterator[Progress]:
+    """Show the snapshots that are given to what this yields."""
+    if as_json:
+        yield _every(_LINE_SECONDS, _json_event, last=True)
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with _bar() as show:
+            yield show
+    else:
+        yield _every(_LINE_SECONDS, lambda snapshot: logs.say(describe(snapshot)))
+
+
+def describe(snapshot: Snapshot) -> str:
+    """One line: how much is done, how fast, how long yet, what failed, where the time goes."""
+    facts = (_counts(snapshot), _failures(snapshot), _shares(snapshot))
+    return "; ".join(fact for fact in facts if fact)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes and seconds, or hours and minutes."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _counts(snapshot: Snapshot) -> str:
+    of = f" of {snapshot.total:,}" if snapshot.total is not None else ""
+    left = f", {duration(snapshot.seconds_left)} left" if snapshot.seconds_left is not None else ""
+    return f"{snapshot.rows:,}{of} images, {snapshot.images_per_second:,.1f}/s{left}"
+
+
+def _failures(snapshot: Snapshot) -> str:
+    return ", ".join(f"{count:,} {status}" for status, count in snapshot.failures.items())
+
+
+def _shares(snapshot: Snapshot) -> str:
+    shares = {name: share for name, share in snapshot.stage_shares.items() if share >= 0.005}
+    return "time: " + " ".join(f"{name} {share:.0%}" for name, share in shares.items()) if shares else ""
+
+
+def _every(seconds: float, show: Progress, *, last: bool = False) -> Progress:
+    """Show a snapshot every so many seconds and, if wanted, the last one of a run."""
+    shown = monotonic()
+
+    def report(snapshot: Snapshot) -> None:
+        nonlocal shown
+        if monotonic() - shown >= seconds or (last and snapshot.final):
+            shown = monotonic()
+            show(snapshot)
+
+    return report
+
+
+def _json_event(snapshot: Snapshot) -> None:
+    left = snapshot.seconds_left
+    logs.event(
+        "done" if snapshot.final else "progress",
+        rows=snapshot.rows,
+        total=snapshot.total,
+        scored=snapshot.scored,
+        status=dict(snapshot.status),
+        images_per_second=round(snapshot.images_per_second, 3),
+        seconds=round(snapshot.seconds, 3),
+        seconds_left=None if left is None else round(left, 1),
+        stage_shares={name: round(share, 4) for name, share in snapshot.stage_shares.items()},
+    )
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.text import Text
+
+    bar = Progress(BarColumn(bar_width=None), TaskProgressColumn(), TextColumn("{task.fields[counts]}"), expand=True)
+    task = bar.add_task("score", total=None, counts="")
+    details = Text("", style="dim", no_wrap=True, overflow="ellipsis")
+    console = Console(stderr=True)
+
+    def show(snapshot: Snapshot) -> None:
+        bar.update(task, completed=snapshot.rows, total=snapshot.total, counts=_counts(snapshot))
+        details.plain = "; ".join(fact for fact in (_failures(snapshot), _shares(snapshot)) if fact)
+
+    with Live(Group(bar, details), console=console, refresh_per_second=5, transient=True):
+        yield _every(_BAR_SECONDS, show)

@@ -1,0 +1,75 @@
+"""Read what can only be read from its beginning: text files, tar shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Generic
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import ManifestError
+from ..records import Query
+
+if TYPE_CHECKING:
+    pass
+from .base import T
+
+
+class ForwardReader(Generic[T]):
+    """Reads ranges of what can only be read from its beginning.
+
+    Args:
+        records: gives all records, from the first on.
+        make: turns a row's number and its record into a query. Not called for rows that are passed over.
+    """
+
+    def __init__(self, records: Callable[[], Iterator[T]], make: Callable[[int, T], Query]) -> None:
+        self._open, self._make = records, make
+        self._records, self._next = records(), 0
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`. A range before the last one starts from the beginning again."""
+        if rows.start < self._next:
+            self._records, self._next = self._open(), 0
+        for _ in islice(self._records, rows.start - self._next):
+            self._next += 1
+        for record in islice(self._records, len(rows)):
+            self._next += 1
+            yield self._make(self._next - 1, record)
+
+
+class ForwardColumns(Generic[T]):
+    """See `Columns`. Reads what can only be read from its beginning.
+
+    Args:
+        schema: the columns.
+        records: gives all records, from the first on.
+        to_table: turns some of them into rows.
+        path: of the manifest, for errors.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, records: Iterator[T], to_table: Callable[[list[T]], pa.Table], path: object
+    ) -> None:
+        self.schema, self._records, self._to_table, self._path = schema, records, to_table, path
+        self._next = 0
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """See `Columns.take`. Rows before those of an earlier call are gone."""
+        picked = []
+        for row in rows.tolist():
+            assert row >= self._next
+            record = next(islice(self._records, row - self._next, None), None)
+            if record is None:
+                raise too_short(self._path, row)
+            picked.append(record)
+            self._next = row + 1
+        return self._to_table(picked)
+
+
+def too_short(path: object, row: int) -> ManifestError:
+    """The error for a manifest that has lost rows."""
+    return ManifestError(f"{path}: has no row {row}, although it was scored; it has changed since the run")

@@ -1,0 +1,127 @@
+"""Directories and globs of image files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..errors import ManifestError
+from ..records import Query
+from ..stores.uri import Place, StorePath
+from .base import Manifest, ManifestOptions
+from .queries import QueryMaker
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".png",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
+
+
+class FileListManifest(Manifest):
+    """Image files in a fixed order: sorted by name."""
+
+    id_type: pa.DataType | None = None
+
+    def __init__(self, names: Sequence[str], base: Place) -> None:
+        self._names = names
+        self._maker = QueryMaker.for_folder(base, ManifestOptions())
+        self.folder = self._maker.folder
+        self.num_rows: int | None = len(names)
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(os.fsencode(name) + b"\0")
+        self.fingerprint = f"files:{digest.hexdigest()}"
+
+    @classmethod
+    def from_glob(cls, pattern: str, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+        """The files that a pattern matches, whatever their extension; folders among them are left out."""
+        refuse_columns(f"glob {pattern}", options)
+        files = [name for name in names if not Path(name).is_dir()]
+        if not files:
+            raise ManifestError(f"glob {pattern}: matches no files")
+        return cls(files, Path())
+
+    @classmethod
+    def from_keys(cls, prefix: StorePath, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+        """The objects `names`, relative to a prefix in an object store."""
+        refuse_columns(prefix, options)
+        return cls(names, prefix)
+
+    @classmethod
+    def from_directory(cls, directory: Path, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
+        """The image files `names`, relative to `directory`."""
+        refuse_columns(directory, options)
+        if not names:
+            raise ManifestError(f"{directory}: no image files in it ({' '.join(sorted(IMAGE_SUFFIXES))})")
+        return cls(names, directory)
+
+    def reader(self) -> FileListManifest:
+        """See `Manifest.reader`."""
+        return self
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`."""
+        for row in range(rows.start, min(rows.stop, len(self._names))):
+            yield self._maker.make(row, self._names[row])
+
+
+def files_below(directory: Path) -> Iterator[str]:
+    """Names of all files in all folders below, relative to `directory`, in no particular order.
+
+    Links to folders are followed, each folder once. Hidden folders, bundles and the output folders of
+    runs are passed over: they are this program's own.
+    """
+    visited = set()
+    for folder, folders, files in os.walk(directory, onerror=_raise, followlinks=True):
+        found = os.stat(folder)  # noqa: PTH116 - Path would be slow here
+        if (found.st_dev, found.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((found.st_dev, found.st_ino))
+        if folder != str(directory) and ("bundle.json" in files or "run.json" in files):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        relative = os.path.relpath(folder, directory)
+        yield from files if relative == "." else (f"{relative}/{file}" for file in files)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's extension is an image's."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - Path would be slow here
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def refuse_columns(origin: object, options: ManifestOptions) -> None:
+    """Raise ManifestError if options are given that only a table can follow."""
+    for flag, value in (
+        ("--path-column", options.path_column),
+        ("--id-column", options.id_column),
+        ("--root", options.root),
+    ):
+        if value is not None:
+            raise ManifestError(
+                f"{origin}: {flag} is for manifests with columns, this is a list of files; leave it out"
+            )

@@ -1,0 +1,313 @@
+"""Parquet manifests: one file, or a directory of them."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..errors import ManifestError, one_line
+from ..records import Query
+from ..stores.uri import Place, StorePath
+from .base import Manifest, ManifestFile, ManifestOptions, state_of
+from .forward import too_short
+from .queries import QueryMaker, choose_columns
+
+_READ_BYTES = 2**20
+# Rows that are in memory at once, where the image column holds the encoded images themselves.
+_BATCH_ROWS, _BATCH_BYTES = 256, 32 * 2**20
+# The same, where columns are copied as they are.
+_TABLE_ROWS = 8192
+
+
+class ParquetManifest(Manifest):
+    """Rows of Parquet files, read by row group, only the columns that are needed.
+
+    The image column holds paths (string), encoded images (binary) or Hugging Face's struct
+    {bytes, path}.
+    """
+
+    def __init__(self, path: Place, files: Sequence[ManifestFile], folder: Place, options: ManifestOptions) -> None:
+        """`path` is what the user named; relative paths in the rows start from `folder`."""
+        self._watch(list(files))
+        schema, self._groups = None, _Groups([], [], [0])
+        for file in self._files:
+            opened = _open(file)
+            for index in range(opened.metadata.num_row_groups):
+                self._groups.add(file, index, opened.metadata.row_group(index).num_rows)
+            if schema is None:
+                schema = opened.schema_arrow
+            elif not opened.schema_arrow.equals(schema):
+                raise ManifestError(f"{file}: its columns differ from those of {self._files[0]}")
+            opened.close()
+        assert schema is not None  # callers give at least one file
+        self._path, self._schema = path, schema.remove_metadata()
+        self.column_names = schema.names
+        self._image, self._id = choose_columns(path, schema.names, options)
+        for name in (self._image, self._id):
+            if schema.names.count(name) > 1:
+                raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
+        embedded = self._check_image_type(path, schema.field(self._image).type)
+        self._maker = QueryMaker.for_folder(folder, options)
+        self.folder = self._maker.folder
+        self.id_type: pa.DataType | None = _plain(schema.field(self._id).type) if self._id else None
+        self.num_rows: int | None = self._groups.starts[-1]
+        self.fingerprint = f"parquet:{self._digest(path, embedded=embedded)}"
+
+    def reader(self) -> _ParquetReader:
+        """See `Manifest.reader`."""
+        return _ParquetReader(self._groups, self._image, self._id, self._maker)
+
+    def columns(self, names: Sequence[str]) -> _ParquetColumns:
+        """See `Manifest.columns`. With the types that the file has."""
+        return _ParquetColumns(self._groups, pa.schema([self._schema.field(name) for name in names]), self._path)
+
+    @staticmethod
+    def _check_image_type(path: Place, type_: Any) -> bool:
+        """Whether the column holds encoded images, not paths.
+
+        Raises:
+            ManifestError: it holds neither.
+        """
+        value = type_.value_type if pa.types.is_dictionary(type_) else type_
+        if pa.types.is_struct(value):
+            names = {field.name for field in value}
+            if not names & {"bytes", "path"}:
+                raise ManifestError(f"{path}: the image column is a struct without 'bytes' or 'path'")
+            return True
+        if _is_bytes(value):
+            return True
+        if not (_is_text(value) or pa.types.is_null(value)):
+            raise ManifestError(
+                f"{path}: the image column holds {value}, not paths or bytes; choose another with --path-column"
+            )
+        return False
+
+    def _digest(self, path: Place, *, embedded: bool) -> str:
+        """SHA-256 of the columns' content; of the footers, where the column holds the images themselves.
+
+        A footer has the place, compressed size and statistics of every column chunk: it tells other
+        images apart without a read of what may be terabytes. Of objects, sizes and ETags are taken.
+        """
+        digest = hashlib.sha256()
+        columns = [self._image] + ([self._id] if self._id else [])
+        for file in self._files:
+            digest.update(f"{_relative(file, path.parent)}\0".encode(errors="surrogateescape"))
+            if not isinstance(file, Path):
+                digest.update(repr(state_of(file)).encode())
+                continue
+            if embedded:
+                digest.update(_footer(file))
+                continue
+            opened = _open(file)
+            try:
+                for batch in opened.iter_batches(batch_size=8192, columns=columns):
+                    for column in batch.columns:
+                        digest.update(_content(column))
+            except (pa.ArrowException, OSError) as error:
+                raise ManifestError(f"{file}: can't be read ({one_line(error, 200)})") from error
+            finally:
+                opened.close()
+        pa.default_memory_pool().release_unused()
+        return digest.hexdigest()
+
+
+class _Groups(NamedTuple):
+    """All row groups of all files: file and index in it; `starts` has one entry more, the end."""
+
+    files: list[ManifestFile]
+    indices: list[int]
+    starts: list[int]
+
+    def add(self, file: ManifestFile, index: int, rows: int) -> None:
+        self.files.append(file)
+        self.indices.append(index)
+        self.starts.append(self.starts[-1] + rows)
+
+
+class _RowGroups:
+    """Finds the batch that a row is in. Row groups that nobody asks for are not touched.
+
+    Args:
+        groups: all row groups.
+        columns: what to read of them.
+        batch_rows: how many rows to read at once, at most; fewer if they are large.
+    """
+
+    def __init__(self, groups: _Groups, columns: Sequence[str], batch_rows: int = _BATCH_ROWS) -> None:
+        self.rows = groups.starts[-1]
+        self._groups, self._columns, self._batch_rows = groups, list(columns), batch_rows
+        self._path: ManifestFile | None = None
+        self._file: pq.ParquetFile | None = None
+        self._group = -1
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batch: pa.RecordBatch | None = None
+        self._first = 0  # row of the batch's first
+
+    def batch_with(self, row: int) -> tuple[int, pa.RecordBatch]:
+        """The batch that holds `row`, and the row of its first."""
+        group = bisect_right(self._groups.starts, row) - 1
+        try:
+            if group != self._group or row < self._first:
+                self._open_group(group)
+            while self._batch is None or row >= self._first + self._batch.num_rows:
+                self._first += 0 if self._batch is None else self._batch.num_rows
+                self._batch = next(self._batches)
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            self._group = -1
+            raise ManifestError(f"{self._path}: can't be read ({one_line(error, 200)})") from error
+        return self._first, self._batch
+
+    def _open_group(self, group: int) -> None:
+        path = self._groups.files[group]
+        if self._file is None or path != self._path:
+            if self._file is not None:
+                self._file.close()
+            self._path, self._file = path, _open(path)
+        index = self._groups.indices[group]
+        rows = _rows_in_bytes(self._file.metadata.row_group(index), _BATCH_BYTES, self._batch_rows)
+        self._batches = self._file.iter_batches(rows, row_groups=[index], columns=self._columns)
+        self._group, self._batch, self._first = group, None, self._groups.starts[group]
+
+
+class _ParquetReader:
+    """Reads ranges of rows as queries."""
+
+    def __init__(self, groups: _Groups, image: str, id_: str | None, maker: QueryMaker) -> None:
+        self._groups = _RowGroups(groups, [image, *([id_] if id_ else [])])
+        self._image, self._id, self._maker = image, id_, maker
+
+    def read(self, rows: range) -> Iterator[Query]:
+        """See `Reader.read`."""
+        row, end = rows.start, min(rows.stop, self._groups.rows)
+        while row < end:
+            first, batch = self._groups.batch_with(row)
+            part = batch.slice(row - first, end - row)
+            images = _values(part.column(self._image))
+            ids = _identifiers(part.column(self._id)) if self._id else [None] * len(images)
+            for image, id_ in zip(images, ids, strict=True):
+                yield self._maker.make(row, image, id_)
+                row += 1
+
+
+class _ParquetColumns:
+    """See `Columns`."""
+
+    def __init__(self, groups: _Groups, schema: pa.Schema, path: Place) -> None:
+        self.schema, self._path = schema, path
+        self._groups = _RowGroups(groups, schema.names, _TABLE_ROWS)
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """See `Columns.take`."""
+        if len(rows) and rows[-1] >= self._groups.rows:
+            raise too_short(self._path, int(rows[-1]))
+        taken, at = [], 0
+        while at < len(rows):
+            first, batch = self._groups.batch_with(int(rows[at]))
+            end = at + int(np.searchsorted(rows[at:], first + batch.num_rows))
+            here = pa.RecordBatch.from_arrays([batch.column(name) for name in self.schema.names], schema=self.schema)
+            taken.append(here.take(pa.array(rows[at:end] - first)))
+            at = end
+        return pa.Table.from_batches(taken, self.schema)
+
+
+def _rows_in_bytes(group: Any, nbytes: int, most: int) -> int:
+    """How many rows of a row group, `most` at most, take about so many bytes."""
+    per_row = int(group.total_byte_size) // max(1, int(group.num_rows))
+    return max(1, min(most, int(nbytes // max(1, per_row))))
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    """The type that identifiers are written as: Arrow can't sort views, and a dictionary is a way of storing."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(type_) else type_
+
+
+def _identifiers(column: pa.Array) -> list[Any]:
+    """As Arrow's own scalars, which lose nothing; text and integers as Python's, which are faster."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        return _values(column)
+    if pa.types.is_integer(column.type) or _is_bytes(column.type):
+        return list(column.to_pylist())
+    return [value if value.is_valid else None for value in column]
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The column's values. Text that is not UTF-8 keeps its bytes, as file names do."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        return [
+            None if value is None else value.decode("utf-8", "surrogateescape")
+            for value in column.cast(pa.large_binary(), safe=False).to_pylist()
+        ]
+    if pa.types.is_struct(column.type):
+        names = [field.name for field in column.type if field.name in ("bytes", "path")]
+        fields = [_values(column.field(name)) for name in names]
+        present = column.is_valid().to_pylist()
+        return [
+            dict(zip(names, values, strict=True)) if there else None
+            for there, *values in zip(present, *fields, strict=True)
+        ]
+    return list(column.to_pylist())
+
+
+def _content(column: pa.Array) -> bytes:
+    """Bytes that differ when the column's values do."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_temporal(column.type):  # whatever their unit: Python's have no nanoseconds
+        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    if not _is_text(column.type):
+        return repr(column.to_pylist()).encode()
+    column = column.cast(pa.large_binary(), safe=False)
+    lengths = pc.fill_null(pc.binary_length(column), -1).to_numpy(zero_copy_only=False)
+    joined = pc.binary_join(
+        pa.LargeListArray.from_arrays([0, len(column)], pc.fill_null(column, b"")), pa.scalar(b"", pa.large_binary())
+    )
+    return bytes(np.ascontiguousarray(lengths, np.int64).tobytes()) + bytes(joined[0].as_py() or b"")
+
+
+def _open(file: ManifestFile) -> pq.ParquetFile:
+    try:
+        # Read in steps: else the whole column of a row group would be in memory, images and all.
+        return pq.ParquetFile(file if isinstance(file, Path) else file.open("rb"), buffer_size=_READ_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(f"{file}: not a Parquet file that can be read ({one_line(error, 200)})") from error
+
+
+def _relative(file: ManifestFile, folder: Place) -> str:
+    if isinstance(file, Path):
+        assert isinstance(folder, Path)
+        return str(file.relative_to(folder))
+    assert isinstance(folder, StorePath)
+    return folder.relative(file.path)
+
+
+def _footer(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(-8, 2)
+        length = int.from_bytes(stream.read(4), "little")
+        stream.seek(-8 - length, 2)
+        return stream.read(length)

@@ -1,0 +1,160 @@
+"""Turn a row of a manifest into a query."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ..errors import ManifestError
+from ..records import Query, Status
+from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, place, scheme_of
+
+if TYPE_CHECKING:
+    pass
+from .base import ManifestOptions
+
+
+def choose_columns(path: object, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
+    """Names of the image column and, if any, of the identifier column.
+
+    Raises:
+        ManifestError: a column isn't there; the message names those that are.
+    """
+
+    def require(name: str, flag: str) -> str:
+        if name not in available:
+            listed = ", ".join(available) or "none"
+            raise ManifestError(f"{path}: no column {name!r} (columns: {listed}); choose one with {flag}")
+        return name
+
+    image = options.path_column
+    if image is None:
+        image = "image" if "path" not in available and "image" in available else "path"
+    image = require(image, "--path-column")
+    if options.id_column is not None:
+        return image, require(options.id_column, "--id-column")
+    return image, "id" if "id" in available and image != "id" else None
+
+
+@dataclass(frozen=True)
+class QueryMaker:
+    """Turns a manifest's value (path, URI, bytes or {bytes, path}) into a query.
+
+    Args:
+        base: folder that relative paths start from.
+        confine: refuse paths that leave `base`.
+        allow_http: take images from web servers, too.
+    """
+
+    base: Place
+    confine: bool = False
+    allow_http: bool = False
+
+    @classmethod
+    def for_folder(cls, folder: Place, options: ManifestOptions) -> QueryMaker:
+        """Relative paths start from `--root`, else from the manifest's `folder`."""
+        root = folder if options.root is None else place(options.root, "--root")
+        confine = options.root is not None
+        if isinstance(root, StorePath):
+            return _StoreQueryMaker(root, confine, options.allow_http)
+        if confine and not root.is_dir():
+            raise ManifestError(f"--root {root}: no such folder")
+        return cls(root, confine, options.allow_http)
+
+    def make(self, row: int, value: object, id_: object = None) -> Query:
+        """The query of one row. A value that names no image gives a query that has failed already."""
+        query = Query(row, id=id_)
+        try:
+            self._fill(query, value)
+        except ValueError as error:  # a malformed URI, a null byte
+            query.fail(Status.UNREADABLE, f"not a path or URI: {error}")
+        return query
+
+    @cached_property
+    def folder(self) -> str:
+        """`base` without symbolic links."""
+        return os.path.realpath(self.base)  # type: ignore[arg-type]  # a Path: see `_StoreQueryMaker`
+
+    def _fill(self, query: Query, value: object) -> None:
+        if isinstance(value, Mapping):  # Hugging Face's image struct
+            query.path = value.get("path")
+            value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+        if isinstance(value, bytes):
+            query.data = value
+        elif isinstance(value, str) and value:
+            query.path = value
+            self._locate(query, value)
+        elif value is None or value == "":
+            query.fail(Status.MISSING, "the row names no image")
+        else:
+            query.fail(Status.UNREADABLE, f"the row's image is a {type(value).__name__}, not a path or bytes")
+
+    def _locate(self, query: Query, path: str) -> None:
+        if "://" in path:
+            local = self._local_path(query, path)
+            if local is None:
+                return
+            path = local
+        # Not normalised: with symbolic links, "a/../b" need not be "b".
+        location = os.path.join(self.base, path)  # type: ignore[arg-type]  # noqa: PTH118 - Path would be slow here
+        if self.confine and not Path(os.path.realpath(location)).is_relative_to(self.folder):
+            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            return
+        query.location = location
+
+    def _local_path(self, query: Query, uri: str) -> str | None:
+        """The path that a `file://` URI names. None for another URI: what becomes of its query is settled then."""
+        scheme = scheme_of(uri)
+        if scheme == "file":
+            return unquote(urlsplit(uri).path)
+        if scheme in WEB_SCHEMES and not self.allow_http:
+            query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only with --allow-http")
+        elif scheme not in WEB_SCHEMES and not is_stored(uri):
+            query.fail(
+                Status.UNREADABLE, f"{scheme}:// is not supported; use local files, s3://, gs://, az:// or http(s)://"
+            )
+        elif self.confine and not self._within(scheme, uri):
+            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+        else:
+            query.uri = uri if scheme in WEB_SCHEMES else str(StorePath.parse(uri))
+        return None
+
+    def _within(self, scheme: str, uri: str) -> bool:
+        """Whether a URI is inside `base`."""
+        return False
+
+
+class _StoreQueryMaker(QueryMaker):
+    """Relative paths start from a prefix in an object store. Absolute ones are this host's."""
+
+    @cached_property
+    def folder(self) -> str:
+        return str(self.base)
+
+    def _locate(self, query: Query, path: str) -> None:
+        assert isinstance(self.base, StorePath)
+        if "://" in path:
+            local = self._local_path(query, path)
+            if local is None:
+                return
+            path = local
+        if path.startswith("/"):
+            if self.confine:
+                query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            else:
+                query.location = path
+            return
+        found = self.base.joined(path)
+        if self.confine and not self.base.contains(found):
+            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+        else:
+            query.uri = str(found)
+
+    def _within(self, scheme: str, uri: str) -> bool:
+        assert isinstance(self.base, StorePath)
+        return scheme not in WEB_SCHEMES and self.base.contains(StorePath.parse(uri))

@@ -1,0 +1,106 @@
+"""Manifests in object stores: a file, all that is below a prefix, or a glob over keys.
+
+Hidden folders, bundles and runs are passed over, as on a file system.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+
+from ..errors import ManifestError
+from ..stores.client import require_obstore
+from ..stores.objects import StoredObject, listed, look
+from ..stores.uri import StorePath
+from .base import Manifest, ManifestOptions
+from .image_files import FileListManifest, is_image
+from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
+from .parquet import ParquetManifest
+from .webdataset import WebDatasetManifest, is_shard
+
+_OUR_OWN = ("bundle.json", "run.json")
+
+
+def open_stored(where: StorePath, options: ManifestOptions, *, directory: bool) -> Manifest:
+    """See `open_manifest`.
+
+    Args:
+        where: an object, a prefix or a glob.
+        options: how to read it.
+        directory: whether it ends with "/".
+
+    Raises:
+        ManifestError: there is nothing there, it can't be read, or it lacks a column.
+        StoreError: the store can't be reached, or refuses.
+    """
+    require_obstore()
+    found = None if directory else look(where)
+    if found is not None:
+        return open_table(where, found, where.parent, options)
+    return _open_glob(where, options) if is_glob(where.key) else _open_prefix(where, options)
+
+
+def _open_glob(pattern: StorePath, options: ManifestOptions) -> Manifest:
+    segments = pattern.key.split("/")
+    fixed = next(index for index, segment in enumerate(segments) if is_glob(segment))
+    base = StorePath(pattern.scheme, pattern.bucket, "/".join(segments[:fixed]))
+    found = [stored for stored in listed(base) if _matches(segments[fixed:], base.relative(stored.path).split("/"))]
+    names = [base.relative(stored.path) for stored in found]
+    if not names:
+        raise ManifestError(f"glob {pattern}: matches no objects")
+    if all(map(is_shard, names)):
+        return WebDatasetManifest(found, options)
+    if all(map(is_parquet, names)):
+        return ParquetManifest(base, found, base, options)
+    refuse_tables(str(pattern), names)
+    return FileListManifest.from_keys(base, names, options)
+
+
+def _open_prefix(prefix: StorePath, options: ManifestOptions) -> Manifest:
+    parquet: list[StoredObject] = []
+    shards: list[StoredObject] = []
+    images: list[str] = []
+    own: set[str] = set()  # folders of bundles and runs
+    for stored in listed(prefix):
+        name = prefix.relative(stored.path)
+        folder, _, file = name.rpartition("/")
+        if file in _OUR_OWN and folder:
+            own.add(folder)
+        elif "/." in f"/{folder}":
+            continue
+        elif is_parquet(name):
+            parquet.append(stored)
+        elif is_shard(name):
+            shards.append(stored)
+        elif is_image(name):
+            images.append(name)
+    if own:
+        parquet = [stored for stored in parquet if own.isdisjoint(_folders(prefix.relative(stored.path)))]
+        shards = [stored for stored in shards if own.isdisjoint(_folders(prefix.relative(stored.path)))]
+        images = [name for name in images if own.isdisjoint(_folders(name))]
+    refuse_mixture(prefix, parquet=parquet, shards=shards, images=images)
+    if parquet:
+        return ParquetManifest(prefix, parquet, prefix, options)
+    if shards:
+        return WebDatasetManifest(shards, options)
+    if not images:
+        raise ManifestError(f"{prefix}: no such object, and no Parquet files, tar shards or images below it")
+    return FileListManifest.from_keys(prefix, images, options)
+
+
+def _folders(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _matches(pattern: list[str], names: list[str]) -> bool:
+    """As `glob.glob(..., recursive=True)`: "**" is any number of folders, and no wildcard matches a leading dot."""
+    if not pattern or not names:
+        return not names and pattern in ([], ["**"])
+    first, name = pattern[0], names[0]
+    if name.startswith(".") and not first.startswith("."):
+        return False
+    if first == "**":
+        return _matches(pattern[1:], names) or _matches(pattern, names[1:])
+    return fnmatch.fnmatchcase(name, first) and _matches(pattern[1:], names[1:])

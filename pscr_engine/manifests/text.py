@@ -1,0 +1,180 @@
+"""CSV and JSON Lines manifests."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ManifestError
+from ..records import Query, Status
+from .base import Manifest, ManifestFile, ManifestOptions
+from .forward import ForwardColumns, ForwardReader
+from .queries import QueryMaker, choose_columns
+from .unicode import as_text, text_array
+
+# File names need not be UTF-8: such bytes survive the way to open() this way.
+_ERRORS = "surrogateescape"
+# A longer field is an unclosed quote, not a prompt.
+_MAX_FIELD = 16 * 2**20
+# More keys than this are data in the place of names.
+_MAX_COLUMNS = 1000
+
+
+class CsvManifest(Manifest):
+    """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
+
+    def __init__(self, path: ManifestFile, delimiter: str, options: ManifestOptions) -> None:
+        self._path, self._delimiter = path, delimiter
+        self._watch([path])
+        header = next(self._records(), [])
+        if not header:
+            raise ManifestError(f"{path}: empty; its first line must name the columns")
+        self.column_names = header
+        image, id_ = choose_columns(path, header, options)
+        self._image, self._id = header.index(image), header.index(id_) if id_ else None
+        self._maker = QueryMaker.for_folder(path.parent, options)
+        self.folder = self._maker.folder
+        self.id_type: pa.DataType | None = pa.string() if id_ else None
+        digest, lines = _digest_and_lines(path)
+        self.fingerprint = f"csv:{digest}"
+        self.num_rows: int | None = lines - 1
+
+    def reader(self) -> ForwardReader[list[str]]:
+        """See `Manifest.reader`."""
+        return ForwardReader(lambda: islice(self._records(), 1, None), self._query)
+
+    def columns(self, names: Sequence[str]) -> ForwardColumns[list[str]]:
+        """See `Manifest.columns`. All text, as written: "007" is "007"."""
+        places = [list(self.column_names).index(name) for name in names]
+        schema = pa.schema([(name, pa.string()) for name in names])
+
+        def to_table(records: list[list[str]]) -> pa.Table:
+            cells = ([record[at] if at < len(record) else None for record in records] for at in places)
+            return pa.table([text_array(column) for column in cells], schema=schema)
+
+        return ForwardColumns(schema, islice(self._records(), 1, None), to_table, self._path)
+
+    def _query(self, row: int, record: list[str]) -> Query:
+        image = record[self._image] if self._image < len(record) else None
+        id_ = record[self._id] if self._id is not None and self._id < len(record) else None
+        return self._maker.make(row, image, id_)
+
+    def _records(self) -> Iterator[list[str]]:
+        with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="") as file:
+            csv.field_size_limit(_MAX_FIELD)
+            reader = csv.reader(file, delimiter=self._delimiter)
+            try:
+                yield from (record for record in reader if record)  # as csv.DictReader: blank lines are no rows
+            except csv.Error as error:
+                raise ManifestError(f"{self._path}: line {reader.line_num}: {error}") from error
+
+
+class JsonLinesManifest(Manifest):
+    """One JSON object per line. Identifiers become text, since lines need not agree on a type.
+
+    A line that is not a JSON object is a row with status `unreadable`: one bad line out of a
+    million is no reason to score nothing.
+    """
+
+    def __init__(self, path: ManifestFile, options: ManifestOptions) -> None:
+        self._path = path
+        self._watch([path])
+        first = next((value for _, text in self._lines() if isinstance(value := _json(text), dict)), None)
+        if first is None:
+            raise ManifestError(f"{path}: no line of it is a JSON object")
+        self._image, self._id = choose_columns(path, list(first), options)
+        self._maker = QueryMaker.for_folder(path.parent, options)
+        self.folder = self._maker.folder
+        self.id_type: pa.DataType | None = pa.string() if self._id else None
+        digest, lines = _digest_and_lines(path)
+        self.num_rows: int | None = lines
+        self.fingerprint = f"jsonl:{digest}"
+
+    def reader(self) -> ForwardReader[tuple[int, str]]:
+        """See `Manifest.reader`."""
+        return ForwardReader(self._lines, self._query)
+
+    @cached_property
+    def _types(self) -> dict[str, pa.DataType]:
+        """The columns, in the order in which they first appear, with what can hold every line's value."""
+        kinds: dict[str, set[type]] = {}
+        for _, text in self._lines():
+            if isinstance(value := _json(text), dict):
+                for name, cell in value.items():
+                    kinds.setdefault(name, set()).add(_kind(cell))
+                if len(kinds) > _MAX_COLUMNS:
+                    raise ManifestError(f"{self._path}: its lines have more than {_MAX_COLUMNS} different keys")
+        return {name: _column_type(found - {type(None)}) for name, found in kinds.items()}
+
+    @property
+    def column_names(self) -> Sequence[str]:  # type: ignore[override]  # needs a pass, so not before it is asked for
+        """The keys of all lines."""
+        return list(self._types)
+
+    def columns(self, names: Sequence[str]) -> ForwardColumns[tuple[int, str]]:
+        """See `Manifest.columns`. Values of several kinds, objects and lists are text: their JSON."""
+        schema = pa.schema([(name, self._types[name]) for name in names])
+
+        def to_table(lines: list[tuple[int, str]]) -> pa.Table:
+            values = [value if isinstance(value := _json(text), dict) else {} for _, text in lines]
+            return pa.table([_json_column([value.get(at.name) for value in values], at.type) for at in schema], schema)
+
+        return ForwardColumns(schema, self._lines(), to_table, self._path)
+
+    def _query(self, row: int, numbered: tuple[int, str]) -> Query:
+        line, text = numbered
+        value = _json(text)
+        if isinstance(value, dict):
+            return self._maker.make(row, value.get(self._image), as_text(value.get(self._id)))
+        query = Query(row)
+        query.fail(Status.UNREADABLE, f"line {line} of the manifest is not a JSON object")
+        return query
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        with self._path.open(encoding="utf-8-sig", errors=_ERRORS) as file:
+            yield from ((line, text) for line, text in enumerate(file, 1) if text.strip())
+
+
+def _json(text: str) -> object:
+    """The value, or None if the text is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _kind(value: object) -> type:
+    """The value's type; an integer that 64 bits can't hold is as good as an object."""
+    return dict if type(value) is int and not -(2**63) <= value < 2**63 else type(value)
+
+
+def _column_type(kinds: set[type]) -> pa.DataType:
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds and kinds <= {int, float}:
+        return pa.int64() if kinds == {int} else pa.float64()
+    return pa.string()
+
+
+def _json_column(values: list[Any], type_: pa.DataType) -> pa.Array:
+    if type_ != pa.string():
+        return pa.array(values, type_)
+    return text_array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
+
+
+def _digest_and_lines(path: ManifestFile) -> tuple[str, int]:
+    """SHA-256 and number of lines of a file, in one pass."""
+    digest, lines, last = hashlib.sha256(), 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return digest.hexdigest(), lines + (last != b"\n")

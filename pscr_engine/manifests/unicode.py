@@ -1,0 +1,34 @@
+"""Text for Arrow columns, whatever bytes it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    pass
+
+
+def text_array(values: Sequence[Any]) -> pa.Array:
+    """A column of text. What is not Unicode becomes question marks."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([utf8(value) for value in values], pa.string())
+
+
+def utf8(text: Any) -> str | None:
+    """Text that Parquet can hold: what is not Unicode becomes question marks."""
+    if text is None:
+        return None
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can express
+        return str(text).encode("utf-8", "replace").decode()
+
+
+def as_text(value: Any) -> str | None:
+    """An identifier as text; JSON and CSV have no column types to keep."""
+    return None if value is None else str(value)

@@ -1,0 +1,177 @@
+"""A claim that works with nothing but an object store: an object that its holder renews, and that dies with it.
+
+Nobody's clock is compared with another's: a lease is dead when it has not changed for as long as `SECONDS` while
+somebody watched it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+from collections.abc import Sequence
+from time import monotonic, sleep
+
+from ..errors import OutputError, StoreError, UsageError
+from ..stores import objects
+from ..stores.objects import StoredObject
+from ..stores.uri import StorePath
+from .folder import holder, in_use
+from .shard import Shard
+
+log = logging.getLogger("pscr_engine")
+
+LEASES = ".locks"
+_NAME = re.compile(r"(\d+)-of-(\d+)")
+
+
+def _seconds() -> float:
+    text = os.environ.get("PSCR_ENGINE_LEASE_SECONDS") or "30"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise UsageError(f"PSCR_ENGINE_LEASE_SECONDS={text}: must be a number from 1 to 3600")
+    return seconds
+
+
+SECONDS = _seconds()
+"""A lease that has not been renewed for so long is dead. It is renewed three times as often."""
+
+
+class Lease:
+    """See `pscr_engine.output.folder.Lock`. A thread renews it.
+
+    Args:
+        path: of the lease's object.
+        token: whose it is.
+        stored: what was put last.
+    """
+
+    descriptors: Sequence[int] = ()
+
+    def __init__(self, path: StorePath, token: str, stored: StoredObject) -> None:
+        self._path, self._token, self._stored = path, token, stored
+        self._released = threading.Event()
+        self._lost = ""
+        self._renewed = monotonic()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """See `Lock`."""
+        if not self._lost and monotonic() - self._renewed > SECONDS:
+            self._lost = "it could not be renewed in time"
+        if self._lost:
+            raise OutputError(
+                f"{self._path.parent.parent}: the claim to write there is lost ({self._lost}); "
+                "see that no other run is at work there, and give the same command again to go on"
+            )
+
+    def release(self) -> None:
+        """See `Lock`."""
+        self._released.set()
+        self._thread.join(timeout=SECONDS)
+        if not self._lost:
+            try:
+                if _token(self._path) == self._token:
+                    objects.remove([self._path])
+            except StoreError as error:  # it dies by itself
+                log.warning("%s", error)
+
+    def _renew(self) -> None:
+        while not self._released.wait(SECONDS / 3):
+            begun = monotonic()
+            try:
+                if _token(self._path) == self._token:
+                    objects.put_where_possible(self._path, _content(self._token), self._stored)
+                # Whether the condition held or not: it may have been our own put whose answer was lost.
+                stored = _if_ours(self._path, self._token)
+            except StoreError as error:
+                log.warning("%s", error)
+                continue
+            if stored is None:
+                self._lost = "another process has taken it over"
+                return
+            self._stored, self._renewed = stored, begun
+
+
+def claim(folder: StorePath, shard: Shard) -> Lease:
+    """Claim a shard of an output folder. A dead lease is waited for and taken over.
+
+    Raises:
+        OutputError: another process is at work there.
+        StoreError: the store can't be read or written.
+    """
+    lease = _claim_own(folder, shard)
+    try:
+        for path, other in _leases(folder):
+            if other.count != shard.count:
+                if (who := _living(path)) is not None:
+                    raise in_use(folder, who, shard, other)
+                objects.remove([path])
+    except BaseException:
+        lease.release()
+        raise
+    return lease
+
+
+def _claim_own(folder: StorePath, shard: Shard) -> Lease:
+    path, token = folder / LEASES / f"{shard.index}-of-{shard.count}", secrets.token_hex(8)
+    while True:
+        # Looked at first, for stores that know no conditions: a put would take it from who lives.
+        seen = objects.look(path)
+        if seen is not None and (who := _living(path)) is not None:
+            raise in_use(folder, who, shard, shard)
+        objects.put_where_possible(path, _content(token), seen or "new")
+        # Read back, for stores that don't heed conditions, and for answers that were lost.
+        if (stored := _if_ours(path, token)) is not None:
+            return Lease(path, token, stored)
+
+
+def _living(path: StorePath) -> str | None:
+    """Who holds a lease, if it is renewed while we watch; None if it is dead."""
+    before = objects.look(path)
+    if before is None:
+        return None
+    log.info("%s is there: seeing for up to %g s whether the process that holds it is alive", path, SECONDS)
+    begun = monotonic()
+    while monotonic() - begun < SECONDS:
+        sleep(min(1.0, SECONDS / 10))
+        now = objects.look(path)
+        if now is None:
+            return None
+        if now.state != before.state:
+            return _fact(path, "holder") or "unknown"
+    return None
+
+
+def _leases(folder: StorePath) -> list[tuple[StorePath, Shard]]:
+    found = [(stored.path, _NAME.fullmatch(stored.name)) for stored in objects.listed(folder / LEASES)]
+    return [(path, Shard(int(match[1]), int(match[2]))) for path, match in found if match]
+
+
+def _content(token: str) -> bytes:
+    # Another content each time: the ETag tells that it was renewed.
+    return json.dumps({"holder": holder(), "token": token, "renewal": secrets.token_hex(4)}).encode()
+
+
+def _if_ours(path: StorePath, token: str) -> StoredObject | None:
+    found = objects.look(path)
+    return found if found is not None and _token(path) == token else None
+
+
+def _token(path: StorePath) -> str:
+    return _fact(path, "token")
+
+
+def _fact(path: StorePath, name: str) -> str:
+    try:
+        value = json.loads(objects.read(path))
+    except (FileNotFoundError, ValueError):
+        return ""
+    return str(value.get(name, "")) if isinstance(value, dict) else ""

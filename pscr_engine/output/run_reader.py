@@ -1,0 +1,164 @@
+"""The output folder of a run, for those who only read it: complete or not, and the manifest it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import ManifestError, OutputError
+from ..manifests import Manifest, ManifestOptions, open_manifest
+from ..stores.uri import Place
+from .parts import Parts
+from .run_directory import RUN_FILE, read_success
+
+
+@dataclass(frozen=True, slots=True)
+class RunReader:
+    """A run that somebody has made, as it was when it was opened: parts that appear later are not seen.
+
+    Args:
+        path: the folder.
+        run: the content of `run.json`.
+        success: the content of `_SUCCESS`; None for an unfinished run.
+        parts: the parts.
+        indices: the chunks whose parts are there.
+    """
+
+    path: Place
+    run: Mapping[str, Any]
+    success: Mapping[str, Any] | None
+    parts: Parts
+    indices: tuple[int, ...]
+
+    @classmethod
+    def open(cls, path: Place) -> RunReader:
+        """Open the folder that `pscr-engine score` wrote.
+
+        Raises:
+            OutputError: it is something else, or its `run.json` is damaged.
+        """
+        parts = Parts(path)
+        try:
+            run = json.loads(parts.file(RUN_FILE))
+            identity, settings = run["identity"], run["settings"]
+            if not (isinstance(identity["manifest"], str) and isinstance(settings["columns"], dict)):
+                raise TypeError
+            if int(identity["chunk_rows"]) < 1:
+                raise ValueError
+        except (FileNotFoundError, NotADirectoryError):
+            what = f"no {RUN_FILE} in it" if not isinstance(path, Path) or path.is_dir() else "no such folder"
+            raise OutputError(f"{path}: {what}; name the folder that pscr-engine score wrote") from None
+        except OSError as error:
+            raise OutputError(f"{path / RUN_FILE}: can't be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{path}: its {RUN_FILE} is damaged; score again with --overwrite") from error
+        return cls(path, run, read_success(parts), parts, tuple(parts.indices()))
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the rows depend on."""
+        return dict(self.run["identity"])
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.path.resolve().name if isinstance(self.path, Path) else self.path.name
+
+    @property
+    def manifest_kind(self) -> str:
+        """Of the manifest: parquet, csv, jsonl, files or webdataset."""
+        return str(self.identity["manifest"]).partition(":")[0]
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the manifest is a table, and not a list of files."""
+        return self.manifest_kind not in ("files", "webdataset")
+
+    def schema(self) -> pa.Schema | None:
+        """The parts' columns; None as long as there are no parts."""
+        return self.parts.schema(self.indices[0]) if self.indices else None
+
+    def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
+        """Those columns of all rows, in order.
+
+        Raises:
+            OutputError: a part can't be read.
+        """
+        for index in self.indices:
+            yield from self.parts.batches(index, list(columns))
+
+    def end(self) -> int:
+        """One more than the last row that is there."""
+        return self.indices[-1] * self._chunk_rows + self.parts.rows(self.indices[-1]) if self.indices else 0
+
+    def lines(self, rows: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Row → columns of a few rows. Those that are not there are left out."""
+        wanted: dict[int, list[int]] = {}
+        for row in rows:
+            wanted.setdefault(row // self._chunk_rows, []).append(row)
+        found = {}
+        for index in self.indices:
+            for batch in self.parts.batches(index, ["row", *columns]) if index in wanted else ():
+                chosen = batch.filter(pc.is_in(batch.column("row"), value_set=pa.array(wanted[index], pa.int64())))
+                found.update({line["row"]: line for line in chosen.to_pylist()})
+        return found
+
+    @property
+    def _chunk_rows(self) -> int:
+        return int(self.identity["chunk_rows"])
+
+    def open_manifest(self, given: str | None = None) -> Manifest:
+        """The manifest that was scored.
+
+        Args:
+            given: where it is now; None for where it was.
+
+        Raises:
+            ManifestError: it isn't there any more, or it has changed.
+        """
+        columns = dict(self.run["settings"]["columns"])
+        if columns.get("root") is not None:  # perhaps relative to another working directory than this
+            columns["root"] = self.identity["image_folder"]
+        place = given or self._manifest_place()
+        try:
+            manifest = open_manifest(place, ManifestOptions(**columns))
+        except ManifestError as error:
+            if given is not None:
+                raise
+            raise ManifestError(f"{error}; say where the manifest is now with --manifest") from error
+        if manifest.fingerprint != self.identity["manifest"]:
+            raise ManifestError(f"{place}: not the list that was scored into {self.path}, or renamed or changed since")
+        return manifest
+
+    def open_table(self, columns: Sequence[str], given: str | None = None) -> Manifest:
+        """The same, if it is a table with those columns.
+
+        Raises:
+            ManifestError: as above, or it lacks a column, has it twice, or is a list of files.
+        """
+        place = given or str(self.run["settings"]["manifest"])
+        if not self.has_columns:
+            raise ManifestError(f"{place}: a list of files has no columns; that needs a manifest that is a table")
+        manifest = self.open_manifest(given)
+        for name in columns:
+            if (count := list(manifest.column_names).count(name)) != 1:
+                problem = f"no column {name!r}" if count == 0 else f"several columns named {name!r}"
+                raise ManifestError(f"{place}: {problem} (columns: {', '.join(manifest.column_names)})")
+        return manifest
+
+    def _manifest_place(self) -> str:
+        """As the run was told, relative to here, or else to where the run was started, as far as that shows."""
+        manifest, out = str(self.run["settings"]["manifest"]), Path(self.run["settings"].get("out", ""))
+        if not isinstance(self.path, Path):
+            return manifest
+        here = self.path.resolve()
+        started = here.parents[len(out.parts) - 1] if 0 < len(out.parts) <= len(here.parents) else here
+        if not Path(manifest).exists() and not out.is_absolute() and started / out == here:
+            return str(started / manifest)
+        return manifest

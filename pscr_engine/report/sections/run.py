@@ -1,0 +1,127 @@
+"""The sections about the run: head, tiles, what ran, where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...output.run_reader import RunReader
+from ...records import STAGES
+from ..charts import draw_stages
+from ..formatting import Scale, count, images
+from ..gather import Gathered
+
+
+def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, Any]:
+    """What the template needs to tell of the run."""
+    success = run.success
+    bundle = _mapping(run.run.get("bundle"))
+    words = [str(bundle[name]) for name in ("backbone", "precision") if name in bundle]
+    when = str((success or {}).get("finished") or run.run.get("started", ""))[:16].replace("T", " ")
+    lead = f"{images(gathered.rows)} of {run.run['settings']['manifest']}"
+    lead += f", scored with {' '.join(words)}" if words else ""
+    lead += f", {'finished' if success else 'started'} {when} UTC" if when else ""
+    stages = _stages(success)
+    seconds = {name: each for name, _, each, _ in stages}
+    return {
+        "run": {
+            "name": run.name,
+            "complete": success is not None,
+            "missing": _missing(run),
+            "lead": lead,
+            "exemplars": bundle.get("exemplars"),
+            "facts": _facts(run, bundle, success),
+        },
+        "tiles": _tiles(gathered, success, bundle, scale),
+        "stages": stages,
+        "slices": draw_stages(seconds),
+        "stages_text": ", ".join(f"{name} {share:.0%}" for name, _, _, share in stages),
+    }
+
+
+def _tiles(
+    gathered: Gathered, success: Mapping[str, Any] | None, bundle: Mapping[str, Any], scale: Scale
+) -> list[tuple[str, str, str]]:
+    """Name, value, detail."""
+    failures, shape = gathered.failures, gathered.shape
+    kinds = [f"{count(number)} {name}" for name, number in failures.status.most_common() if name != "ok"]
+    tiles = [
+        ("Images", count(gathered.rows), f"{count(gathered.scored)} with a score"),
+        ("Failures", count(failures.total), ", ".join(kinds) or "none"),
+    ]
+    if shape is not None:
+        low, median, high = (float(shape.quantiles[place].value) for place in (50, 500, 950))
+        tiles.append(("Median score", scale.score(median), f"90% from {scale.score(low)} to {scale.score(high)}"))
+    if success and success.get("images_per_second"):
+        devices = ", ".join(map(str, success.get("devices", [])))
+        tiles.append(("Images per second", f"{success['images_per_second']:,.1f}", f"on {devices}" if devices else ""))
+    parity = _mapping(bundle.get("parity"))
+    if "precision" in bundle:
+        tiles.append(("Precision", str(bundle["precision"]), f"parity {_verdict(parity)}" if parity else ""))
+    return tiles
+
+
+def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Name and value, those that the run's files have."""
+    identity, settings, host = run.identity, run.run["settings"], _mapping(run.run.get("host"))
+    sampling = _mapping(bundle.get("sampling"))
+    found = [
+        ("Manifest", settings["manifest"]),
+        ("Image folder", identity.get("image_folder")),
+        ("Bundle", settings.get("bundle")),
+        ("Digest", identity.get("bundle") and f"{str(identity['bundle'])[:16]}…"),
+        ("Backbone", bundle.get("backbone")),
+        ("Sampling", sampling.get("name")),
+        ("Exemplars", bundle.get("exemplars")),
+        ("Precision", bundle.get("precision")),
+        ("Parity", _parity(_mapping(bundle.get("parity")))),
+        ("Host", f"{host['name']}, {host.get('machine')}, {host.get('cpus')} cores" if "name" in host else None),
+        ("Devices", ", ".join(map(str, (success or {}).get("devices", []))) or settings.get("devices")),
+        ("Engine", run.run.get("pscr_engine") and f"pscr-engine {run.run['pscr_engine']}"),
+        ("Started", run.run.get("started")),
+        ("Finished", (success or {}).get("finished")),
+        ("Seconds", success and _seconds(success)),
+    ]
+    return [(name, str(value)) for name, value in found if value]
+
+
+def _parity(parity: Mapping[str, Any]) -> str | None:
+    if not parity:
+        return None
+    srcc = "" if parity.get("srcc") is None else f", SRCC {parity['srcc']:.6f}"
+    return (
+        f"{_verdict(parity)}: largest difference "
+        f"{parity['max_abs_diff']:.2e} of {parity['tolerance']:.2e} allowed{srcc}, on {parity['images']} images"
+    )
+
+
+def _verdict(parity: Mapping[str, Any]) -> str:
+    return "passed" if parity.get("passed") else "failed, accepted on request"
+
+
+def _seconds(success: Mapping[str, Any]) -> str:
+    scored = success.get("scored_by_last_run", 0)
+    text = f"{success.get('seconds', 0):,.1f}, after {success.get('startup_seconds', 0):,.1f} to start"
+    return text if scored == success["rows"] else f"{text}; for {count(scored)} images, the others were there before"
+
+
+def _missing(run: RunReader) -> str:
+    """What an unfinished run lacks, as far as its parts show."""
+    if not run.indices:
+        return ""
+    gaps = run.indices[-1] + 1 - len(run.indices)
+    return f" (parts missing before the last one: {count(gaps)})" if gaps else ""
+
+
+def _stages(success: Mapping[str, Any] | None) -> list[tuple[str, int, float, float]]:
+    """Stage, items, seconds, share of all stages' seconds."""
+    stages = _mapping((success or {}).get("stages"))
+    total = sum(float(each["seconds"]) for each in stages.values())
+    if not total:
+        return []
+    found = [(name, stages[name]) for name in STAGES if name in stages]
+    return [(name, int(each["items"]), float(each["seconds"]), float(each["seconds"]) / total) for name, each in found]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

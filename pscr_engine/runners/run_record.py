@@ -1,0 +1,80 @@
+"""What a run records of itself, in `run.json` and `_SUCCESS`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from .._version import __version__
+from ..bundle import Bundle
+from ..config import ScoreConfig
+from ..host import usable_cpus
+from ..manifests import Manifest
+from ..models import BundleChoice
+from ..output.shard import WHOLE
+from ..records import CHECKS, STAGES
+from .progress import Snapshot
+
+
+def _throughput(
+    config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
+) -> dict[str, Any]:
+    """Of this process; with shards, that is the one that found every part there."""
+    shard = {} if config.shard == WHOLE else {"shard": str(config.shard)}
+    return {
+        **shard,
+        "scored_by_last_run": snapshot.scored,
+        "startup_seconds": round(startup_seconds, 3),
+        "seconds": round(snapshot.seconds, 3),
+        "images_per_second": round(snapshot.images_per_second, 3) if snapshot.seconds else None,
+        "devices": list(devices),
+        "stages": {
+            name: {"items": items, "seconds": round(seconds, 6)}
+            for name, (items, seconds) in snapshot.stages.items()
+            if name in STAGES
+        },
+        **_decoding_checks(snapshot),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _decoding_checks(snapshot: Snapshot) -> dict[str, Any]:
+    """How many images from a GPU's decoder were compared with Pillow's, if any were."""
+    verified, wrong = (snapshot.stages.get(name, (0, 0.0))[0] for name in CHECKS)
+    return {"decoding_verified": {"images": verified, "wrong": wrong}} if verified else {}
+
+
+def _run_facts(
+    config: ScoreConfig, choice: BundleChoice, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
+) -> dict[str, Any]:
+    settings = asdict(config)
+    settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
+    settings["shard"] = str(config.shard)
+    return {
+        "pscr_engine": __version__,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "identity": config.identity(
+            bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows
+        ),
+        "settings": settings,
+        "bundle": {
+            "path": str(bundle.path.absolute()),
+            "shipped_model": choice.model,
+            "by_default": choice.default,
+            "backbone": bundle.info.backbone,
+            "sampling": bundle.info.sampling.as_json(),
+            "exemplars": bundle.exemplars.count,
+            "precision": precision,
+            "parity": bundle.info.graphs[precision].parity.as_json(),
+        },
+        "host": {
+            "name": platform.node(),
+            "machine": platform.machine(),
+            "cpus": usable_cpus(),
+            "pid": os.getpid(),
+        },
+    }

@@ -1,0 +1,23 @@
+"""A backend without a network: a patch's brightness is its score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pscr_engine.stages.infer import BatchScores
+
+
+class FakeBackend:
+    name, device, precision, runs = "fake", "cpu", "fp32", 1
+
+    def __init__(self, patches: int, batch_size: int = 4, exemplars: int = 3) -> None:
+        self.patches, self.batch_size, self.exemplars = patches, batch_size, exemplars
+        self.batches: list[int] = []
+
+    def score(self, patches: np.ndarray, *, features: bool = False) -> BatchScores:
+        by_image = patches.reshape(-1, self.patches, *patches.shape[1:])
+        self.batches.append(len(by_image))
+        brightness = by_image.mean((1, 2, 3, 4), dtype=np.float64).astype(np.float32)
+        spread = np.linspace(-1, 1, self.exemplars, dtype=np.float32)
+        vector = np.stack([brightness, -brightness], axis=1) if features else None
+        return BatchScores(brightness, brightness[:, None] + spread, vector)

@@ -1,0 +1,107 @@
+"""Made-up runs: the output folder of `pscr-engine score`, without scoring."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from pscr_engine.manifests import ManifestOptions, open_manifest
+from pscr_engine.output.parts import Parts
+from pscr_engine.stages.sink import output_schema
+
+
+def make_run(
+    folder: Path,
+    manifest: str | Path,
+    scores: Sequence[float | None],
+    *,
+    stds: Sequence[float] | None = None,
+    errors: dict[int, tuple[str, str]] | None = None,
+    chunk_rows: int = 4,
+    complete: bool = True,
+    bundle: str = "b" * 64,
+    **columns: str | None,
+) -> Path:
+    """One row per row of the manifest. `errors`: row → status and reason, for rows without a score."""
+    opened = open_manifest(manifest, ManifestOptions(**columns))
+    queries = list(opened.rows())
+    assert len(queries) == len(scores)
+    errors = errors or {}
+    schema = output_schema(opened.id_type, None)
+    folder.mkdir()
+    statuses = []
+    for start in range(0, len(queries), chunk_rows):
+        rows = []
+        for query in queries[start : start + chunk_rows]:
+            score = scores[query.row]
+            status, error = ("ok", None) if score is not None else errors.get(query.row, ("missing", "no such file"))
+            std = None if score is None else 0.5 if stds is None else stds[query.row]
+            size = None if score is None else 64
+            rows.append(
+                {"row": query.row, "id": query.id, "path": query.path, "score": score, "score_std": std}
+                | {"status": status, "error": error, "width": size, "height": size}
+            )
+            statuses.append(status)
+        Parts(folder).write(start // chunk_rows, pa.Table.from_pylist(rows, schema))
+    run = {
+        "pscr_engine": "0.1.0",
+        "started": "2026-01-01T12:00:00+00:00",
+        "identity": {
+            "bundle": bundle,
+            "manifest": opened.fingerprint,
+            "image_folder": opened.folder,
+            "precision": "fp32",
+            "root": columns.get("root"),
+            "chunk_rows": chunk_rows,
+            "max_pixels": 10**7,
+        },
+        "settings": {
+            "manifest": str(manifest),
+            "bundle": "model.pscr",
+            "out": str(folder),
+            "columns": {"path_column": None, "id_column": None, "root": None, **columns},
+        },
+        "bundle": {
+            "backbone": "resnet18",
+            "sampling": {"name": "ops", "patch_size": 224},
+            "exemplars": 10,
+            "precision": "fp32",
+            "parity": {
+                "images": 10,
+                "max_abs_diff": 4.8e-7,
+                "mean_abs_diff": 1e-7,
+                "srcc": 1.0,
+                "tolerance": 4e-4,
+                "min_srcc": None,
+                "passed": True,
+                "accepted": False,
+            },
+        },
+        "host": {"name": "here", "machine": "x86_64", "cpus": 2, "pid": 1},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    if complete:
+        stages = {
+            name: {"items": len(queries), "seconds": seconds}
+            for name, seconds in zip(
+                ("source", "fetch", "decode", "sample", "infer", "sink"), (0.1, 0.2, 2, 0.5, 7, 0.1), strict=True
+            )
+        }
+        success = {
+            "rows": len(queries),
+            "parts": -(-len(queries) // chunk_rows),
+            "status": dict(Counter(statuses)),
+            "scored_by_last_run": len(queries),
+            "startup_seconds": 0.2,
+            "seconds": 5.0,
+            "images_per_second": len(queries) / 5,
+            "devices": ["cpu"],
+            "stages": stages,
+            "finished": "2026-01-01T12:01:00+00:00",
+        }
+        (folder / "_SUCCESS").write_text(json.dumps(success))
+    return folder
