@@ -18,7 +18,7 @@ from typing import Any
 from pscr_engine.host import usable_cpus
 from pscr_engine.records import STAGES
 from pscr_engine.runners.ledger import Chunk, ChunkDone, Ledger
-from pscr_engine.runners.progress import Progression, Snapshot
+from pscr_engine.runners.progress import RunProgress, Snapshot
 from pscr_engine.runners.ray.actor import Answer
 
 from .common import RESULTS, record, spread, untrained_bundle, versions
@@ -188,7 +188,7 @@ def _pool_seconds(workers: int, chunks: int, seconds: float) -> float:
         seen: list[Snapshot] = []
         ledger = Ledger(chunk_rows=1000, end=1000 * chunks)
         start = perf_counter()
-        RayPool(fleet, ledger, Progression(1000 * chunks, 0, seen.append)).run()
+        RayPool(fleet, ledger, RunProgress(1000 * chunks, 0, seen.append)).run()
         return perf_counter() - start
     finally:
         ray.shutdown()

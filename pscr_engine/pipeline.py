@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Event
 from time import monotonic
@@ -15,18 +14,11 @@ from typing import Any
 from spdl.pipeline import Pipeline as Threads
 from spdl.pipeline import PipelineBuilder
 
-from .backends.base import DeviceBackend
-from .host import usable_cpus
+from .backends.base import Backend
 from .records import MicroBatch, Query, RunStats
-from .sampling import Sampling
-from .stages.base import DEFAULT_VERIFIED_SHARE, Path, PathSettings, Stage
-from .stages.decode import DecodeOptions
+from .stages.base import Stage, StageSettings
 from .stages.fetch import Fetcher
-from .stages.infer import Backend
-from .stages.on_host import HostPath
 
-# Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
-_MICRO_BATCH_ROWS = 16
 # A micro-batch with large images that are in memory from the start is cut short here.
 _HELD_BYTES = 64 * 2**20
 FETCH_THREADS = 4
@@ -36,36 +28,25 @@ _DRAIN_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Pipeline:
-    """fetch, then the backend's path (decode → sample → infer), all at once, in threads.
+    """Runs fetch and then the backend's stages (decode → sample → infer), all at once, in threads.
 
     Args:
         backend: what scores the images.
-        sampling: how patches are taken.
-        decoding: what images are accepted.
-        batch_size: B, images per batch.
-        features: whether to keep each image's features.
-        exemplar_scores: whether to keep each image's score against each exemplar.
-        decode_threads: how many images are decoded at once.
-        stats: counters of every stage, added to as the pipeline runs.
-        fetcher: what reads the images.
-        verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's.
+        settings: of every run of this pipeline.
     """
 
-    backend: Backend | DeviceBackend
-    sampling: Sampling
-    decoding: DecodeOptions
-    batch_size: int
-    features: bool = False
-    exemplar_scores: bool = False
-    decode_threads: int = field(default_factory=usable_cpus)
-    stats: RunStats = field(default_factory=RunStats)
-    fetcher: Fetcher = field(default_factory=Fetcher)
-    verify_decoding: float = DEFAULT_VERIFIED_SHARE
+    backend: Backend
+    settings: StageSettings
 
     @property
-    def rows_per_micro_batch(self) -> int:
-        """How many queries a micro-batch has at most: whole batches."""
-        return self.batch_size * math.ceil(_MICRO_BATCH_ROWS / self.batch_size)
+    def stats(self) -> RunStats:
+        """Counters of every stage so far."""
+        return self.settings.stats
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """What reads the images."""
+        return self.settings.fetcher
 
     def run(self, queries: Iterable[Query]) -> Iterator[Query]:
         """Every query comes out once, in order.
@@ -78,13 +59,13 @@ class Pipeline:
                 yield from batch.queries
 
     def micro_batches(self, queries: Iterable[Query], tag: object = None) -> Iterator[MicroBatch]:
-        """`queries` in groups of `rows_per_micro_batch`; fewer at the end, or of large images that are in memory."""
+        """`queries` in groups of `settings.rows`; fewer at the end, or of large images that are in memory."""
         queries = iter(queries)
         while True:
             group: list[Query] = []
             with self.stats.source.measure(0):
                 held = 0
-                for query in islice(queries, self.rows_per_micro_batch):
+                for query in islice(queries, self.settings.rows):
                     group.append(query)
                     held += query.bytes_held
                     if held >= _HELD_BYTES:
@@ -102,12 +83,13 @@ class Pipeline:
         """
         run = _Run(self.stats, self.fetcher)
         self.fetcher.stopping = run.stopping
-        with closing(self.fetcher), closing(self._path(run.stopping)) as path:
+        settings = replace(self.settings, stopping=run.stopping)
+        with closing(self.fetcher), closing(self.backend.stages(settings)) as chain:
             fetching = Stage("fetch", run.fetch, FETCH_THREADS)
             pools: list[ThreadPoolExecutor] = []
             builder: PipelineBuilder[MicroBatch, MicroBatch] = PipelineBuilder()
             builder = builder.add_source(run.source(batches))
-            for stage in (fetching, *path.stages):
+            for stage in (fetching, *chain.stages):
                 pools.append(ThreadPoolExecutor(stage.threads, stage.name))
                 builder = builder.pipe(run.guarded(stage.run), executor=pools[-1], **_concurrency(stage))
             threads = builder.add_sink(_QUEUED_RESULTS).build(
@@ -130,24 +112,6 @@ class Pipeline:
                     pool.shutdown(wait=True, cancel_futures=True)
         if run.errors:
             raise run.errors[0]
-
-    def _path(self, stopping: Event) -> Path:
-        settings = PathSettings(
-            self.sampling,
-            self.decoding,
-            self.batch_size,
-            self.rows_per_micro_batch,
-            features=self.features,
-            exemplar_scores=self.exemplar_scores,
-            decode_threads=self.decode_threads,
-            stats=self.stats,
-            stopping=stopping,
-            fetcher=self.fetcher,
-            verify_decoding=self.verify_decoding,
-        )
-        return (
-            self.backend.path(settings) if isinstance(self.backend, DeviceBackend) else HostPath(self.backend, settings)
-        )
 
 
 def _concurrency(stage: Stage) -> dict[str, Any]:

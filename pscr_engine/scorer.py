@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Literal, Self, cast, overload
 import numpy as np
 from PIL import Image
 
-from .backends import create_backend
-from .backends.base import DeviceBackend
+from .backends import Backend, create_backend
 from .bundle import Bundle
-from .errors import UsageError
 from .models import BundleChoice, choose_bundle
-from .pipeline import Pipeline
-from .scoring import ImageLike, ScoredImage, _queries, _scored_image
-from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
-from .stages.infer import Backend
+from .scoring import ImageLike, ScoredImage, score_images
+from .stages.decode import DEFAULT_MAX_PIXELS
 from .stores.uri import Place
 
 if TYPE_CHECKING:
@@ -34,7 +30,7 @@ class Scorer:
     until `close`, or until the end of a `with` statement.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend | DeviceBackend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
 
@@ -70,8 +66,7 @@ class Scorer:
 
     def close(self) -> None:
         """Give a GPU's memory back. The scorer can't be used any more."""
-        if isinstance(self.backend, DeviceBackend):
-            self.backend.close()
+        self.backend.close()
 
     def __enter__(self) -> Self:
         """Return the scorer."""
@@ -174,18 +169,16 @@ class Scorer:
             TypeError: something that is no image.
             UsageError: a batch size below 1.
         """
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size {batch_size}: must be at least 1")
-        sampling = self.bundle.info.sampling
-        pipeline = Pipeline(
+        return score_images(
+            self.bundle,
             self.backend,
-            sampling,
-            DecodeOptions.for_sampling(sampling, max_pixels, small_images),
-            batch_size or self.backend.batch_size,
+            images,
             features=features,
             exemplar_scores=exemplar_scores,
+            batch_size=batch_size,
+            small_images=small_images,
+            max_pixels=max_pixels,
         )
-        return (_scored_image(query) for query in pipeline.run(_queries(images)))
 
     def explain(
         self,
@@ -211,15 +204,16 @@ class Scorer:
         """
         from .explain.compute import explain
 
-        query = next(_queries([image]))
-        return explain(self, query, nearest=nearest, small_images=small_images, max_pixels=max_pixels)
+        return explain(
+            self.bundle, self.backend, image, nearest=nearest, small_images=small_images, max_pixels=max_pixels
+        )
 
     @staticmethod
     def score_manifest(config: ScoreConfig, progress: Progress | None = None) -> RunResult:
         """Score a manifest into a folder of Parquet parts, as `pscr-engine score` does.
 
         Raises:
-            PscrError: see `pscr_engine.runners.run.carry_out`, and the runner's own `run`.
+            PscrError: see `pscr_engine.runners.run.run_manifest`, and the runner's own `run`.
         """
         if config.runner == "ray":
             from .runners.ray.runner import run

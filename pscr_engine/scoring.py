@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .backends.base import Backend
+from .bundle import Bundle
+from .errors import UsageError
+from .pipeline import Pipeline
 from .records import Query, Status
+from .stages.base import StageSettings
+from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
 from .stores.uri import is_stored
-
-if TYPE_CHECKING:
-    pass
-
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
@@ -51,7 +53,57 @@ class ScoredImage:
         return self.status is Status.OK
 
 
-def _queries(images: Iterable[Any]) -> Iterator[Query]:
+def score_images(
+    bundle: Bundle,
+    backend: Backend,
+    images: Iterable[ImageLike],
+    *,
+    features: bool = False,
+    exemplar_scores: bool = False,
+    batch_size: int | None = None,
+    small_images: Literal["upscale", "error"] = "upscale",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Generator[ScoredImage]:
+    """Score images as they come, without end if need be: memory does not grow with their number.
+
+    Some micro-batches are read ahead of what is yielded. Close the generator to stop early.
+
+    Args:
+        bundle: the opened bundle that `backend` runs.
+        backend: scores the patches.
+        images: taken one by one, from another thread.
+        features: keep each image's features, float32 [C].
+        exemplar_scores: keep each image's score against each exemplar, float32 [M].
+        batch_size: images per batch; None for the backend's own choice.
+        small_images: "upscale" an image with a side below the patch size, or make it an "error".
+        max_pixels: images with more pixels get the status too_large.
+
+    Yields:
+        One `ScoredImage` per image, in the given order.
+
+    Raises:
+        TypeError: something that is no image.
+        UsageError: a batch size below 1.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size {batch_size}: must be at least 1")
+    sampling = bundle.info.sampling
+    settings = StageSettings(
+        sampling,
+        DecodeOptions.for_sampling(sampling, max_pixels, small_images),
+        batch_size or backend.batch_size,
+        features=features,
+        exemplar_scores=exemplar_scores,
+    )
+    return (_scored_image(query) for query in Pipeline(backend, settings).run(queries_of(images)))
+
+
+def queries_of(images: Iterable[Any]) -> Iterator[Query]:
+    """Turn images into queries, one by one.
+
+    Raises:
+        TypeError: something that is no image.
+    """
     for row, image in enumerate(images):
         if isinstance(image, str) and is_stored(image):
             yield Query(row, path=image, uri=image)

@@ -12,7 +12,8 @@ from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages import fetch as fetch_module
-from pscr_engine.stages import on_host as host_path
+from pscr_engine.stages import on_host
+from pscr_engine.stages.base import StageSettings
 from pscr_engine.stages.decode import DecodeOptions
 from pscr_engine.stages.sample import Sampler
 
@@ -24,11 +25,13 @@ OPS = Sampling.create("ops", 32)
 
 def pipeline(backend=None, **options):
     backend = backend or FakeBackend(OPS.patches)
-    return Pipeline(backend, OPS, DecodeOptions(patch_size=32, max_pixels=10**6), backend.batch_size, **options)
+    decoding = DecodeOptions(patch_size=32, max_pixels=10**6)
+    return Pipeline(backend, StageSettings(OPS, decoding, backend.batch_size, **options))
 
 
-def module_of(stage):
-    return fetch_module if stage == "fetch" else host_path
+def function_of(stage):
+    """The module and the name of the function that does a stage's work."""
+    return (fetch_module, "read_file") if stage == "fetch" else (on_host, stage)
 
 
 def grey(value, side=40):
@@ -134,9 +137,9 @@ def test_a_fault_in_any_stage_ends_the_run_with_the_fault_itself(monkeypatch, st
         original = Sampler.sample
         monkeypatch.setattr(Sampler, "sample", fault)
     elif stage != "source":
-        module = module_of(stage)
-        original = getattr(module, stage)
-        monkeypatch.setattr(module, stage, fault)
+        module, name = function_of(stage)
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, fault)
     start = time.monotonic()
     with pytest.raises(error, match="injected"):
         list(pipeline().run(rows()))
@@ -169,7 +172,8 @@ def test_large_images_in_memory_go_in_small_groups(monkeypatch):
 @pytest.mark.parametrize("stage", ["fetch", "decode", "infer"])
 def test_no_fault_hangs_wherever_it_strikes(monkeypatch, stage):
     """Queues are short, and the stages before the fault may be full or empty: a race, so it is tried often."""
-    original, data = getattr(module_of(stage), stage), grey(5)
+    module, name = function_of(stage)
+    original, data = getattr(module, name), grey(5)
     for strike in range(0, 190, 6):
         calls, raised = itertools.count(), []
 
@@ -184,7 +188,7 @@ def test_no_fault_hangs_wherever_it_strikes(monkeypatch, stage):
             except ArithmeticError as error:
                 raised.append(error)
 
-        monkeypatch.setattr(module_of(stage), stage, fault)
+        monkeypatch.setattr(module, name, fault)
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join(timeout=20)

@@ -13,10 +13,10 @@ import torch
 from pscr_engine.atomic import sha256_of
 from pscr_engine.errors import ExemplarError, PscrError
 from pscr_engine.manifests import ManifestOptions, open_manifest
-from pscr_engine.records import MicroBatch, Query
+from pscr_engine.records import MicroBatch, Query, Status
 from pscr_engine.sampling import Sampling
-from pscr_engine.stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, decode
-from pscr_engine.stages.fetch import fetch
+from pscr_engine.stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+from pscr_engine.stages.load import load_image
 from pscr_engine.stages.sample import Sampler
 
 from .network import ScoringNetwork
@@ -60,10 +60,8 @@ def read_exemplars(source: str | Path, label_column: str = "mos") -> list[Labell
         if label is None:
             faults.append(f"row {query.row}, {query.path}: label {query.id!r} is not a finite number")
         _try_decode(query)
-        if query.ok and query.location is not None:
-            images.append(LabelledImage(str(query.path), query.location, label if label is not None else math.nan))
-        elif query.ok:
-            faults.append(f"row {query.row}: embedded images are not supported here; give paths")
+        if query.ok:
+            images.append(LabelledImage(str(query.path), str(query.location), math.nan if label is None else label))
         else:
             faults.append(f"row {query.row}, {query.path}: {query.error}")
     if faults:
@@ -83,10 +81,10 @@ def read_images(source: str | Path) -> list[LabelledImage]:
     images, faults = [], []
     for query in open_manifest(source).rows():
         _try_decode(query)
-        if query.ok and query.location is not None:
-            images.append(LabelledImage(str(query.path), query.location, math.nan))
+        if query.ok:
+            images.append(LabelledImage(str(query.path), str(query.location), math.nan))
         else:
-            faults.append(f"row {query.row}, {query.path}: {query.error or 'embedded images are not supported here'}")
+            faults.append(f"row {query.row}, {query.path}: {query.error}")
     if faults:
         raise ExemplarError(f"{source}: {len(faults)} calibration images can't be used:\n  " + "\n  ".join(faults))
     return images
@@ -119,9 +117,9 @@ def recorded_exemplars(record: TrainingRecord, root: Path | None = None) -> list
     return images
 
 
-def spread(places: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` of the places, evenly spaced."""
-    return list(places[:: max(1, math.ceil(len(places) / limit))])
+def evenly_spaced(indices: Sequence[int], limit: int) -> list[int]:
+    """Pick at most `limit` of the indices, evenly spaced."""
+    return list(indices[:: max(1, math.ceil(len(indices) / limit))])
 
 
 def patches_of(images: Sequence[LabelledImage], sampling: Sampling) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -133,8 +131,7 @@ def patches_of(images: Sequence[LabelledImage], sampling: Sampling) -> np.ndarra
     queries = []
     for row, image in enumerate(images):
         query = Query(row, path=image.path, location=image.location)
-        fetch(query)
-        decode(query, DecodeOptions(digest=sampling.name == "rps"))
+        load_image(query, DecodeOptions(digest=sampling.name == "rps"))
         queries.append(query)
     sampler, batch = Sampler(sampling, len(images), DEFAULT_MAX_PIXELS), MicroBatch(queries)
     buffer = sampler.begin()
@@ -173,8 +170,12 @@ def image_digests(images: Sequence[LabelledImage]) -> list[str]:
 
 
 def _try_decode(query: Query) -> None:
-    fetch(query)
-    decode(query, DecodeOptions())
+    """Fail the query unless it names a file that can be decoded."""
+    if query.uri is not None:
+        query.fail(Status.UNREADABLE, "is not a local file; copy it here and name the copy")
+    elif query.ok and query.location is None:
+        query.fail(Status.UNREADABLE, "embedded images are not supported here; give paths")
+    load_image(query, DecodeOptions())
     query.pixels = None
 
 

@@ -37,12 +37,12 @@ from .checkpoint import Checkpoint, read_checkpoint
 from .exemplars import (
     LabelledImage,
     encode,
+    evenly_spaced,
     image_digests,
     patches_of,
     read_exemplars,
     read_images,
     recorded_exemplars,
-    spread,
 )
 from .graph import export_graph
 from .half_weights import store_exact_halves
@@ -277,8 +277,8 @@ class _Probe:
         calibration: list[LabelledImage],
         progress: Progress,
     ) -> _Probe:
-        places = spread(range(len(images)), _PARITY_IMAGES)
-        against = spread(range(len(images)), _PARITY_EXEMPLARS)
+        places = evenly_spaced(range(len(images)), _PARITY_IMAGES)
+        against = evenly_spaced(range(len(images)), _PARITY_EXEMPLARS)
         queries = features[places]
         if calibration:
             more = encode(
@@ -300,7 +300,7 @@ class _Probe:
 
     def at_most(self, count: int) -> _Probe:
         """An even choice."""
-        return self._only(spread(range(len(self.images)), count))
+        return self._only(evenly_spaced(range(len(self.images)), count))
 
     def _only(self, places: list[int]) -> _Probe:
         return _Probe([self.images[place] for place in places], self.reference[places], self.exemplars)
@@ -318,7 +318,7 @@ def _calibrating(pool: list[LabelledImage]) -> list[LabelledImage]:
             "int8 is calibrated on %d images only; name some hundred, like those to be scored, with --calibration",
             limit,
         )
-    return [pool[place] for place in spread(range(len(pool)), limit)]
+    return [pool[place] for place in evenly_spaced(range(len(pool)), limit)]
 
 
 def _make_graph(

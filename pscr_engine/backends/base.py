@@ -1,18 +1,20 @@
-"""What every inference backend offers."""
+"""What every backend offers to a run, whatever it computes on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from ..stages.base import Path, PathSettings
+from ..stages.base import StageChain, StageSettings
 
 
-@runtime_checkable
-class DeviceBackend(Protocol):
-    """Runs the scoring graph of one bundle, with its exemplar cache, on a GPU, where the patches are made, too.
+class Backend(Protocol):
+    """Runs the scoring graph of one bundle, with its exemplar cache, on one device.
 
-    Attributes: as for `Backend`.
+    Attributes:
+        name: as in `--backend`.
+        device: as in `--devices`.
+        precision: which of the bundle's graphs runs.
+        batch_size: how many images a batch should have for good throughput.
     """
 
     name: str
@@ -20,10 +22,15 @@ class DeviceBackend(Protocol):
     precision: str
     batch_size: int
 
-    def path(self, settings: PathSettings) -> Path:
-        """All the stages from encoded images to scores, with their buffers."""
+    def stages(self, settings: StageSettings) -> StageChain:
+        """Open the stages from encoded images to scores, with their buffers; the caller closes them.
+
+        Raises:
+            DeviceMemoryError: there is no room for the buffers.
+            BackendError: the backend can't run.
+        """
         ...
 
     def close(self) -> None:
-        """Give the device's memory back. No path is open any more."""
+        """Give the device's memory back. Its stages are closed before."""
         ...

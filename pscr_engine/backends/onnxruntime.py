@@ -9,7 +9,9 @@ from ..bundle import Exemplars
 from ..errors import BackendError, MissingDependencyError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
+from ..stages.base import StageSettings
 from ..stages.infer import BatchScores
+from ..stages.on_host import HostStages
 from .graph_cache import session
 
 # Measured (benchmarks/int8.py): the nine patches of one image already fill the cores, larger batches are no faster
@@ -77,8 +79,19 @@ class OnnxRuntimeBackend:
             "exemplar_labels": exemplars.labels,
         }
 
+    def stages(self, settings: StageSettings) -> HostStages:
+        """Open the stages on the processor. See `Backend.stages`."""
+        return HostStages(self, settings)
+
+    def close(self) -> None:
+        """Do nothing: the session goes with the last reference to it."""
+
     def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
-        """See `pscr_engine.stages.infer.Backend.score`."""
+        """Score B images by their patches, uint8 [B·D, P, P, 3]. See `PatchScorer.score`.
+
+        Raises:
+            BackendError: ONNX Runtime fails.
+        """
         outputs = ["score", "exemplar_scores"] + (["features"] if features else [])
         try:
             score, exemplar_scores, *rest = self._session.run(outputs, {"patches": patches, **self._exemplars})

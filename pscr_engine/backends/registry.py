@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from ..bundle import Bundle
 from ..errors import BackendError, UsageError
 from ..host import fast_int8
-from ..stages.infer import Backend
-from .base import DeviceBackend
+from .base import Backend
 from .devices import gpu_index, is_gpu, resolve_devices
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -24,7 +23,7 @@ def create_backend(
     threads: int | None = None,
     tune: bool = False,
     throughput: bool = False,
-) -> Backend | DeviceBackend:
+) -> Backend:
     """Load `bundle` into a backend on a device.
 
     Args:

@@ -8,13 +8,11 @@ from time import perf_counter
 
 import numpy as np
 
-from ..backends.base import DeviceBackend
+from ..backends.base import Backend
 from ..bundle import Bundle
 from ..records import MicroBatch, Query
-from ..stages.base import PathSettings
+from ..stages.base import StageSettings, run_through
 from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
-from ..stages.infer import Backend
-from ..stages.on_host import HostPath
 
 _PERCENTILES = (50, 90, 95, 99)
 _LEAST_BATCHES = 20
@@ -22,7 +20,7 @@ _WARM_BATCHES = 3
 
 
 def latency(
-    bundle: Bundle, backend: Backend | DeviceBackend, batch_size: int, data: Sequence[bytes], seconds: float
+    bundle: Bundle, backend: Backend, batch_size: int, data: Sequence[bytes], seconds: float
 ) -> dict[str, float]:
     """Milliseconds of one batch by percentile: decode, sample and infer, one after the other.
 
@@ -35,17 +33,15 @@ def latency(
     """
     sampling = bundle.info.sampling
     decoding = DecodeOptions.for_sampling(sampling, DEFAULT_MAX_PIXELS, "upscale")
-    settings = PathSettings(sampling, decoding, batch_size, batch_size)
-    path = backend.path(settings) if isinstance(backend, DeviceBackend) else HostPath(backend, settings)
+    settings = StageSettings(sampling, decoding, batch_size)
     taken: list[float] = []
-    with closing(path):
+    with closing(backend.stages(settings)) as chain:
         begun = perf_counter()
         while len(taken) < _LEAST_BATCHES + _WARM_BATCHES or perf_counter() - begun < seconds:
             first = len(taken) * batch_size
             queries = [Query(row, data=data[(first + row) % len(data)]) for row in range(batch_size)]
             batch, start = MicroBatch(queries), perf_counter()
-            for stage in path.stages:
-                batch = stage.run(batch)
+            run_through(chain, batch)
             taken.append(perf_counter() - start)
     found = np.percentile(np.array(taken[_WARM_BATCHES:]) * 1e3, _PERCENTILES)
     return {f"p{percent}": float(f"{value:.4g}") for percent, value in zip(_PERCENTILES, found, strict=True)}

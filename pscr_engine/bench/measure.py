@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .._version import __version__
-from ..backends.base import DeviceBackend
+from ..backends.base import Backend
 from ..backends.devices import gpu_index, is_gpu, resolve_devices
 from ..backends.registry import choose_precision, create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import BackendError, MissingDependencyError, UsageError
+from ..errors import UsageError
 from ..host import cpu_flags, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
 from ..records import Query
 from ..stages.decode import DecodeOptions, decode
-from ..stages.infer import Backend
+from ..stages.infer import PatchScorer
 from ..stores.uri import Place
 from . import ceilings, stages
 from .images import BenchImages
@@ -111,7 +111,7 @@ def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch, ExitStack() as stack:
         images = _images(config, Path(scratch) / "images")
 
-        def backend(*, throughput: bool) -> Backend | DeviceBackend:
+        def backend(*, throughput: bool) -> Backend:
             opened = create_backend(
                 bundle,
                 backend=config.backend,
@@ -120,9 +120,7 @@ def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]
                 batch_size=config.batch_size,
                 throughput=throughput,
             )
-            if isinstance(opened, DeviceBackend):
-                stack.enter_context(closing(opened))
-            return opened
+            return stack.enter_context(closing(opened))
 
         working = backend(throughput=True)
         single = working if is_gpu(devices[0]) else backend(throughput=False)
@@ -183,7 +181,7 @@ def _decodes(path: str) -> bool:
 def _stages_alone(
     config: BenchConfig,
     bundle: Bundle,
-    backend: Backend | DeviceBackend,
+    backend: Backend,
     batch_size: int,
     images: BenchImages,
     folder: Path,
@@ -210,7 +208,7 @@ def _stages_alone(
 def _beside(
     config: BenchConfig,
     bundle: Bundle,
-    backend: Backend | DeviceBackend,
+    backend: Backend,
     batch_size: int,
     images: BenchImages,
     told: Told,
@@ -218,10 +216,10 @@ def _beside(
     """One batch at a time, and what a script without a pipeline would reach."""
     told("latency")
     found: dict[str, Any] = {"latency_ms": latency(bundle, backend, batch_size, images.encoded(), config.seconds)}
-    if not isinstance(backend, DeviceBackend):
+    if not is_gpu(backend.device):
         told("baseline")
-        paths = images.paths[:_LOOP_IMAGES]
-        rate = measure(lambda: stages.plain_loop(bundle, backend, paths), config.seconds, config.rounds)
+        paths, scorer = images.paths[:_LOOP_IMAGES], cast("PatchScorer", backend)
+        rate = measure(lambda: stages.plain_loop(bundle, scorer, paths), config.seconds, config.rounds)
         found["baseline"] = {
             "what": "fetch, decode, sample, infer of one image after another, same graph, all cores",
             "images_per_second": rate.as_json(),
@@ -229,7 +227,7 @@ def _beside(
     return found
 
 
-def _limits(bundle: Bundle, backend: Backend | DeviceBackend, rate: float, told: Told) -> dict[str, Any]:
+def _limits(bundle: Bundle, backend: Backend, rate: float, told: Told) -> dict[str, Any]:
     """What the hardware could do, and the share of it that `rate`, of the infer stage, is."""
     told("arithmetic peak and memory bandwidth")
     work = work_of(bundle, backend.precision)
@@ -256,21 +254,15 @@ def _limits(bundle: Bundle, backend: Backend | DeviceBackend, rate: float, told:
     }
 
 
-def _ceilings(backend: Backend | DeviceBackend) -> tuple[float | None, float | None, str]:
-    if not isinstance(backend, DeviceBackend):
-        found = ceilings.arithmetic_peak(backend.precision)
-        peak, how = found if found else (None, "not measured: no C compiler (cc)")
-        return peak, ceilings.memory_bandwidth(), how
-    from ..cuda import ceilings as on_device
-    from ..cuda.backend import CudaBackend
+def _ceilings(backend: Backend) -> tuple[float | None, float | None, str]:
+    """The arithmetic peak in GMAC/s, the memory bandwidth in GB/s, and how they were measured."""
+    if is_gpu(backend.device):
+        from .on_gpu import device_ceilings
 
-    assert isinstance(backend, CudaBackend)
-    with backend.gpu.current():
-        bandwidth = on_device.memory_bandwidth(backend.gpu)
-        try:
-            return on_device.arithmetic_peak(backend.gpu, backend.precision), bandwidth, "cuBLAS, large product"
-        except (BackendError, MissingDependencyError) as error:
-            return None, bandwidth, f"not measured: {error}"
+        return device_ceilings(backend)
+    found = ceilings.arithmetic_peak(backend.precision)
+    peak, how = found if found else (None, "not measured: no C compiler (cc)")
+    return peak, ceilings.memory_bandwidth(), how
 
 
 def _slowest(alone: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:

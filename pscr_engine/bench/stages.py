@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from ..backends.base import DeviceBackend
+from ..backends.base import Backend
+from ..backends.devices import is_gpu
 from ..bundle import Bundle
 from ..host import usable_cpus
 from ..output.parts import Parts
 from ..pipeline import FETCH_THREADS
 from ..records import MicroBatch, Pixels, Query
 from ..stages.decode import DecodeOptions, decode
-from ..stages.fetch import fetch
-from ..stages.infer import Backend, infer
+from ..stages.fetch import read_file
+from ..stages.infer import PatchScorer, infer
 from ..stages.sample import Sampler
 from ..stages.sink import output_schema, to_table
 from .images import FORMATS, encode
@@ -34,7 +35,7 @@ def fetching(paths: Sequence[str], seconds: float, rounds: int) -> Rate:
 
     def one(path: str) -> None:
         query = Query(0, location=path)
-        fetch(query)
+        read_file(query)
         assert query.data is not None
 
     return _in_threads(one, paths, FETCH_THREADS, seconds, rounds)
@@ -72,45 +73,27 @@ def sampling(bundle: Bundle, images: Sequence[Pixels], seconds: float, rounds: i
 
 
 def inferring(
-    bundle: Bundle,
-    backend: Backend | DeviceBackend,
-    images: Sequence[Pixels],
-    batch_size: int,
-    seconds: float,
-    rounds: int,
+    bundle: Bundle, backend: Backend, images: Sequence[Pixels], batch_size: int, seconds: float, rounds: int
 ) -> Rate:
     """Patches to scores, batch after batch, in as many threads as the backend wants."""
-    if isinstance(backend, DeviceBackend):
-        return _inferring_on_gpu(backend, batch_size, rounds)
-    sampling = bundle.info.sampling
+    if is_gpu(backend.device):
+        from .on_gpu import engine_alone
+
+        return engine_alone(backend, batch_size, rounds)
+    scorer, sampling = cast("PatchScorer", backend), bundle.info.sampling
     patches = np.empty((batch_size, sampling.patches, sampling.patch_size, sampling.patch_size, 3), np.uint8)
-    for place, image in zip(patches, cycle(images), strict=False):
-        sampling.sample(image, place)
+    for out, image in zip(patches, cycle(images), strict=False):
+        sampling.sample(image, out)
     batch = patches.reshape(-1, *patches.shape[2:])
-    batches = 2 * backend.runs  # so that no thread waits long for the others at the end of a turn
-    with ThreadPoolExecutor(backend.runs) as pool:
+    batches = 2 * scorer.runs  # so that no thread waits long for the others at the end of a turn
+    with ThreadPoolExecutor(scorer.runs) as pool:
 
         def work() -> int:
-            for _ in pool.map(backend.score, repeat(batch, batches)):
+            for _ in pool.map(scorer.score, repeat(batch, batches)):
                 pass
             return batches * batch_size
 
         return measure(work, seconds, rounds)
-
-
-def _inferring_on_gpu(backend: DeviceBackend, batch_size: int, rounds: int) -> Rate:
-    """The engine alone: patches and exemplars are on the device."""
-    from ..cuda.backend import CudaBackend
-    from ..cuda.batch_size import measure_batch_sizes
-
-    assert isinstance(backend, CudaBackend)
-    with backend.gpu.current():
-        return Rate.of(
-            [
-                measure_batch_sizes(backend.engine, backend.gpu, backend.shape, (batch_size,))[batch_size]
-                for _ in range(rounds)
-            ]
-        )
 
 
 def sinking(folder: Path, seconds: float, rounds: int) -> Rate:
@@ -130,7 +113,7 @@ def sinking(folder: Path, seconds: float, rounds: int) -> Rate:
         return measure(work, seconds, rounds)
 
 
-def plain_loop(bundle: Bundle, backend: Backend, paths: Sequence[str]) -> int:
+def plain_loop(bundle: Bundle, backend: PatchScorer, paths: Sequence[str]) -> int:
     """fetch, decode, sample and infer, one image after another, as a first script would do it.
 
     Returns:
@@ -140,7 +123,7 @@ def plain_loop(bundle: Bundle, backend: Backend, paths: Sequence[str]) -> int:
     for row, path in enumerate(paths):
         query = Query(row, location=path)
         batch, buffer = MicroBatch([query]), sampler.begin()
-        fetch(query)
+        read_file(query)
         decode(query, DecodeOptions())
         sampler.sample(query, batch, buffer)
         sampler.finish(batch, buffer)

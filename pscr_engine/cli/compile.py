@@ -13,7 +13,7 @@ from . import logs
 from .step_progress import progress
 
 if TYPE_CHECKING:
-    from ..compiling import Compiled
+    from ..backends.tensorrt.compiling import Compiled
 
 
 @click.command(name="compile")
@@ -94,9 +94,9 @@ def compile_command(
     """
     logs.configure(as_json=False)
     from ..backends.devices import gpu_index, is_gpu, resolve_devices
+    from ..backends.tensorrt.compiling import CompileSettings, compile_ahead, compile_on_gpu
     from ..backends.tensorrt.library import FULL, RTX
     from ..backends.tensorrt.plans import PORTABLE
-    from ..compiling import CompileSettings, compile_ahead, compile_on_gpu
     from ..models import choose_bundle
 
     names = [name for name in resolve_devices(devices) if is_gpu(name)]

@@ -1,4 +1,4 @@
-"""A bundle on a GPU."""
+"""The backend for GPUs: a bundle's exemplar cache and engine on one device."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 from ..bundle import Bundle
 from ..errors import BackendError, MissingDependencyError
-from ..stages.base import Path, PathSettings
+from ..stages.base import StageSettings
 from .batch_size import find_batch_size
 from .decoder import ImageDecoder
 from .device import Device
-from .device_lost import loss_is_told
+from .device_lost import raise_if_device_lost
 from .driver import keep_freed_memory
 from .engine import Engine, Shape
 from .exemplars import ResidentExemplars
-from .stages import DevicePath
+from .stages import DeviceStages
 
 log = logging.getLogger("pscr_engine")
 
@@ -23,7 +23,7 @@ EngineFactory = Callable[[Device, ResidentExemplars, Shape], Engine]
 
 
 class CudaBackend:
-    """See `backends.base.DeviceBackend`. The exemplar cache and the engine stay on the device.
+    """A backend on a GPU, where the exemplar cache and the engine stay.
 
     Attributes:
         gpu, engine, shape, decoder: what it is made of; `decoder` is None if all images are decoded on the processor.
@@ -43,7 +43,7 @@ class CudaBackend:
     def __init__(self, bundle: Bundle, device: Device, create: EngineFactory, *, threads: int = 0) -> None:
         self.gpu = device
         self.shape = Shape.of(bundle.info, bundle.exemplars.count)
-        with loss_is_told(device), device.current():
+        with raise_if_device_lost(device), device.current():
             self.decoder = _decoder(device, threads)
             self._exemplars = ResidentExemplars.upload(device, bundle.exemplars)
             self.engine = create(device, self._exemplars, self.shape)
@@ -66,15 +66,15 @@ class CudaBackend:
             BackendError: not even a small batch can be run.
         """
         identity = {"engine": self.name, "version": self.engine.version, "precision": self.precision}
-        with loss_is_told(self.gpu), self.gpu.current():
+        with raise_if_device_lost(self.gpu), self.gpu.current():
             self.batch_size = find_batch_size(self.engine, self.gpu, self.shape, {**identity, "bundle": bundle_digest})
 
-    def path(self, settings: PathSettings) -> Path:
-        """See `backends.base.DeviceBackend`."""
-        return DevicePath(self.gpu, self.engine, self.shape, self.decoder, settings)
+    def stages(self, settings: StageSettings) -> DeviceStages:
+        """Open the stages on the GPU, with their slots. See `Backend.stages`."""
+        return DeviceStages(self.gpu, self.engine, self.shape, self.decoder, settings)
 
     def close(self) -> None:
-        """Give the device's memory back. No path is open any more."""
+        """Give the device's memory back. Its stages are closed before."""
         with self.gpu.current():
             self.engine.close()
             self._exemplars.free()

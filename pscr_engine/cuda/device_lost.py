@@ -10,7 +10,7 @@ from .device import Device, DeviceMemoryError
 
 
 @contextmanager
-def loss_is_told(device: Device) -> Iterator[None]:
+def raise_if_device_lost(device: Device) -> Iterator[None]:
     """Let errors of the body pass, unless the GPU is gone: then every call to it fails, each library's in its own way.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The path on a GPU: what it decodes stays there, from encoded bytes to a few floats.
+"""The stages on a GPU: what it decodes stays there, from encoded bytes to a few floats.
 
 decode (host)   headers; what the GPU does not decode is decoded and sampled here, into pinned memory
 upload          into a free slot: host patches are copied, the rest is decoded on the GPU and sampled by the kernel
@@ -22,14 +22,14 @@ from time import perf_counter
 from ..errors import DeviceLostError
 from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import TooSmallError, content_digest
-from ..stages.base import PathSettings, Stage
+from ..stages.base import Stage, StageSettings
 from ..stages.decode import check_size, decode
 from ..stages.infer import assign
 from ..stages.sample import sample
 from .decoder import Decoded, Encoded, ImageDecoder
 from .decoding_check import DecodingCheck
 from .device import Device, DeviceMemoryError, PinnedBuffer
-from .device_lost import loss_is_told
+from .device_lost import raise_if_device_lost
 from .engine import Engine, Shape, Tensors
 from .sampler import DeviceImage, Tables
 from .score_std import Spread
@@ -69,8 +69,8 @@ class _Work:
     enqueued: float = 0.0
 
 
-class DevicePath:
-    """See `stages.path.Path`, and the module.
+class DeviceStages:
+    """The stages of a backend on a GPU, as the module describes them.
 
     Args:
         device: the GPU.
@@ -85,7 +85,7 @@ class DevicePath:
     """
 
     def __init__(
-        self, device: Device, engine: Engine, shape: Shape, decoder: ImageDecoder | None, settings: PathSettings
+        self, device: Device, engine: Engine, shape: Shape, decoder: ImageDecoder | None, settings: StageSettings
     ) -> None:
         self._device, self._engine, self._shape, self._settings = device, engine, shape, settings
         # The kernel knows patch grids, and no resizing of whole images.
@@ -109,7 +109,7 @@ class DevicePath:
             Stage("collect", self._watched(self.collect)),
         )
         try:
-            with loss_is_told(device), device.current():
+            with raise_if_device_lost(device), device.current():
                 self._open(Wanted(settings.features, settings.exemplar_scores))
         except BaseException as error:
             self._lost = isinstance(error, DeviceLostError)
@@ -121,7 +121,7 @@ class DevicePath:
 
         def call(batch: MicroBatch) -> MicroBatch:
             try:
-                with loss_is_told(self._device):
+                with raise_if_device_lost(self._device):
                     return stage(batch)
             except DeviceLostError:
                 self._lost = True

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from ..backends.base import Backend
+from ..bundle import Bundle
 from ..errors import ImageError, UsageError
-from ..records import Pixels, Query
+from ..records import Pixels
 from ..sampling import Sampling, TooSmallError
-from ..stages.decode import DecodeOptions, decode, pillow_without_limit
-from ..stages.fetch import fetch
+from ..scoring import ImageLike, ScoredImage, queries_of, score_images
+from ..stages.decode import DecodeOptions
+from ..stages.load import load_image
 from .explanation import Explanation
 from .findings import NearExemplar, PatchScore
 
-if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..scorer import Scorer
-    from ..scoring import ScoredImage
-
 
 def explain(
-    scorer: Scorer, query: Query, *, nearest: int, small_images: Literal["upscale", "error"], max_pixels: int
+    bundle: Bundle,
+    backend: Backend,
+    image: ImageLike,
+    *,
+    nearest: int,
+    small_images: Literal["upscale", "error"],
+    max_pixels: int,
 ) -> Explanation:
-    """See `Scorer.explain`; the image as a query."""
+    """Score an image and each of its patches, and find the exemplars nearest to it.
+
+    Args:
+        bundle: the opened bundle that `backend` runs.
+        backend: scores the patches.
+        image: a path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB.
+        nearest: how many exemplars, by Euclidean distance of features.
+        small_images: "upscale" an image with a side below the patch size, or make it an "error".
+        max_pixels: images with more pixels are refused.
+
+    Raises:
+        ImageError: the image can't be scored.
+        StoreError: its object store is out of reach.
+        TypeError: something that is no image.
+        UsageError: `nearest` is negative.
+    """
     if nearest < 0:
         raise UsageError(f"nearest {nearest}: must be 0 or more")
-    name, sampling = query.path or "image", scorer.bundle.info.sampling
-    fetch(query)
-    content = query.data
-    with pillow_without_limit():
-        decode(query, DecodeOptions.for_sampling(sampling, max_pixels, small_images))
+    query = next(queries_of([image]))
+    name, sampling = query.path or "image", bundle.info.sampling
+    content = load_image(query, DecodeOptions.for_sampling(sampling, max_pixels, small_images))
     if query.pixels is None:
         raise ImageError(f"{name} can't be scored: {query.error}")
     try:
@@ -38,7 +55,9 @@ def explain(
         boxes = sampling.boxes(height, width, query.digest, max_pixels)
     except TooSmallError as error:
         raise ImageError(f"{name} can't be scored: {error}") from error
-    whole, *parts = scorer.score(
+    whole, *parts = score_images(
+        bundle,
+        backend,
         [query.pixels if content is None else content, *_patches(query.pixels, sampling, query.digest)],
         features=True,
         exemplar_scores=True,
@@ -49,7 +68,7 @@ def explain(
         PatchScore(box, *_scores(part, f"{name}, patch {number},"))
         for number, (box, part) in enumerate(zip(boxes, parts or [whole], strict=True), 1)
     ]
-    near, median = _nearest(scorer.bundle, whole, nearest)
+    near, median = _nearest(bundle, whole, nearest)
     return Explanation(
         name=name,
         pixels=query.pixels,
@@ -58,9 +77,9 @@ def explain(
         patches=tuple(patches),
         nearest=near,
         median_distance=median,
-        bundle=scorer.bundle,
-        precision=scorer.backend.precision,
-        device=scorer.backend.device,
+        bundle=bundle,
+        precision=backend.precision,
+        device=backend.device,
     )
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..records import Query, Status
 from ..stages.decode import DecodeOptions, decode, pillow_without_limit
-from ..stages.fetch import fetch
+from ..stages.fetch import read_file
 from .findings import NearExemplar
 
 THUMBNAIL_SIZE = 256
@@ -26,7 +26,7 @@ def thumbnail(exemplar: NearExemplar, root: Path | None) -> Image.Image | str:
     """
     location = str(exemplar.path if root is None else root / exemplar.path)
     query = Query(exemplar.index, location=location)
-    fetch(query)
+    read_file(query)
     if query.data is None:
         return "image not found" if query.status is Status.MISSING else "image can't be read"
     if hashlib.sha256(query.data).hexdigest() != exemplar.sha256:

@@ -1,9 +1,13 @@
-"""What an explanation consists of: scores of patches, and exemplars that are near."""
+"""What an explanation finds: the scores of an image and its patches, and the exemplars that are near."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..bundle import Bundle
+from ..records import Pixels
 from ..sampling import Box
 
 
@@ -41,3 +45,36 @@ class NearExemplar:
     label: float
     distance: float
     delta: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """Where an image's score comes from.
+
+    Args:
+        name: the image's path, or what else it is called.
+        pixels: the image, uint8 [H, W, 3], RGB.
+        score: mean over exemplars of label + delta, on the label scale.
+        score_std: population standard deviation over exemplars of label + delta.
+        patches: the D patches in the order in which they are taken.
+        nearest: the nearest exemplars, the nearest first.
+        median_distance: of all exemplars, to tell what is near.
+        bundle: the model.
+        precision, device: what computed it.
+    """
+
+    name: str
+    pixels: Pixels
+    score: float
+    score_std: float
+    patches: tuple[PatchScore, ...]
+    nearest: tuple[NearExemplar, ...]
+    median_distance: float
+    bundle: Bundle
+    precision: str
+    device: str
+
+    @property
+    def mean_patch_score(self) -> float:
+        """Mean of the patches' scores; not the image's score, since the head is not linear in the mean feature."""
+        return float(np.mean([patch.score for patch in self.patches]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..sampling import Box
-from .explanation import Explanation
+from .findings import Findings
 from .wording import Numbers, colour, colour_scale
 
 # In units: as wide or high as the image is, it measures so many.
@@ -54,13 +54,13 @@ class Figure:
     marks: tuple[Mark, ...]
 
 
-def lay_out(explanation: Explanation, numbers: Numbers) -> Figure:
+def lay_out(findings: Findings, numbers: Numbers) -> Figure:
     """Badges at the middle of their patches, or below one another where these coincide."""
-    height, width = explanation.pixels.shape[:2]
-    unit, scale = max(height, width) / _UNITS, colour_scale(explanation)
+    height, width = findings.pixels.shape[:2]
+    unit, scale = max(height, width) / _UNITS, colour_scale(findings)
     marks: list[Mark] = []
-    for number, patch in enumerate(explanation.patches, 1):
-        difference = patch.score - explanation.score
+    for number, patch in enumerate(findings.patches, 1):
+        difference = patch.score - findings.score
         score = numbers.score(patch.score)
         split = (len(str(number)) + 1.2) * _LETTER * unit
         badge = _place(patch.box, split + (len(score) + 0.8) * _LETTER * unit, unit, [mark.badge for mark in marks])

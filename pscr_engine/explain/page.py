@@ -2,69 +2,57 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from .. import __version__
+from .._version import __version__
+from ..html import asset, data_uri, policy, template
 from .exemplar_images import thumbnail
-from .explanation import Explanation
+from .findings import Findings
 from .layout import Figure, lay_out
 from .wording import Numbers, about_exemplars, about_model, about_patches, colour, colour_scale, distance, printable
 
 _IMAGE_SIZE = 1280
-_FOLDER = Path(__file__).parent / "templates"
+_SMALL_IMAGE = 64
 
 
-def render(explanations: Iterable[Explanation], exemplar_root: Path | None) -> bytes | None:
+def render(all_findings: Iterable[Findings], exemplar_root: Path | None) -> bytes | None:
     """One section for each. They are taken one by one: a section is smaller than an image. None without any."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    sections = [_section(explanation, exemplar_root) for explanation in explanations]
+    sections = [_section(findings, exemplar_root) for findings in all_findings]
     if not sections:
         return None
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    text = environment.get_template("page.html.j2").render(
+    style = asset(str(__package__), "page.css")
+    text = template(str(__package__), "page.html.j2").render(
         sections=sections,
         style=style,
-        style_digest=digest,
+        policy=policy(style),
         version=__version__,
     )
     return text.encode()
 
 
-def _section(explanation: Explanation, exemplar_root: Path | None) -> dict[str, Any]:
-    numbers = Numbers(explanation.bundle)
-    figure = lay_out(explanation, numbers)
-    height, width = explanation.pixels.shape[:2]
-    scale = colour_scale(explanation)
+def _section(findings: Findings, exemplar_root: Path | None) -> dict[str, Any]:
+    numbers = Numbers(findings.bundle)
+    figure = lay_out(findings, numbers)
+    height, width = findings.pixels.shape[:2]
+    scale = colour_scale(findings)
     return {
-        "name": printable(explanation.name),
+        "name": printable(findings.name),
         "width": width,
         "height": height,
-        "score": numbers.score(explanation.score),
-        "spread": numbers.score(explanation.score_std),
-        "mean": numbers.score(explanation.mean_patch_score),
-        "image": _data_uri(Image.fromarray(explanation.pixels), _IMAGE_SIZE),
+        "score": numbers.score(findings.score),
+        "spread": numbers.score(findings.score_std),
+        "mean": numbers.score(findings.mean_patch_score),
+        "image": _data_uri(Image.fromarray(findings.pixels), _IMAGE_SIZE),
         "figure": figure,
-        "patches": _bars(explanation, figure),
+        "patches": _bars(findings, figure),
         "legend": [(numbers.difference(value), colour(value, scale)) for value in (-scale, 0, scale)],
-        "about_patches": about_patches(explanation, numbers),
-        "about_exemplars": about_exemplars(explanation),
-        "about_model": about_model(explanation),
+        "about_patches": about_patches(findings, numbers),
+        "about_exemplars": about_exemplars(findings),
+        "about_model": about_model(findings),
         "nearest": [
             {
                 "path": printable(exemplar.path),
@@ -75,31 +63,26 @@ def _section(explanation: Explanation, exemplar_root: Path | None) -> dict[str, 
                 "why_none": found if isinstance(found, str) else None,
                 "thumbnail": None if isinstance(found, str) else _data_uri(found, max(found.size)),
             }
-            for exemplar in explanation.nearest
+            for exemplar in findings.nearest
             for found in (thumbnail(exemplar, exemplar_root),)
         ],
     }
 
 
-def _bars(explanation: Explanation, figure: Figure) -> list[dict[str, Any]]:
+def _bars(findings: Findings, figure: Figure) -> list[dict[str, Any]]:
     """Each patch's row: its mark, and the bar of its difference, from the middle of [0, 100] to one side."""
-    scale = colour_scale(explanation)
+    scale = colour_scale(findings)
     rows = []
-    for mark, patch in zip(figure.marks, explanation.patches, strict=True):
-        end = 50 * (patch.score - explanation.score) / scale
+    for mark, patch in zip(figure.marks, findings.patches, strict=True):
+        end = 50 * (patch.score - findings.score) / scale
         rows.append({"mark": mark, "bar_left": round(50 + min(end, 0), 2), "bar_width": round(abs(end), 2)})
     return rows
 
 
 def _data_uri(image: Image.Image, size: int) -> str:
-    """JPEG, or PNG where that is small, of at most size × size pixels."""
+    """Encode as JPEG, or as PNG where that is small, of at most size × size pixels."""
     image = image.copy()
     image.thumbnail((size, size))
-    buffer = io.BytesIO()
-    if max(image.size) <= 64:
-        image.save(buffer, "PNG")
-        kind = "png"
-    else:
-        image.save(buffer, "JPEG", quality=90, subsampling=0)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    if max(image.size) <= _SMALL_IMAGE:
+        return data_uri(image, "PNG")
+    return data_uri(image, "JPEG", quality=90, subsampling=0)

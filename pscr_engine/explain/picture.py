@@ -11,8 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from .exemplar_images import thumbnail
-from .explanation import Explanation
-from .findings import NearExemplar
+from .findings import Findings, NearExemplar
 from .layout import Figure, Mark, lay_out
 from .wording import (
     Numbers,
@@ -39,9 +38,9 @@ _LACKING = str.maketrans({"\N{MINUS SIGN}": "-", "×": "x", "…": "..."})
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
-def draw(explanations: Iterable[Explanation], exemplar_root: Path | None) -> bytes | None:
+def draw(all_findings: Iterable[Findings], exemplar_root: Path | None) -> bytes | None:
     """As PNG, one below the other. They are taken one by one, as for a page. None without any."""
-    sheets = [_explanation(explanation, exemplar_root) for explanation in explanations]
+    sheets = [_explanation(findings, exemplar_root) for findings in all_findings]
     if not sheets:
         return None
     sheet = _column(sheets, 3 * _GAP)
@@ -52,31 +51,31 @@ def draw(explanations: Iterable[Explanation], exemplar_root: Path | None) -> byt
     return buffer.getvalue()
 
 
-def _explanation(explanation: Explanation, exemplar_root: Path | None) -> Image.Image:
-    numbers = Numbers(explanation.bundle)
-    figure, D = lay_out(explanation, numbers), len(explanation.patches)
-    left = _figure(explanation, figure, _FIGURE if D > 1 else _INNER)
+def _explanation(findings: Findings, exemplar_root: Path | None) -> Image.Image:
+    numbers = Numbers(findings.bundle)
+    figure, D = lay_out(findings, numbers), len(findings.patches)
+    left = _figure(findings, figure, _FIGURE if D > 1 else _INNER)
     blocks = [
-        _text(_fitted(explanation.name, 30, _INNER), 30),
-        _text(heading(explanation, numbers), 22),
-        _text(about_patches(explanation, numbers), 17, _QUIET),
+        _text(_fitted(findings.name, 30, _INNER), 30),
+        _text(heading(findings, numbers), 22),
+        _text(about_patches(findings, numbers), 17, _QUIET),
     ]
     if D > 1:
-        right = _crops(explanation, figure, _INNER - left.width - _GAP)
-        blocks += [_row([left, right], _GAP), _legend(explanation, numbers)]
+        right = _crops(findings, figure, _INNER - left.width - _GAP)
+        blocks += [_row([left, right], _GAP), _legend(findings, numbers)]
     else:
         blocks.append(left)
-    if explanation.nearest:
-        cards = [_card(exemplar, numbers, exemplar_root) for exemplar in explanation.nearest]
+    if findings.nearest:
+        cards = [_card(exemplar, numbers, exemplar_root) for exemplar in findings.nearest]
         across = (_INNER + _GAP) // (_CARD + _GAP)
         rows = [_row(cards[start : start + across], _GAP) for start in range(0, len(cards), across)]
-        blocks += [_text("Nearest exemplars", 22), _text(about_exemplars(explanation), 17, _QUIET), *rows]
-    return _column([*blocks, _text(about_model(explanation), 15, _QUIET)], _GAP)
+        blocks += [_text("Nearest exemplars", 22), _text(about_exemplars(findings), 17, _QUIET), *rows]
+    return _column([*blocks, _text(about_model(findings), 15, _QUIET)], _GAP)
 
 
-def _figure(explanation: Explanation, figure: Figure, width: int) -> Image.Image:
+def _figure(findings: Findings, figure: Figure, width: int) -> Image.Image:
     """The image with its marks, within width × _FIGURE pixels."""
-    view, (height, length) = figure.view, explanation.pixels.shape[:2]
+    view, (height, length) = figure.view, findings.pixels.shape[:2]
     scale = min(width / (view.right - view.left), _FIGURE / (view.bottom - view.top))
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -86,7 +85,7 @@ def _figure(explanation: Explanation, figure: Figure, width: int) -> Image.Image
     canvas = Image.new("RGB", (math.ceil(right), math.ceil(bottom)), _PAPER)
     size = max(round(length * scale), 1), max(round(height * scale), 1)
     left, top = place(0, 0)
-    canvas.paste(Image.fromarray(explanation.pixels).resize(size), (round(left), round(top)))
+    canvas.paste(Image.fromarray(findings.pixels).resize(size), (round(left), round(top)))
     pen, unit = ImageDraw.Draw(canvas), figure.unit * scale
     for mark in figure.marks:
         (left, top), (right, bottom) = place(*mark.box[:2]), place(*mark.box[2:])
@@ -103,11 +102,11 @@ def _figure(explanation: Explanation, figure: Figure, width: int) -> Image.Image
     return canvas
 
 
-def _crops(explanation: Explanation, figure: Figure, width: int) -> Image.Image:
+def _crops(findings: Findings, figure: Figure, width: int) -> Image.Image:
     """The patches by themselves, in rows, each with what it scores."""
     across = math.ceil(math.sqrt(len(figure.marks)))
     size = (width - (across - 1) * _GAP) // across
-    image = Image.fromarray(explanation.pixels)
+    image = Image.fromarray(findings.pixels)
     cells = [_crop(image, mark, size, _FIGURE // across - _GAP) for mark in figure.marks]
     return _column([_row(cells[start : start + across], _GAP) for start in range(0, len(cells), across)], _GAP)
 
@@ -122,8 +121,8 @@ def _crop(image: Image.Image, mark: Mark, width: int, height: int) -> Image.Imag
     return cell
 
 
-def _legend(explanation: Explanation, numbers: Numbers) -> Image.Image:
-    scale = colour_scale(explanation)
+def _legend(findings: Findings, numbers: Numbers) -> Image.Image:
+    scale = colour_scale(findings)
     blocks = [_text("Colours: a patch's score less the image's", 15, _QUIET, wrap=False)]
     for value, word in ((-scale, "worse"), (0, ""), (scale, "better")):
         blocks.append(Image.new("RGB", (18, 18), colour(value, scale)))

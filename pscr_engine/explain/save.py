@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..atomic import atomic_file
 from ..errors import MissingDependencyError, OutputError, UsageError
-from .explanation import Explanation
+from .findings import Findings
 
 SUFFIXES = (".html", ".png")
 
@@ -33,7 +33,7 @@ def check_output(path: Path) -> str:
     return suffix
 
 
-def save(explanations: Iterable[Explanation], path: str | Path, exemplar_root: str | Path | None = None) -> None:
+def save(all_findings: Iterable[Findings], path: str | Path, exemplar_root: str | Path | None = None) -> None:
     """Write them to one file, one after another; nothing if there are none. See `Explanation.save`."""
     path = Path(path)
     root = None if exemplar_root is None else Path(exemplar_root)
@@ -41,7 +41,7 @@ def save(explanations: Iterable[Explanation], path: str | Path, exemplar_root: s
         from .page import render as rendered
     else:
         from .picture import draw as rendered
-    content = rendered(explanations, root)
+    content = rendered(all_findings, root)
     if content is None:
         return
     try:

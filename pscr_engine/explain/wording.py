@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..bundle import Bundle
-from .explanation import Explanation
+from .findings import Findings
 
 # Okabe and Ito's blue and vermilion, and a grey between: told apart by colour-blind people, too.
 _WORSE, _SAME, _BETTER = (213, 94, 0), (150, 150, 150), (0, 114, 178)
@@ -48,10 +48,10 @@ def distance(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:,.0f}"
 
 
-def colour_scale(explanation: Explanation) -> float:
+def colour_scale(findings: Findings) -> float:
     """The difference from the image's score that is shown in full colour."""
-    low, high = explanation.bundle.info.label_range
-    differences = [abs(patch.score - explanation.score) for patch in explanation.patches]
+    low, high = findings.bundle.info.label_range
+    differences = [abs(patch.score - findings.score) for patch in findings.patches]
     return max(*differences, _LEAST_SCALE * (high - low), 1e-9)
 
 
@@ -63,43 +63,43 @@ def colour(difference: float, scale: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def heading(explanation: Explanation, numbers: Numbers) -> str:
+def heading(findings: Findings, numbers: Numbers) -> str:
     """The two scores, to be told apart at a glance."""
-    score = f"score {numbers.score(explanation.score)}"
-    if len(explanation.patches) == 1:
+    score = f"score {numbers.score(findings.score)}"
+    if len(findings.patches) == 1:
         return score
-    return f"{score}, mean of the patch scores {numbers.score(explanation.mean_patch_score)}"
+    return f"{score}, mean of the patch scores {numbers.score(findings.mean_patch_score)}"
 
 
-def about_patches(explanation: Explanation, numbers: Numbers) -> str:
+def about_patches(findings: Findings, numbers: Numbers) -> str:
     """What a patch's score is, and what it is not."""
-    D = len(explanation.patches)
+    D = len(findings.patches)
     if D == 1:
         return "There is one patch: its feature is the image's feature, and its score is the image's score."
     return (
         "Each patch's score is the head applied to that patch's own feature, as if the whole image looked like it. "
         f"The image's score is the head applied to the mean of the {D} features. The head is not linear in that mean, "
-        f"so the mean of the patch scores, {numbers.score(explanation.mean_patch_score)}, need not equal the image's "
-        f"score, {numbers.score(explanation.score)}."
+        f"so the mean of the patch scores, {numbers.score(findings.mean_patch_score)}, need not equal the image's "
+        f"score, {numbers.score(findings.score)}."
     )
 
 
-def about_exemplars(explanation: Explanation) -> str:
+def about_exemplars(findings: Findings) -> str:
     """What near, and what delta means."""
-    M = explanation.bundle.exemplars.count
+    M = findings.bundle.exemplars.count
     return (
         f"Of {M:,} exemplars, those at the smallest Euclidean distance of features; the median distance of all is "
-        f"{distance(explanation.median_distance)}. Delta is the predicted difference, image minus exemplar. Label plus "
+        f"{distance(findings.median_distance)}. Delta is the predicted difference, image minus exemplar. Label plus "
         f"delta is the image's score against one exemplar; its mean over all {M:,} is the image's score."
     )
 
 
-def about_model(explanation: Explanation) -> str:
+def about_model(findings: Findings) -> str:
     """What computed it."""
-    info, M = explanation.bundle.info, explanation.bundle.exemplars.count
+    info, M = findings.bundle.info, findings.bundle.exemplars.count
     D, P = info.sampling.patches, info.patch_size
     patches = "1 patch" if D == 1 else f"{D} patches"
     return (
         f"{info.backbone}, {info.sampling.name}: {patches} of {P}×{P} pixels; {M:,} exemplars; "
-        f"{explanation.precision} on {explanation.device}; bundle {explanation.bundle.digest[:12]}"
+        f"{findings.precision} on {findings.device}; bundle {findings.bundle.digest[:12]}"
     )

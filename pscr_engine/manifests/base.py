@@ -115,7 +115,7 @@ class Manifest(ABC):
             if now != before:
                 raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
-    def settle_on(self, host: str) -> None:
+    def accept_host_view(self, host: str) -> None:
         """Take the list as another host shows it, where its numbers and times may differ, from now on.
 
         Raises:

@@ -60,11 +60,14 @@ class QueryMaker:
         """Relative paths start from `--root`, else from the manifest's `folder`."""
         root = folder if options.root is None else place(options.root, "--root")
         confine = options.root is not None
-        if isinstance(root, StorePath):
-            return _StoreQueryMaker(root, confine, options.allow_http)
-        if confine and not root.is_dir():
+        if confine and isinstance(root, Path) and not root.is_dir():
             raise ManifestError(f"--root {root}: no such folder")
-        return cls(root, confine, options.allow_http)
+        return cls.at(root, confine=confine, allow_http=options.allow_http)
+
+    @classmethod
+    def at(cls, base: Place, *, confine: bool = False, allow_http: bool = False) -> QueryMaker:
+        """Return what makes queries of paths relative to a folder, or to a prefix in an object store."""
+        return (_StoreQueryMaker if isinstance(base, StorePath) else cls)(base, confine, allow_http)
 
     def make(self, row: int, value: object, id_: object = None) -> Query:
         """The query of one row. A value that names no image gives a query that has failed already."""

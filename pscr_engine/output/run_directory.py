@@ -100,7 +100,7 @@ class RunDirectory:
         """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
         return read_success(self.parts)
 
-    def reopen(self) -> None:
+    def clear_success(self) -> None:
         """Take back the completion mark, before parts are rewritten."""
         self._folder.remove([SUCCESS_FILE])
 

@@ -66,6 +66,11 @@ class RunReader:
         return dict(self.run["identity"])
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the options that the run was given."""
+        return dict(self.run["settings"])
+
+    @property
     def name(self) -> str:
         """Of its folder."""
         return self.path.resolve().name if isinstance(self.path, Path) else self.path.name

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .._version import __version__
+from ..html import asset, policy, template
 from ..output.run_reader import RunReader
 from .comparison import Comparison
 from .formatting import Scale, Shown, count, images, percent
@@ -54,25 +51,9 @@ def render(content: Content) -> str:
     JSON, too. If that should ever fail, the page's policy still forbids every script, style and request
     but the page's own, which are named by their digests.
     """
-    folder = files(__package__) / "templates"
-    css, js = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    policy = (
-        f"default-src 'none'; script-src {_digest(js)}; style-src {_digest(css)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    environment = Environment(
-        loader=PackageLoader(str(__package__), "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html.j2")
-    return template.render(css=Markup(css), js=Markup(js), policy=policy, **_context(content))
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    css, js = (asset(str(__package__), name) for name in ("page.css", "page.js"))
+    page = template(str(__package__), "page.html.j2")
+    return page.render(css=Markup(css), js=Markup(js), policy=policy(css, js), **_context(content))
 
 
 def _context(content: Content) -> dict[str, Any]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
-from ..errors import ManifestError
+from ..errors import ManifestError, StoreError
+from ..html import data_uri
 from ..manifests.queries import QueryMaker
 from ..output.run_reader import RunReader
 from ..records import Query, Status
-from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, decode, pillow_without_limit
-from ..stages.fetch import fetch
+from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+from ..stages.fetch import Fetcher
+from ..stages.load import load_image
+from ..stores.uri import place
 
 SIDE = 256
 """Longest side in pixels: at most some 20 kB each."""
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,22 @@ def make_thumbnails(
     """
     query_of, note = _image_source(run, manifest)
     options = DecodeOptions(max_pixels=int(run.identity.get("max_pixels", DEFAULT_MAX_PIXELS)))
-    with pillow_without_limit(), warnings.catch_warnings():
+    fetcher = Fetcher(private_addresses=bool(run.settings["columns"].get("allow_private_addresses")))
+    found: dict[int, Thumbnail] = {}
+    with closing(fetcher), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
-        return {row: _thumbnail(query_of(row, paths[row]), options) for row in sorted(paths)}, note
+        rows = iter(sorted(paths))
+        while group := list(islice(rows, _AT_ONCE)):
+            queries = [query_of(row, paths[row]) for row in group]
+            try:
+                fetcher.fetch_all(queries)
+                found.update(
+                    {row: _thumbnail(query, options, fetcher) for row, query in zip(group, queries, strict=True)}
+                )
+            except StoreError as error:
+                note = note or f"Some images can’t be shown: {error}."
+                found.update({row: Thumbnail(None, "image can’t be fetched") for row in group if row not in found})
+    return found, note
 
 
 def _image_source(run: RunReader, manifest: str | None) -> tuple[Callable[[int, str | None], Query], str | None]:
@@ -64,14 +81,19 @@ def _image_source(run: RunReader, manifest: str | None) -> tuple[Callable[[int, 
     Parquet and shards may hold the images themselves: only the manifest has them. For the others, the
     folder of the images and the path are enough, and the manifest may be gone.
     """
-    maker = QueryMaker(Path(run.identity.get("image_folder") or "."), run.identity.get("root") is not None)
+    maker = QueryMaker.at(
+        place(run.identity.get("image_folder") or ".", "image_folder"),
+        confine=run.identity.get("root") is not None,
+        allow_http=bool(run.settings["columns"].get("allow_http")),
+    )
     holds_images = run.manifest_kind in ("parquet", "webdataset")
     if run.manifest_kind == "files" and manifest is not None:
-        maker = QueryMaker(Path(manifest) if Path(manifest).is_dir() else Path())
+        moved = place(manifest, "--manifest")
+        maker = QueryMaker.at(moved if not isinstance(moved, Path) or moved.is_dir() else Path())
     elif holds_images or manifest is not None:
         try:
             reader = run.open_manifest(manifest).reader()
-        except ManifestError as error:
+        except (ManifestError, StoreError) as error:
             if manifest is not None:
                 raise
             note = f"Some images can’t be shown: {error}."
@@ -86,14 +108,10 @@ def _gone(row: int, path: str | None) -> Query:
     return query
 
 
-def _thumbnail(query: Query, options: DecodeOptions) -> Thumbnail:
-    fetch(query)
-    decode(query, options)
+def _thumbnail(query: Query, options: DecodeOptions, fetcher: Fetcher) -> Thumbnail:
+    load_image(query, options, fetcher)
     if query.pixels is None:
         return Thumbnail(None, "image not found" if query.status is Status.MISSING else f"{query.status.value} now")
     image = Image.fromarray(query.pixels)
     image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80, optimize=True)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Thumbnail(f"data:image/jpeg;base64,{encoded}", None, *image.size)
+    return Thumbnail(data_uri(image, "JPEG", quality=80, optimize=True), None, *image.size)

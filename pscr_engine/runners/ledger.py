@@ -126,7 +126,7 @@ class Ledger:
                 if done.rows:
                     self.rows = max(self.rows, chunk.rows.start + done.rows)
 
-    def returned(self, chunks: Collection[int], device: str) -> None:
+    def device_lost(self, chunks: Collection[int], device: str) -> None:
         """The worker that had `chunks` can't go on, since its device has dropped out. They are handed out again, first.
 
         And each by itself: an image may have been the cause.
@@ -146,13 +146,13 @@ class Ledger:
                     )
                 self._again.insert(0, replace(chunk, suspect=True))
 
-    def handed_back(self, chunks: Collection[int]) -> None:
+    def give_back(self, chunks: Collection[int]) -> None:
         """The worker that had `chunks` is gone, through no fault of theirs. They are handed out again, first."""
         with self._lock:
             for index in sorted(chunks, reverse=True):
                 self._again.insert(0, self._out.pop(index))
 
-    def lost(self, chunks: Collection[int]) -> None:
+    def worker_died(self, chunks: Collection[int]) -> None:
         """The worker that had `chunks` has died. They are handed out again, before all others, each by itself.
 
         Raises:

@@ -12,8 +12,8 @@ from ..host import usable_cpus
 from .image_folders import identity_of
 from .ledger import Ledger
 from .local_pool import Pool
-from .progress import Progress, Progression
-from .run import RunResult, Task, carry_out
+from .progress import Progress, RunProgress
+from .run import RunResult, Task, run_manifest
 from .worker import Worker, WorkerSetup
 
 
@@ -22,9 +22,9 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
 
     Raises:
         UsageError: a device that this host lacks.
-        PscrError: see `steps.carry_out`.
+        PscrError: see `steps.run_manifest`.
     """
-    return carry_out(config, _Local(resolve_devices(config.devices)), progress)
+    return run_manifest(config, _Local(resolve_devices(config.devices)), progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _setups(task: Task, devices: Sequence[str]) -> list[WorkerSetup]:
     ]
 
 
-def _score_here(worker: Worker, ledger: Ledger, progression: Progression) -> None:
+def _score_here(worker: Worker, ledger: Ledger, progression: RunProgress) -> None:
     """A single worker works in this process."""
     worker.moved = lambda: progression.moved(0, Counter(worker.status), worker.stages)
     for done in worker.run(ledger.chunks()):

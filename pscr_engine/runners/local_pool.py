@@ -15,7 +15,7 @@ from typing import Any
 from ..backends.devices import is_gpu
 from ..errors import BackendError, DeviceLostError, WorkerError
 from .ledger import Chunk, Ledger
-from .progress import Progression
+from .progress import RunProgress
 from .worker import WorkerSetup
 
 log = logging.getLogger("pscr_engine")
@@ -93,7 +93,7 @@ class Pool:
     """
 
     def __init__(
-        self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: Progression, lock: Sequence[int]
+        self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: RunProgress, lock: Sequence[int]
     ) -> None:
         self._setups, self._ledger, self._progression, self._lock = setups, ledger, progression, lock
         self._workers: dict[int, WorkerProcess] = {}
@@ -174,7 +174,7 @@ class Pool:
         worker = self._workers.pop(slot)
         worker.kill()
         self._progression.gone(worker)
-        self._ledger.returned(list(worker.chunks), worker.setup.device)
+        self._ledger.device_lost(list(worker.chunks), worker.setup.device)
         self._losses[slot] += 1
         again = self._losses[slot] < _LOSSES
         if not again and not self._workers:
@@ -193,7 +193,7 @@ class Pool:
         device = worker.setup.device
         log.warning("worker %d (%s) has died (%s): its chunks are given out again", slot, device, cause)
         if worker.chunks:
-            self._ledger.lost(list(worker.chunks))
+            self._ledger.worker_died(list(worker.chunks))
         if self._starts[slot] >= _STARTS:
             raise WorkerError(f"the worker for {device} died {_STARTS} times while starting ({cause})")
         self._workers[slot] = self._start(slot)

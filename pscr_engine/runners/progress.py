@@ -65,7 +65,7 @@ _REPORT_SECONDS = 0.05
 
 
 @dataclass(slots=True)
-class Progression:
+class RunProgress:
     """Adds up what workers say.
 
     Args:

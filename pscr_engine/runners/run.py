@@ -23,7 +23,7 @@ from ..output.shard import WHOLE, Shard
 from ..records import Status
 from ..stores.uri import Place
 from .ledger import Ledger
-from .progress import Progress, Progression, Snapshot
+from .progress import Progress, RunProgress, Snapshot
 from .run_record import _run_facts, _throughput
 
 log = logging.getLogger("pscr_engine")
@@ -78,7 +78,7 @@ class Task:
     bundle: Bundle
     precision: str
     ledger: Ledger
-    progression: Progression
+    progression: RunProgress
     directory: RunDirectory
 
 
@@ -100,7 +100,7 @@ class Runner(Protocol):
         ...
 
 
-def carry_out(config: ScoreConfig, runner: Runner, progress: Progress) -> RunResult:
+def run_manifest(config: ScoreConfig, runner: Runner, progress: Progress) -> RunResult:
     """Score every row of a manifest into `config.out`, or go on with a run that is there, whichever runner it had.
 
     Raises:
@@ -124,7 +124,7 @@ def carry_out(config: ScoreConfig, runner: Runner, progress: Progress) -> RunRes
         if already is not None and not config.retry_failed:
             log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
             rows = already["rows"]
-            progress(replace(Progression(rows, rows, progress).snapshot(final=True), seconds=0.0))
+            progress(replace(RunProgress(rows, rows, progress).snapshot(final=True), seconds=0.0))
             return _check_failures(config, RunResult(config.out, rows, already["status"], 0, 0.0, config.shard))
         ledger, before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
 
@@ -133,8 +133,8 @@ def carry_out(config: ScoreConfig, runner: Runner, progress: Progress) -> RunRes
             progress(snapshot)
 
         total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
-        progression = Progression(total, before, report)
-        directory.reopen()
+        progression = RunProgress(total, before, report)
+        directory.clear_success()
         runner.score(Task(config, manifest, bundle, precision, ledger, progression, directory))
         manifest.check_unchanged()
         progression.total = progression.snapshot().rows

@@ -12,15 +12,16 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..backends import Backend, create_backend
-from ..backends.base import DeviceBackend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import BundleError, PscrError
+from ..host import usable_cpus
 from ..manifests import Manifest
 from ..models import BundleChoice, choose_bundle
 from ..output.parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
+from ..stages.base import StageSettings
 from ..stages.decode import DecodeOptions, pillow_without_limit
 from ..stages.fetch import Fetcher
 from ..stages.sink import in_order, merge, output_schema, to_table
@@ -230,18 +231,17 @@ def _wanted(queries: Iterable[Query], chunk: Chunk) -> Iterator[Query]:
     return (query for query in queries if again is None or again[query.row - chunk.rows.start])
 
 
-def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend | DeviceBackend, threads: int | None) -> Pipeline:
+def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None) -> Pipeline:
     sampling = bundle.info.sampling
-    decoding = DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images)
-    pipeline = Pipeline(
+    return Pipeline(
         backend,
-        sampling,
-        decoding,
-        batch_size=config.batch_size or backend.batch_size,
-        features=config.features,
-        fetcher=Fetcher(private_addresses=config.columns.allow_private_addresses),
-        verify_decoding=config.verify_decoding,
+        StageSettings(
+            sampling,
+            DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images),
+            batch_size=config.batch_size or backend.batch_size,
+            features=config.features,
+            decode_threads=threads or usable_cpus(),
+            verify_decoding=config.verify_decoding,
+            fetcher=Fetcher(private_addresses=config.columns.allow_private_addresses),
+        ),
     )
-    if threads is not None:
-        pipeline.decode_threads = threads
-    return pipeline

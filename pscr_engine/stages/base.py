@@ -1,18 +1,22 @@
-"""What lies between fetch and sink: the stages that a backend brings along, on the processor or on a GPU."""
+"""What a backend's stages look like: the steps from encoded images to scores, and the settings that they share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import NamedTuple, Protocol
 
+from ..host import usable_cpus
 from ..records import MicroBatch, RunStats
 from ..sampling import Sampling
 from .decode import DecodeOptions
 from .fetch import Fetcher
 
 DEFAULT_VERIFIED_SHARE = 0.001
+# Enough queries to make the hand-over between threads cheap, few enough to keep memory small.
+_MICRO_BATCH_ROWS = 16
 
 
 class Stage(NamedTuple):
@@ -30,38 +34,41 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PathSettings:
-    """What a run asks of a path.
+class StageSettings:
+    """What a run asks of its stages, from fetch to infer.
 
     Args:
         sampling: how patches are taken.
         decoding: what images are accepted.
         batch_size: B, images per batch.
-        rows: queries of a micro-batch at most; whole batches.
         features: whether to keep each image's features.
         exemplar_scores: whether to keep each image's score against each exemplar.
         decode_threads: how many images are decoded at once.
-        stats: counters of every stage.
-        stopping: set once the run is to end; whoever waits inside a stage stops waiting.
-        fetcher: reads images that were left for later, since too many bytes were held.
         verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's.
+        stats: counters of every stage, added to as the run goes on.
+        fetcher: reads images, also those that were left for later since too many bytes were held.
+        stopping: set once the run is to end; whoever waits inside a stage stops waiting.
     """
 
     sampling: Sampling
     decoding: DecodeOptions
     batch_size: int
-    rows: int
     features: bool = False
     exemplar_scores: bool = False
-    decode_threads: int = 1
-    stats: RunStats = field(default_factory=RunStats)
-    stopping: Event = field(default_factory=Event)
-    fetcher: Fetcher = field(default_factory=Fetcher)
+    decode_threads: int = field(default_factory=usable_cpus)
     verify_decoding: float = DEFAULT_VERIFIED_SHARE
+    stats: RunStats = field(default_factory=RunStats)
+    fetcher: Fetcher = field(default_factory=Fetcher)
+    stopping: Event = field(default_factory=Event)
+
+    @property
+    def rows(self) -> int:
+        """How many queries a micro-batch has at most: whole batches."""
+        return self.batch_size * math.ceil(_MICRO_BATCH_ROWS / self.batch_size)
 
 
-class Path(Protocol):
-    """From fetched queries to scored ones."""
+class StageChain(Protocol):
+    """The stages of a backend, from fetched queries to scored ones."""
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -71,3 +78,10 @@ class Path(Protocol):
     def close(self) -> None:
         """Give buffers back. No stage runs any more."""
         ...
+
+
+def run_through(chain: StageChain, batch: MicroBatch) -> MicroBatch:
+    """Take one micro-batch through all stages, one after the other, in this thread."""
+    for stage in chain.stages:
+        batch = stage.run(batch)
+    return batch

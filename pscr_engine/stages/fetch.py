@@ -42,7 +42,7 @@ class Fetcher:
         held = 0
         for query in queries:
             if held < _HELD_BYTES:
-                fetch(query)
+                read_file(query)
                 held += query.bytes_held
 
     def fetch(self, query: Query) -> None:
@@ -54,7 +54,7 @@ class Fetcher:
         if query.uri is not None and query.ok:
             self._fetch_remote([query])
         else:
-            fetch(query)
+            read_file(query)
 
     @property
     def remote(self) -> bool:
@@ -80,7 +80,7 @@ class Fetcher:
         self._remote.fetch(queries, MAX_FILE_BYTES, _HELD_BYTES, self.stopping)
 
 
-def fetch(query: Query, max_bytes: int = MAX_FILE_BYTES) -> None:
+def read_file(query: Query, max_bytes: int = MAX_FILE_BYTES) -> None:
     """Read the file at `query.location` into `query.data`, if it isn't there already."""
     if not query.ok or query.location is None:
         return

@@ -13,8 +13,41 @@ from ..errors import BackendError
 from ..records import Pixels, Query, Status
 
 
+@dataclass(frozen=True, slots=True)
+class BatchScores:
+    """A backend's answer for B images.
+
+    Args:
+        score: float32 [B].
+        exemplar_scores: float32 [B, M], label + delta.
+        features: float32 [B, C] if they were asked for.
+    """
+
+    score: NDArray[np.float32]
+    exemplar_scores: NDArray[np.float32]
+    features: NDArray[np.float32] | None
+
+
+class PatchScorer(Protocol):
+    """What scores patches that lie in the host's memory.
+
+    Attributes:
+        name: of the backend, as in `--backend`.
+        precision: which of the bundle's graphs runs.
+        runs: how many threads should call `score` at once for good throughput.
+    """
+
+    name: str
+    precision: str
+    runs: int
+
+    def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
+        """Score B images by their patches, uint8 [B·D, P, P, 3]; D patches after another per image."""
+        ...
+
+
 def infer(
-    backend: Backend,
+    backend: PatchScorer,
     queries: Sequence[Query],
     patches: Pixels,
     *,
@@ -70,40 +103,3 @@ def assign(
             query.features = features[index]
         if exemplar_scores is not None:
             query.exemplar_scores = exemplar_scores[index]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchScores:
-    """A backend's answer for B images.
-
-    Args:
-        score: float32 [B].
-        exemplar_scores: float32 [B, M], label + delta.
-        features: float32 [B, C] if they were asked for.
-    """
-
-    score: NDArray[np.float32]
-    exemplar_scores: NDArray[np.float32]
-    features: NDArray[np.float32] | None
-
-
-class Backend(Protocol):
-    """Runs the scoring graph of one bundle, with its exemplar cache, on patches in the host's memory.
-
-    Attributes:
-        name: as in `--backend`.
-        device: as in `--devices`.
-        precision: which of the bundle's graphs runs.
-        batch_size: how many images a batch should have for good throughput.
-        runs: how many threads should call `score` at once for good throughput.
-    """
-
-    name: str
-    device: str
-    precision: str
-    batch_size: int
-    runs: int
-
-    def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
-        """Score the images whose patches, uint8 [B·D, P, P, 3], are given; D patches after another per image."""
-        ...

@@ -1,4 +1,4 @@
-"""The path on the processor: decode and sample in many threads, infer in as many as the backend wants."""
+"""The stages on the processor: decode and sample in many threads, infer in as many as the backend wants."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 from ..records import MicroBatch
-from .base import PathSettings, Stage
+from .base import Stage, StageSettings
 from .decode import decode
-from .infer import Backend, infer
+from .infer import PatchScorer, infer
 from .sample import Sampler
 
 
-class HostPath:
-    """See `path.Path`. Scores with a backend that takes patches from the host's memory."""
+class HostStages:
+    """The stages of a backend that takes patches from the host's memory.
 
-    def __init__(self, backend: Backend, settings: PathSettings) -> None:
+    Args:
+        backend: scores the patches.
+        settings: of the run.
+    """
+
+    def __init__(self, backend: PatchScorer, settings: StageSettings) -> None:
         self._backend, self._settings = backend, settings
         self._sampler = Sampler(settings.sampling, settings.rows, settings.decoding.max_pixels)
         # Batches of two micro-batches share these threads: none of them idles while another has batches left.

@@ -62,6 +62,7 @@ def test_a_cache_that_cant_be_written_stops_nothing(tiny, cache):
 
 
 def test_other_bundles_get_other_places_and_old_ones_are_forgotten(tiny, cache, tmp_path, monkeypatch):
+    from pscr_engine.backends import graph_cache
 
     monkeypatch.setattr(graph_cache, "_KEPT", 2)
     for name in "abc":

@@ -10,7 +10,7 @@ import pytest
 from pscr_engine.cli import logs
 from pscr_engine.cli.score_progress import describe, duration, run_progress
 from pscr_engine.records import STAGES
-from pscr_engine.runners.progress import Progression, Snapshot
+from pscr_engine.runners.progress import RunProgress, Snapshot
 
 from ..helpers.images import encoded, pixels
 from ..helpers.tiny import make_bundle
@@ -67,7 +67,7 @@ def test_json_events(capsys):
 
 def test_what_a_dead_worker_had_not_committed_is_not_done():
     seen = []
-    progression = Progression(100, 10, seen.append)
+    progression = RunProgress(100, 10, seen.append)
     stages = dict.fromkeys(STAGES, (1, 1.0))
     progression.moved("a", Counter(ok=5), stages)
     assert [snapshot.rows for snapshot in seen] == [15]

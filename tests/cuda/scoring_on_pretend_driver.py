@@ -22,12 +22,13 @@ import pytest
 from pscr_engine import Scorer
 from pscr_engine.backends import onnxruntime_cuda, registry
 from pscr_engine.cuda import batch_size as measuring
-from pscr_engine.cuda import stages as cuda_path
+from pscr_engine.cuda import stages as gpu_stages
 from pscr_engine.cuda.decoder import Decoded, ImageDecoder
 from pscr_engine.cuda.device import DeviceMemoryError
 from pscr_engine.errors import BackendError
 from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query
+from pscr_engine.stages.base import StageSettings
 from pscr_engine.stages.decode import DecodeOptions
 from tests.helpers.images import encoded, pixels
 from tests.helpers.tiny import P, make_bundle
@@ -83,7 +84,7 @@ def results(driver: ctypes.CDLL, folder: Path) -> None:
         for batch_size in (1, 5, 16, 64):
             the_same(scorer.score(images, batch_size=batch_size, **options), on_host)
         assert scorer.score(images[0]).score == pytest.approx(on_host[0].score, abs=1e-5)
-    cuda_path._DECODED_BYTES = 20_000  # a few images at a time
+    gpu_stages._DECODED_BYTES = 20_000  # a few images at a time
     bundle = make_bundle(folder / "groups.pscr", exemplars=200).path
     the_same(
         Scorer.open(bundle, device="cuda").score(images, **options),
@@ -180,19 +181,19 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
     data = [encoded(pixels(50, 40), "JPEG"), encoded(pixels(50, 40), "PNG")] * 60
     for stage in ("decode", "upload", "infer", "collect", "_decode_on_host", "_decode_on_device", "_score"):
         for after in (0, 1, 3):
-            original, calls = getattr(cuda_path.DevicePath, stage), iter(range(10**6))
+            original, calls = getattr(gpu_stages.DeviceStages, stage), iter(range(10**6))
 
             def fault(*arguments, calls=calls, after=after, original=original):
                 if next(calls) == after:
                     raise RuntimeError("injected")
                 return original(*arguments)
 
-            setattr(cuda_path.DevicePath, stage, fault)
+            setattr(gpu_stages.DeviceStages, stage, fault)
             start = monotonic()
             with pytest.raises(RuntimeError, match="injected"):
                 list(scorer.stream(data, batch_size=8))
             assert monotonic() - start < 5
-            setattr(cuda_path.DevicePath, stage, original)
+            setattr(gpu_stages.DeviceStages, stage, original)
             assert driver.pretend_allocations() == resident
     assert all(image.ok for image in scorer.score(data, batch_size=8))
 
@@ -200,7 +201,7 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
 def graphs(driver: ctypes.CDLL, folder: Path) -> None:
     """TensorRT's work is recorded once per slot and then launched; where it can't be, it is enqueued each time."""
     sys.path.append(str(FAKE_TENSORRT))
-    from pscr_engine.compiling import CompileSettings, compile_on_gpu
+    from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_on_gpu
 
     os.environ["XDG_CACHE_HOME"] = str(folder)
     bundle = make_bundle(folder / "m.pscr")
@@ -277,7 +278,7 @@ def wrong_pixels(driver: ctypes.CDLL, folder: Path) -> None:
 def scorer_pipeline(scorer: Scorer, rate: float) -> Pipeline:
     sampling = scorer.bundle.info.sampling
     decoding = DecodeOptions.for_sampling(sampling, 10**8, "upscale")
-    return Pipeline(scorer.backend, sampling, decoding, 8, verify_decoding=rate)
+    return Pipeline(scorer.backend, StageSettings(sampling, decoding, 8, verify_decoding=rate))
 
 
 def batch_size(driver: ctypes.CDLL, folder: Path) -> None:

@@ -28,10 +28,10 @@ def test_a_worker_keeps_to_cores_that_it_may_use(tmp_path):
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0/local_cpulist").write_text(f"{allowed[0]},9999")
     code = (
-        "import os; from pathlib import Path; from pscr_engine.cuda import near;"
-        f"found = near.near_cpus; near.near_cpus = lambda pci: found(pci, Path({str(tmp_path)!r}));"
-        "near.stay_near('0000:01:00.0'); print(os.sched_getaffinity(0));"
-        "near.stay_near('0000:02:00.0'); print(os.sched_getaffinity(0))"
+        "import os; from pathlib import Path; from pscr_engine.cuda import affinity;"
+        f"found = affinity.near_cpus; affinity.near_cpus = lambda pci: found(pci, Path({str(tmp_path)!r}));"
+        "affinity.stay_near('0000:01:00.0'); print(os.sched_getaffinity(0));"
+        "affinity.stay_near('0000:02:00.0'); print(os.sched_getaffinity(0))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split("\n")[:2] == [str({allowed[0]})] * 2

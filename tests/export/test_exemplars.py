@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from pscr_export.exemplars import read_exemplars, spread
+from pscr_export.exemplars import evenly_spaced, read_exemplars
 from pscr_export.selection import select
 
 from pscr_engine.errors import ExemplarError, ManifestError
@@ -74,7 +74,7 @@ def test_a_random_choice_follows_from_its_seed():
 
 @pytest.mark.parametrize(("count", "limit"), [(5, 10), (10, 10), (11, 10), (1000, 64)])
 def test_spread_keeps_within_its_limit(count, limit):
-    places = spread(range(count), limit)
-    assert len(places) <= limit
-    assert len(places) > min(count, limit) // 2
-    assert places[0] == 0
+    chosen = evenly_spaced(range(count), limit)
+    assert len(chosen) <= limit
+    assert len(chosen) > min(count, limit) // 2
+    assert chosen[0] == 0

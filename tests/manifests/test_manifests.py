@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pscr_engine.errors import ManifestError
 from pscr_engine.manifests import ManifestOptions, open_manifest
 from pscr_engine.records import Status
-from pscr_engine.stages.fetch import fetch
+from pscr_engine.stages.fetch import read_file
 from pscr_engine.stages.sink import in_order, output_schema, to_table
 
 ROWS = [{"id": 7, "path": "a.png"}, {"id": 8, "path": "b c.png"}, {"id": 9, "path": "a.png"}]
@@ -293,7 +293,7 @@ def test_text_that_is_no_path_is_a_row(tmp_path):
     path = write(tmp_path, "jsonl", [{"path": value, "id": value} for value in values])
     queries = list(open_manifest(path, ManifestOptions(root=str(tmp_path))).rows())
     for query in queries:
-        fetch(query)
+        read_file(query)
     assert {query.status.value for query in queries} <= {"unreadable", "missing"}
     table = to_table(queries, output_schema(pa.string(), None))
     assert table.column("row").to_pylist() == [0, 1, 2, 3]

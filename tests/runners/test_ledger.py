@@ -46,13 +46,13 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
             if rows_in(chunk, total):
                 finished.append(chunk.index)
         elif action == "die":
-            ledger.lost([chunk.index for chunk in at])
+            ledger.worker_died([chunk.index for chunk in at])
             at.clear()
         elif action == "drop out":
-            ledger.returned([chunk.index for chunk in at], "cuda:0")
+            ledger.device_lost([chunk.index for chunk in at], "cuda:0")
             at.clear()
         elif action == "leave":
-            ledger.handed_back([chunk.index for chunk in at])
+            ledger.give_back([chunk.index for chunk in at])
             at.clear()
     assert sorted([*finished, *parts]) == list(range(chunks))
     assert ledger.rows == total
@@ -61,7 +61,7 @@ def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
 def test_a_chunk_that_kills_two_workers_is_named():
     ledger = Ledger(10, end=100)
     first, second = ledger.take(), ledger.take()
-    ledger.lost([first.index, second.index])
+    ledger.worker_died([first.index, second.index])
     assert ledger.take(idle=False) is None  # whoever gets a suspect gets nothing else
     suspect = ledger.take()
     assert suspect.suspect
@@ -70,20 +70,20 @@ def test_a_chunk_that_kills_two_workers_is_named():
     other = ledger.take()
     assert (other.index, other.suspect) == (1, True)
     with pytest.raises(WorkerError, match=r"rows 10 to 19 \(chunk 1\) have killed a worker 2 times"):
-        ledger.lost([other.index])
+        ledger.worker_died([other.index])
 
 
 def test_chunks_of_a_device_that_has_dropped_out_go_to_others_one_by_one():
     ledger = Ledger(10, end=100)
     first, second, third = ledger.take(), ledger.take(), ledger.take()
-    ledger.returned([second.index, first.index], "cuda:0")
+    ledger.device_lost([second.index, first.index], "cuda:0")
     assert ledger.take(idle=False) is None
     again = ledger.take()
     assert (again.index, again.suspect) == (0, True)
-    ledger.returned([again.index], "cuda:0")  # the same card again: it is the card
+    ledger.device_lost([again.index], "cuda:0")  # the same card again: it is the card
     again = ledger.take()
     with pytest.raises(WorkerError, match=r"rows 0 to 9 \(chunk 0\) have taken down cuda:0 and cuda:1: find the image"):
-        ledger.returned([again.index], "cuda:1")
+        ledger.device_lost([again.index], "cuda:1")
     assert third.index == 2
 
 

@@ -1,12 +1,12 @@
 import os
 
 from pscr_engine.records import Query, Status
-from pscr_engine.stages.fetch import fetch
+from pscr_engine.stages.fetch import read_file
 
 
 def fetched(location, **options):
     query = Query(0, location=str(location))
-    fetch(query, **options)
+    read_file(query, **options)
     return query
 
 
@@ -52,8 +52,8 @@ def test_a_file_over_the_limit_is_not_read(tmp_path):
 def test_what_has_failed_or_is_there_already_stays(tmp_path):
     failed = Query(0, location=str(tmp_path / "a"))
     failed.fail(Status.MISSING, "earlier")
-    fetch(failed)
+    read_file(failed)
     assert failed.error == "earlier"
     given = Query(0, data=b"abc")
-    fetch(given)
+    read_file(given)
     assert given.data == b"abc"

@@ -157,6 +157,8 @@ def test_a_redirect_is_checked_like_the_first_address(web, monkeypatch):
         return await real(self, host, number, **options)
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lookup)
+    from pscr_engine.stores import public_addresses
+
     monkeypatch.setattr(public_addresses, "is_public", lambda address: address == "127.0.0.2")
     server = Server(("127.0.0.2", port), web.RequestHandlerClass)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -123,7 +123,7 @@ class ScoringActor:
                     f"{self._setup.worker.config.out}: is not the same folder on node {_node()} as on this host; with "
                     "--runner ray, choose an --out on a file system that all nodes share, or in an object store"
                 )
-            self._setup.worker.manifest.settle_on(_node())
+            self._setup.worker.manifest.accept_host_view(_node())
             worker = Worker.open(self._setup.worker._replace(folder=self._image_folder()))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver ends the run with it
             return self._answer(error=_portable(error), traceback=traceback.format_exc(), **_place())

@@ -14,7 +14,7 @@ from ...errors import DeviceLostError, WorkerError, one_line
 from ...records import StageCounts
 from ..ledger import Chunk, Ledger
 from ..local_pool import WorkerTraceback
-from ..progress import Progression
+from ..progress import RunProgress
 from .actor import Answer
 
 log = logging.getLogger("pscr_engine")
@@ -122,7 +122,7 @@ class RayPool:
         most: how many workers were at work at once, at most.
     """
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, progression: Progression) -> None:
+    def __init__(self, fleet: Fleet, ledger: Ledger, progression: RunProgress) -> None:
         self._fleet, self._ledger, self._progression = fleet, ledger, progression
         self._workers: list[_Worker] = []
         self._pending: dict[Any, _Worker] = {}  # a reference to an answer → whose it will be
@@ -293,7 +293,7 @@ class RayPool:
     def _lose_card(self, worker: _Worker, error: BaseException, text: str) -> None:
         """A GPU has dropped out: its chunks go to others, and it is given one more chance."""
         self._remove(worker)
-        self._ledger.returned(list(worker.chunks), worker.place)
+        self._ledger.device_lost(list(worker.chunks), worker.place)
         self._losses[worker.place] = self._losses.get(worker.place, 0) + 1
         if self._losses[worker.place] >= _LOSSES:
             if not self._others_go_on():
@@ -313,7 +313,7 @@ class RayPool:
         """A worker could not be reached for a while, which is not its chunks' fault."""
         log.warning("worker %d (%s) was out of reach: its chunks are given out again", worker.number, worker.place)
         self._remove(worker)
-        self._ledger.handed_back(list(worker.chunks))
+        self._ledger.give_back(list(worker.chunks))
 
     def _bury(self, worker: _Worker, error: RayError) -> None:
         """A worker has died: its chunks go to others, and another takes its place, if there is room."""
@@ -328,13 +328,13 @@ class RayPool:
         self._remove(worker)
         if gone:
             log.warning("worker %d%s is gone with its node: its chunks are given out again", worker.number, where)
-            self._ledger.handed_back(chunks)
+            self._ledger.give_back(chunks)
         elif monotonic() - self._woke < _PAUSE_SECONDS:
             log.warning("worker %d%s has ended while this process stood still", worker.number, where)
-            self._ledger.handed_back(chunks)
+            self._ledger.give_back(chunks)
         else:
             log.warning("worker %d%s has died: its chunks are given out again; %s", worker.number, where, cause)
-            self._ledger.lost(chunks)
+            self._ledger.worker_died(chunks)
 
     def _remind(self) -> None:
         """Say now and then what is waited for, if nobody is at work."""

@@ -19,7 +19,7 @@ from ...host import usable_cpus
 from ..image_folders import identity_of
 from ..ledger import Chunk
 from ..progress import Progress
-from ..run import RunResult, Task, carry_out
+from ..run import RunResult, Task, run_manifest
 from ..worker import WorkerSetup
 from .actor import ActorSetup, ScoringActor
 from .score_batch import ScoreBatch
@@ -37,7 +37,7 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
     Raises:
         MissingDependencyError: Ray is not installed.
         UsageError: there is no such cluster, or it can't be told what a worker is to have.
-        PscrError: see `steps.carry_out`.
+        PscrError: see `steps.run_manifest`.
     """
     try:
         import ray
@@ -47,7 +47,7 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
     if config.devices == "cpu":
         options = replace(options, gpus_per_worker=0)
     with _connected(ray, options.address):
-        return carry_out(config, _Ray(ray, _placed(ray, options)), progress)
+        return run_manifest(config, _Ray(ray, _placed(ray, options)), progress)
 
 
 @contextmanager

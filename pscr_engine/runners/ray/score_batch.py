@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...backends import create_backend
 from ...errors import UsageError
+from ...models import choose_bundle
 from ...records import Status
-from ...scorer import Scorer
-from ...scoring import ScoredImage
+from ...scoring import ScoredImage, score_images
 from ...stages.decode import DEFAULT_MAX_PIXELS
 from ...stores.uri import Place
 
@@ -58,7 +59,12 @@ class ScoreBatch:
         small_images: Literal["upscale", "error"] = "upscale",
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
-        self._scorer = Scorer.open(bundle, device=device, backend=backend, precision=precision, threads=threads)
+        choice = choose_bundle(bundle)
+        self._bundle = choice.open()
+        self._backend = create_backend(
+            self._bundle, backend=backend, device=device, precision=precision, threads=threads
+        )
+        choice.log()  # now that it can be used: errors are one line
         self._column, self._features = column, features
         self._options: dict[str, Any] = {"small_images": small_images, "max_pixels": max_pixels}
 
@@ -75,12 +81,13 @@ class ScoreBatch:
             )
         images = [_image(value) for value in batch[self._column]]
         there = [image for image in images if image is not None]
-        scored = iter(self._scorer.score(there, features=self._features, **self._options) if there else [])
-        results = [_NO_IMAGE if image is None else next(scored) for image in images]
+        scored = score_images(self._bundle, self._backend, there, features=self._features, **self._options)
+        outcomes = iter(list(scored) if there else [])
+        results = [_NO_IMAGE if image is None else next(outcomes) for image in images]
         return {**batch, **_columns(results), **(self._feature_column(results) if self._features else {})}
 
     def _feature_column(self, results: list[ScoredImage]) -> Batch:
-        nothing = np.full(self._scorer.bundle.info.feature_size, np.nan, np.float32)
+        nothing = np.full(self._bundle.info.feature_size, np.nan, np.float32)
         vectors = [nothing if result.features is None else result.features for result in results]
         return {"features": np.stack(vectors) if vectors else np.empty((0, len(nothing)), np.float32)}
 

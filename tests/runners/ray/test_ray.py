@@ -17,7 +17,7 @@ import pytest
 from pscr_engine.errors import BackendError, DeviceLostError
 from pscr_engine.records import STAGES
 from pscr_engine.runners.ledger import ChunkDone, Ledger
-from pscr_engine.runners.progress import Progression
+from pscr_engine.runners.progress import RunProgress
 from pscr_engine.runners.ray.actor import Answer
 
 from ...helpers.images import encoded, pixels
@@ -299,7 +299,7 @@ def scored_rows(place, *workers):
     ray.init(address=place.cluster.address, log_to_driver=False)
     try:
         ledger = Ledger(10, end=500)
-        progression = Progression(500, 0, lambda snapshot: None)
+        progression = RunProgress(500, 0, lambda snapshot: None)
         RayPool(ScriptedFleet(ray, *workers), ledger, progression).run()
         return progression.snapshot().status["ok"]
     finally:

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, Sampler
 from pscr_engine.errors import DatasetError
 from pscr_engine.records import Pixels, Query
 from pscr_engine.sampling import Sampling, content_digest
-from pscr_engine.stages.decode import DecodeOptions, decode
-from pscr_engine.stages.fetch import fetch
+from pscr_engine.stages.decode import DecodeOptions
+from pscr_engine.stages.load import load_image
 
 from .labelled import Item
 
@@ -30,8 +30,7 @@ def read_pixels(item: Item) -> Pixels:
         DatasetError: the image can't be read.
     """
     query = Query(item.row, path=item.name, location=str(item.file))
-    fetch(query)
-    decode(query, DecodeOptions())
+    load_image(query, DecodeOptions())
     if not query.ok or query.pixels is None:
         raise DatasetError(f"{item.file}: {query.error}")
     return query.pixels

@@ -11,14 +11,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .backends.base import DeviceBackend
-from .backends.tensorrt.engine_of_plan import engine_of
-from .backends.tensorrt.library import FULL, RTX
-from .backends.tensorrt.plan_checks import checked_here, require_passed
-from .backends.tensorrt.plans import (
+from ...bundle import Bundle, Parity
+from ...cuda.backend import CudaBackend
+from ...cuda.device import Device
+from ...cuda.engine import Shape
+from ...cuda.open import open_device
+from ...errors import BackendError
+from ...host import cache_folder
+from .engine_of_plan import engine_of
+from .library import FULL, RTX
+from .plan_checks import check_parity, checked_here, require_passed
+from .plans import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_OPTIMIZATION_LEVEL,
     PORTABLE,
@@ -27,25 +30,12 @@ from .backends.tensorrt.plans import (
     PlanStore,
     plan_key,
 )
-from .bundle import Bundle, Parity
-from .bundle.parity import compare
-from .cuda.backend import CudaBackend
-from .cuda.device import Device
-from .cuda.engine import Shape
-from .cuda.open import open_device
-from .errors import BackendError
-from .host import cache_folder
-from .records import Pixels, Query
-from .stages.decode import DecodeOptions, decode
-from .stages.fetch import fetch
-from .stages.infer import Backend
 
 log = logging.getLogger("pscr_engine")
 
 Report = Callable[[str, int, int | None], None]
 # A plan holds weights in the layouts of several kernels: 2.6 times its graph at most, of the backbones measured.
 _PLAN_PER_GRAPH = 3
-_MADE_UP_IMAGES, _MADE_UP_SIDE = 48, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +143,7 @@ def _found(bundle: Bundle, key: PlanKey, settings: CompileSettings) -> Compiled 
 
 
 def _build(bundle: Bundle, key: PlanKey, device: Device | None, report: Report) -> tuple[bytes, float]:
-    from .backends.tensorrt.builder import Build, build_plan
+    from .builder import Build, build_plan
 
     wanted = Build(
         bundle.graph_path(key.precision),
@@ -182,61 +172,3 @@ def _timing_cache(key: PlanKey) -> Path:
     """Measurements hold for a version of TensorRT and a GPU."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{key.tensorrt}-{key.gpu}")
     return cache_folder() / f"tensorrt-{name}.timing"
-
-
-def check_parity(bundle: Bundle, backend: DeviceBackend, images: Sequence[str] = ()) -> Parity:
-    """A backend's scores against those of ONNX Runtime on the processor, in FP32.
-
-    Args:
-        bundle: what both run; must have an FP32 graph.
-        backend: to be checked.
-        images: files; without any, made-up ones (a bundle holds its exemplars' features, not their pixels).
-
-    Raises:
-        BundleError: the bundle has no FP32 graph.
-        BackendError: some of the images can't be scored.
-    """
-    from .backends.onnxruntime import OnnxRuntimeBackend
-
-    reference = OnnxRuntimeBackend(bundle.graph_path("fp32"), bundle.exemplars)
-    # Decoded once, on the host: it is the plan that is checked, not how a JPEG is rounded.
-    shown = [_pixels(image) for image in images] if images else made_up_images()
-    parity = compare(
-        backend.precision, _scores(bundle, reference, shown), _scores(bundle, backend, shown), bundle.info.label_range
-    )
-    if images:
-        return parity
-    # Scores of made-up images lie close together: their order says nothing.
-    return Parity(parity.images, parity.max_abs_diff, parity.mean_abs_diff, parity.srcc, parity.tolerance, None)
-
-
-def _pixels(file: str) -> Pixels:
-    query = Query(0, path=file, location=file)
-    fetch(query)
-    decode(query, DecodeOptions())
-    if query.pixels is None:
-        raise BackendError(f"{file}: can't be used to check the plan: {query.error}")
-    return query.pixels
-
-
-def _scores(bundle: Bundle, backend: Backend | DeviceBackend, images: Sequence[Pixels]) -> NDArray[np.float32]:
-    from .scorer import Scorer
-
-    scored = Scorer(bundle, backend).score(list(images))
-    for result in scored:
-        if not result.ok:
-            raise BackendError(f"an image can't be used to check the plan: {result.error}")
-    return np.array([result.score for result in scored], np.float32)
-
-
-def made_up_images() -> list[Pixels]:
-    """Seeded images from smooth to noisy, uint8 [512, 512, 3]."""
-    out = []
-    for seed in range(_MADE_UP_IMAGES):
-        dice = np.random.default_rng(seed)
-        cells = 2 ** (2 + seed % 6)
-        coarse = dice.integers(0, 256, (cells, cells, 3)).astype(np.float32)
-        image = np.kron(coarse, np.ones((_MADE_UP_SIDE // cells, _MADE_UP_SIDE // cells, 1), np.float32))
-        image += dice.normal(0, 4 * (seed % 5), image.shape).astype(np.float32)
-        out.append(image.clip(0, 255).astype(np.uint8))
-    return out

@@ -1,0 +1,34 @@
+"""Load single images: fetch and decode, for whatever is not a run."""
+
+from __future__ import annotations
+
+from ..records import Query
+from .decode import DecodeOptions, decode, pillow_without_limit
+from .fetch import Fetcher
+
+
+def load_image(query: Query, options: DecodeOptions, fetcher: Fetcher | None = None) -> bytes | None:
+    """Fill in `query.pixels` from a file, a URI or bytes; a query that can't be has failed, with its reason.
+
+    Args:
+        query: names the image, or holds it.
+        options: what images are accepted.
+        fetcher: reads it; the caller closes it. None for one of its own, which is what a single image needs.
+
+    Returns:
+        The encoded bytes; None where the query holds pixels from the start, or there are none.
+
+    Raises:
+        StoreError: an object store is out of reach, or refuses everything.
+    """
+    if fetcher is None:
+        own = Fetcher()
+        try:
+            return load_image(query, options, own)
+        finally:
+            own.close()
+    fetcher.fetch(query)
+    encoded = query.data
+    with pillow_without_limit():
+        decode(query, options)
+    return encoded
