@@ -2,7 +2,7 @@
 # make demo-train  install everything, then train, export and score on made-up images: minutes
 # make test        install what development needs, then run all tests
 # make gpu-kit     pack what a GPU host without a package registry needs, and what is run there first: ./gpu-kit
-# make check       formatting, lint, types and all tests: what CI runs
+# make check       formatting, lint, order of imports, types and all tests: what CI runs
 
 PYTHON ?= python3
 # The demo has an environment of its own, so that neither waits for the other's packages.
@@ -26,6 +26,7 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 

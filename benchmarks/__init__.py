@@ -1,4 +1,4 @@
-"""What is measured, how, and against whom. Run each as `python -m benchmarks.NAME`.
+"""The benchmarks: what is measured, how, and against whom. Run each as `python -m benchmarks.NAME`.
 
 In a plain checkout, where nothing is installed, the packages under `export/` and `training/` are found, too: here, and
 in the processes that a benchmark starts.

@@ -1,4 +1,4 @@
-"""Images per second of the bare ONNX Runtime session, by batch size.
+"""Measure images per second of the bare ONNX Runtime session, by batch size.
 
 python -m benchmarks.batch_size [BACKBONE ...]
 """

@@ -29,7 +29,7 @@ CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and the versions that matter."""
+    """Describe this machine for a record: processor, cores, system, versions, commit and date."""
     return {
         "processor": processor_model(),
         "vnni": "avx512_vnni" in cpu_flags(),
@@ -43,7 +43,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit; "" where git is not installed, or this is no checkout."""
+    """Return the checkout's commit, abbreviated; "" where git is not installed, or this is no checkout."""
     if shutil.which("git") is None:
         return ""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
@@ -51,18 +51,18 @@ def commit() -> str:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Of those packages that are installed; this one may be a plain checkout."""
-    found = {"pscr-engine": __version__}
+    """Return the versions of pscr-engine, which may be a plain checkout, and of those packages that are installed."""
+    installed = {"pscr-engine": __version__}
     for name in names:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
-    """A bundle of `backbone` with random weights and ten made-up exemplars, kept for the next benchmark."""
+    """Return a bundle of `backbone` with random weights and ten made-up exemplars, made once and kept."""
     path = CACHE / f"{'-'.join([backbone, *precisions[1:]])}.pscr"
     if not path.exists():
         from pscr_export.export import ExportConfig, export_bundle
@@ -74,7 +74,7 @@ def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> 
 
 
 def untrained_checkpoint(backbone: str) -> Path:
-    """The checkpoint of `untrained_bundle`."""
+    """Return the checkpoint of `untrained_bundle`, made once and kept."""
     from pscr_training.untrained import write_untrained_checkpoint
 
     CACHE.mkdir(exist_ok=True)
@@ -85,13 +85,13 @@ def untrained_checkpoint(backbone: str) -> Path:
 
 
 def write_scoring_graph(checkpoint: Any, path: Path, precision: str = "fp32", exemplars: int | None = None) -> Shape:
-    """Export a checkpoint's scoring graph with OPS, without a bundle around it.
+    """Export a checkpoint's scoring graph with OPS, without a bundle around it, and return its shape.
 
     Args:
         checkpoint: a `pscr_export.checkpoint.Checkpoint`.
         path: the .onnx file to write.
-        precision: of the trunk.
-        exemplars: M that it is made for; None for any.
+        precision: the trunk's, "fp32" or "fp16".
+        exemplars: M, the number of exemplars it is made for; None for any number.
     """
     from pscr_export.graph import export_graph
     from pscr_export.network import ScoringNetwork
@@ -105,7 +105,7 @@ def write_scoring_graph(checkpoint: Any, path: Path, precision: str = "fp32", ex
 
 
 def exemplar_list() -> Path:
-    """Its ten made-up exemplars."""
+    """Return the .csv file that lists the ten made-up exemplars, made once, with its images, and kept."""
     from pscr_engine.synthetic import write_images
 
     folder = CACHE / "exemplars"
@@ -113,14 +113,14 @@ def exemplar_list() -> Path:
 
 
 def exemplar_images() -> list[tuple[str, float]]:
-    """File and label of each of these exemplars, in the order of the bundle's cache."""
+    """Return file and label of each made-up exemplar, in the order of the untrained bundle's cache."""
     listed = exemplar_list()
     with listed.open(newline="") as file:
         return [(str(listed.parent / row["path"]), float(row["mos"])) for row in csv.DictReader(file)]
 
 
 def answering_bundle(like: Bundle, patch_size: int = 224) -> Bundle:
-    """A bundle whose graph looks at one byte per patch: what is left is everything but inference."""
+    """Return a bundle whose graph reads one byte per patch: a run then costs everything but inference."""
     path = CACHE / f"answers-{patch_size}.pscr"
     if not path.exists():
         sampling = Sampling.create("ops", patch_size)
@@ -173,13 +173,13 @@ def _answering_graph(info: BundleInfo) -> Any:
 
 
 def random_patches(bundle: Bundle, images: int) -> np.ndarray:
-    """Patches of noise for `images` images, uint8 [images·D, P, P, 3]."""
+    """Return patches of noise for `images` images, uint8 [images·D, P, P, 3]."""
     D, P = bundle.info.sampling.patches, bundle.info.patch_size
     return np.random.default_rng(0).integers(0, 256, (images * D, P, P, 3), dtype=np.uint8)
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Minimum, median and maximum, to four digits."""
+    """Return minimum, median and maximum, to four digits."""
     return {
         "min": float(f"{min(values):.4g}"),
         "median": float(f"{np.median(values):.4g}"),
@@ -188,7 +188,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def record(name: str, method: str, figures: dict[str, Any]) -> Path:
-    """Write `results/NAME.json`."""
+    """Write `results/NAME.json` with method, machine and figures, and return the file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"benchmark": name, "method": method, "machine": machine(), **figures}

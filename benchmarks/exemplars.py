@@ -1,4 +1,4 @@
-"""What more exemplars cost: time and peak memory of a batch, with M from 10 to 10,000.
+"""Measure what more exemplars cost: time and peak memory of a batch, with M from 10 to 10,000.
 
 python -m benchmarks.exemplars
 """
@@ -36,7 +36,7 @@ METHOD = (
 
 
 def with_exemplars(bundle: Bundle, count: int) -> Bundle:
-    """The bundle with a made-up exemplar cache of `count`."""
+    """Return the bundle with a made-up cache of `count` exemplars in place of its own."""
     C = bundle.info.feature_size
     rng = np.random.default_rng(count)
     hidden = rng.normal(size=(count, C)).astype(np.float32)
@@ -45,7 +45,7 @@ def with_exemplars(bundle: Bundle, count: int) -> Bundle:
 
 @cache
 def graph(count: int | None) -> Path:
-    """The scoring graph of resnet18, made for `count` exemplars, or for any number."""
+    """Return the file of resnet18's scoring graph, made for `count` exemplars, or for any number (None)."""
     path = CACHE / f"resnet18-for-{count or 'any'}.onnx"
     if not path.exists():
         from pscr_export.checkpoint import read_checkpoint
@@ -64,19 +64,19 @@ def graphs(bundle: Bundle, count: int) -> dict[str, Any]:
 
     patches = random_patches(bundle, 8)
     mine, any_ = backend(bundle, count, count), backend(bundle, count, None)
-    found = [scorer.score(patches).score for scorer in (mine, any_)]
+    scores = [scorer.score(patches).score for scorer in (mine, any_)]
     seconds: list[list[float]] = [[], []]
     for _ in range(ROUNDS[8]):
-        for place, scorer in enumerate((mine, any_)):
+        for index, scorer in enumerate((mine, any_)):
             start = perf_counter()
             scorer.score(patches)
-            seconds[place].append(perf_counter() - start)
+            seconds[index].append(perf_counter() - start)
     return {
         **{
             name: {"nodes": len(onnx.load(path).graph.node), "bytes": path.stat().st_size}
             for name, path in (("made for M", graph(count)), ("for any M", graph(None)))
         },
-        "equal": float(np.abs(found[0] - found[1]).max()),
+        "equal": float(np.abs(scores[0] - scores[1]).max()),
         "ratio_of_seconds": spread([a / b for a, b in zip(*seconds, strict=True)]),
     }
 

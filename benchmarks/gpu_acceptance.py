@@ -1,4 +1,4 @@
-"""Checks and measures everything that needs a GPU, on any NVIDIA host, from a plain checkout.
+"""Check and measure everything that needs a GPU, on any NVIDIA host, from a plain checkout.
 
 python -m benchmarks.gpu_acceptance                    all sections that have no result for this commit
 python -m benchmarks.gpu_acceptance decode whole       these, again
@@ -39,7 +39,7 @@ _LEAST_SECONDS = 20.0
 
 
 def main() -> int:
-    """0 if all checks of the sections that were run hold."""
+    """Run the sections; return 0 if all checks of those that were run hold, 1 otherwise."""
     arguments = _arguments()
     place = Place(
         arguments.folder,
@@ -144,7 +144,7 @@ def _card(place: Place) -> str:
 
 
 def _record(file: Path, card: str) -> dict[str, Any]:
-    """The record of this commit so far, or a new one."""
+    """Return the record of this commit so far, or a new one."""
     about = machine()
     record = {"card": card, "commit": about["commit"], "date": about["date"], "sections": {}}
     record |= {"version": about["versions"]["pscr-engine"], "machine": about, "method": __doc__}

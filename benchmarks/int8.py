@@ -1,4 +1,4 @@
-"""What INT8 is worth on this processor: speed by arrangement, share of the arithmetic peak, operators, and accuracy.
+"""Measure what INT8 is worth on this processor: speed, share of the arithmetic peak, operators, and accuracy.
 
 python -m benchmarks.int8 [speed] [accuracy] [backbones [NAME ...]]
 """
@@ -79,10 +79,10 @@ def speed() -> Path:
     for backbone, figure in figures.items():
         macs = multiply_adds(backbone)
         figure["GMAC per image"] = round(macs, 2)
-        for way, found in figure["ways"].items():
+        for way, measured in figure["ways"].items():
             top = peaks.get("int8" if "int8" in way else "fp32")
             if top:
-                found["share_of_peak"] = round(found["images_per_second"]["median"] * macs / top, 3)
+                measured["share_of_peak"] = round(measured["images_per_second"]["median"] * macs / top, 3)
     return record("int8-speed", SPEED_METHOD, {"peak, GMAC/s": {"before": before, "after": after}, **figures})
 
 
@@ -104,7 +104,7 @@ def _speed(bundle: Bundle, images: int) -> dict[str, Any]:
             if number:
                 rates[way].append(rate)
     return {
-        "ways": {way: {"images_per_second": spread(found)} for way, found in rates.items()},
+        "ways": {way: {"images_per_second": spread(values)} for way, values in rates.items()},
         "operators": {precision: operators(bundle, precision) for precision in ("fp32", "int8")},
     }
 
@@ -116,7 +116,7 @@ def _backend(bundle: Bundle, precision: str, throughput: bool) -> OnnxRuntimeBac
 
 
 def operators(bundle: Bundle, precision: str) -> dict[str, Any]:
-    """Milliseconds per image by type of operator, and of the slowest single ones."""
+    """Profile a graph on one core: milliseconds per image by type of operator, and of the slowest operators."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -135,7 +135,7 @@ def operators(bundle: Bundle, precision: str) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     single: Counter[str] = Counter()
     for event in events:
-        if event.get("cat") != "Node" or event["args"]["op_name"] == "Scan":  # its operators are there themselves
+        if event.get("cat") != "Node" or event["args"]["op_name"] == "Scan":  # the operators inside are listed, too
             continue
         if event["name"].endswith("kernel_time"):
             milliseconds = event["dur"] / 20e3
@@ -150,7 +150,7 @@ def operators(bundle: Bundle, precision: str) -> dict[str, Any]:
 
 
 def multiply_adds(backbone: str) -> float:
-    """Of the trunk for the nine patches of an image, in units of 10⁹."""
+    """Count the trunk's multiply-adds for the nine patches of an image, in units of 10⁹."""
     spec = BACKBONES[backbone]
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         spec.build().eval()(torch.zeros(1, 3, spec.patch_size, spec.patch_size))
@@ -158,7 +158,7 @@ def multiply_adds(backbone: str) -> float:
 
 
 def _peak() -> dict[str, float]:
-    """Measured afresh."""
+    """Measure the processor's arithmetic peak anew, whatever was measured before."""
     instruction_peak.cache_clear()
     return instruction_peak()
 
@@ -192,7 +192,7 @@ def accuracy() -> Path:
 
 
 def backbones(chosen: list[str]) -> Path:
-    """Whether each of the eight, or the chosen ones, passes the gate, with the reference's generated weights."""
+    """Measure INT8's parity with generated weights, of the eight backbones or of the chosen ones."""
     path = RESULTS / "int8-backbones.json"
     figures = json.loads(path.read_text())["backbones"] if chosen and path.exists() else {}
     reference = ROOT / "tests" / "reference"

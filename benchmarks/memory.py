@@ -1,4 +1,4 @@
-"""Peak memory of a run against the number of rows.
+"""Measure the peak memory of a run against the number of rows.
 
 python -m benchmarks.memory
 """

@@ -1,4 +1,4 @@
-"""Fetching images from an object store: ours, by obstore, against s3fs, on the same endpoint on loopback.
+"""Measure fetching images from an object store: by pscr-engine and by s3fs, from the same loopback endpoint.
 
 python -m benchmarks.object_fetch [--s3fs-python PYTHON]
 """
@@ -53,10 +53,10 @@ import sys, time, json
 import s3fs
 uris, fs = json.load(sys.stdin), s3fs.S3FileSystem(config_kwargs=OPTIONS)
 def run(uris):
-    # By number, since cat() gives a dict by path, and asks for a path that is named twice but once.
+    # In slices without a path twice: cat() returns a dict by path, and fetches each path once.
     for start in range(0, len(uris), OBJECTS):
-        found = fs.cat(uris[start : start + OBJECTS])
-        assert all(len(data) == SIZE for data in found.values())
+        contents = fs.cat(uris[start : start + OBJECTS])
+        assert all(len(data) == SIZE for data in contents.values())
 """
 _TIMED = """
 run(uris[:64])
@@ -68,7 +68,7 @@ print(json.dumps({"seconds": time.perf_counter() - begun, "cpu": time.process_ti
 
 @contextmanager
 def plain_server(latency: float) -> Iterator[int]:
-    """Answers every GET of an object from memory, after a while."""
+    """Answer every GET of an object from memory, `latency` seconds later; yields the port."""
     body = os.urandom(SIZE)
     head = (
         f'HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\nETag: "{md5(body).hexdigest()}"\r\n'
@@ -106,7 +106,7 @@ def plain_server(latency: float) -> Iterator[int]:
 
 @contextmanager
 def moto_server() -> Iterator[int]:
-    """An S3 endpoint with the objects in it."""
+    """Start moto's S3 endpoint and put the objects into it; yields the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -140,7 +140,7 @@ def names() -> list[str]:
 
 
 def measure(python: str, code: str, port: int, fetches: int) -> dict[str, float]:
-    """Images per second and milliseconds of processor time per image."""
+    """Fetch in a fresh process; return images per second and milliseconds of processor time per image."""
     environment = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": "test",
@@ -158,8 +158,8 @@ def measure(python: str, code: str, port: int, fetches: int) -> dict[str, float]
         check=False,
     )
     assert outcome.returncode == 0, outcome.stderr[-500:]
-    found = json.loads(outcome.stdout)
-    return {"rate": fetches / found["seconds"], "cpu_ms": found["cpu"] / fetches * 1000}
+    spent = json.loads(outcome.stdout)
+    return {"rate": fetches / spent["seconds"], "cpu_ms": spent["cpu"] / fetches * 1000}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the pipeline costs: against the bare session, a plain loop, and the decoder alone.
+"""Measure what the pipeline costs: against the bare session, a plain loop, and the decoder alone.
 
 python -m benchmarks.pipeline [network] [overhead]
 """
@@ -72,7 +72,7 @@ def bare_session(bundle: Bundle, backend: Backend, count: int) -> None:
 
 
 def decoder(count: int) -> None:
-    """The decode stage, of bytes in memory, in as many threads as there are cores."""
+    """Decode bytes in memory with the decode stage, in as many threads as there are cores."""
     data = [path.read_bytes() for path in images()]
 
     def one(row: int) -> None:
@@ -85,7 +85,7 @@ def decoder(count: int) -> None:
 
 
 def pillow(count: int) -> None:
-    """The decoder as the reference uses it: opened from its file, converted, made an array."""
+    """Decode files as the reference does: open, convert to RGB, make an array; in as many threads as cores."""
     paths = images()
 
     def one(row: int) -> None:
@@ -126,7 +126,7 @@ def compared(measured: dict[str, list[float]], *bases: str) -> dict[str, dict[st
 
 
 def network() -> Path:
-    """A run against the bare session, with resnet18."""
+    """Measure a run against the bare session, with resnet18."""
     bundle = untrained_bundle("resnet18")
     backend = create_backend(bundle)
     measured = rates(
@@ -142,7 +142,7 @@ def network() -> Path:
 
 
 def overhead() -> Path:
-    """A run against the decoder alone, where inference costs nothing."""
+    """Measure a run against the decoder alone, where inference costs nothing."""
     answers = answering_bundle(untrained_bundle("resnet18"))
     measured = rates(
         {

@@ -54,7 +54,7 @@ def write_graph(backbone: str, precision: str, path: Path) -> Shape:
 
 
 def build(graph: Path, shape: Shape, level: int = 3) -> bytes:
-    """Compile a graph; a portable plan."""
+    """Compile a graph to a portable plan, and return the plan."""
     require_tensorrt(RTX)
     from pscr_engine.backends.tensorrt.builder import Build, build_plan
 
@@ -62,7 +62,7 @@ def build(graph: Path, shape: Shape, level: int = 3) -> bytes:
 
 
 def measure(graph: Path, shape: Shape) -> dict[str, Any]:
-    """Compile in this process, and say what it took."""
+    """Compile a graph in this process; return seconds, sizes of plan and graph, and the number of nodes."""
     import onnx
 
     nodes = len(onnx.load(graph, load_external_data=False).graph.node)

@@ -1,4 +1,4 @@
-"""What Ray costs: the same run by the Ray runner and by the local one; handing out chunks to many workers.
+"""Measure what Ray costs: the same run by the Ray runner and by the local one; handing out chunks to many workers.
 
 python -m benchmarks.ray_runner [overhead] [handout]
 """
@@ -75,7 +75,7 @@ def overhead() -> dict[str, Any]:
         _ray("stop", "--force")
     pairs = list(ways)
     return {
-        "ways": {way: {name: spread(values) for name, values in found.items()} for way, found in figures.items()},
+        "ways": {way: {name: spread(values) for name, values in samples.items()} for way, samples in figures.items()},
         "overhead": {
             pairs[at].rpartition(",")[0]: spread(
                 [
@@ -96,7 +96,7 @@ def _ray(*arguments: str) -> None:
 
 
 class SimulatedWorkers:
-    """Many workers in one asyncio actor."""
+    """Many simulated workers in one asyncio actor; they sleep instead of scoring."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._numbers = seconds, count(1)
@@ -120,9 +120,9 @@ _STAGES = dict.fromkeys(STAGES, (1000, 1.0))
 
 
 class SimulatedFleet:
-    """See `ray_pool.Fleet`."""
+    """A `Fleet` for the Ray runner's pool, whose workers are simulated."""
 
-    awaited = "nothing"
+    needs = "nothing"
 
     def __init__(self, ray: Any, workers: int, seconds: float) -> None:
         actor = ray.remote(num_cpus=0, max_concurrency=4 * workers)(SimulatedWorkers)
@@ -139,7 +139,7 @@ class SimulatedFleet:
 
 
 class SimulatedHandle:
-    """See `ray_pool.Handle`."""
+    """A `Handle` for the Ray runner's pool, of one simulated worker."""
 
     def __init__(self, host: Any, number: int) -> None:
         self._host, self._number = host, number

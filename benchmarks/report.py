@@ -1,4 +1,4 @@
-"""Peak memory and time of `report` and `select` over a run of millions of rows.
+"""Measure peak memory and time of `report` and `select` over a run of millions of rows.
 
 python -m benchmarks.report [ROWS]
 """
@@ -33,7 +33,7 @@ METHOD = (
     "of the process waited for). The kept rows' number is checked against NumPy's."
 )
 _CHUNK = 8192
-# A small process in between: the kernel counts what the parent has at a fork as the child's.
+# A small process starts the command: at a fork, the kernel counts the parent's memory as the child's.
 _WATCH = """
 import os, sys
 null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
@@ -46,7 +46,7 @@ _MODELS = np.array([f"model-{index}" for index in range(8)])
 
 
 def chunk(start: int, rows: int, seed: int) -> dict[str, Any]:
-    """Columns of some rows, the same for the same seed."""
+    """Make up the columns of some rows, the same for the same start and seed."""
     dice = np.random.default_rng([seed, start])
     failed = dice.random(rows) < 0.01
     return {
@@ -59,7 +59,7 @@ def chunk(start: int, rows: int, seed: int) -> dict[str, Any]:
 
 
 def make(folder: Path, rows: int) -> None:
-    """The manifest, its images and two runs."""
+    """Make the manifest, its images and two runs."""
     images = folder / "images"
     images.mkdir()
     dice = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def make(folder: Path, rows: int) -> None:
 
 
 def make_run(out: Path, images: Path, fingerprint: str, rows: int, names: np.ndarray, seed: int) -> None:
-    """`run.json`, the parts, `_SUCCESS`."""
+    """Write a run's output: `run.json`, the parts, `_SUCCESS`."""
     out.mkdir()
     identity = {
         "bundle": f"{seed:064x}",
@@ -119,7 +119,7 @@ def make_run(out: Path, images: Path, fingerprint: str, rows: int, names: np.nda
 
 
 def expected(rows: int, top: float) -> int:
-    """How many images the best share is, by a sort of all scores."""
+    """Count the images that `select --top` must keep: that share of the scored rows, rounded up."""
     made = (chunk(start, min(_CHUNK, rows - start), 0) for start in range(0, rows, _CHUNK))
     return int(np.ceil(top * sum(int((~each["failed"]).sum()) for each in made)))
 

@@ -1,4 +1,4 @@
-"""What the parts of the method are worth, and how many exemplars it takes: on made-up images, from random weights.
+"""Measure what the parts of the method are worth, and how many exemplars it takes, on made-up images.
 
 python -m benchmarks.training [--images N] [--epochs N] [--patch-size P] [methods] [exemplars]
 """
@@ -73,7 +73,7 @@ def _folder(arguments: argparse.Namespace, way: str) -> Path:
 
 
 def methods(arguments: argparse.Namespace) -> Path:
-    """Each way trained and evaluated alike."""
+    """Train and evaluate each way alike, and write the record."""
     figures: dict[str, Any] = {}
     for way, options in WAYS.items():
         config = TrainConfig(
@@ -83,11 +83,11 @@ def methods(arguments: argparse.Namespace) -> Path:
         start, before = perf_counter(), _cpu_seconds()
         result = train(config)
         wall, used = perf_counter() - start, _cpu_seconds() - before
-        found = evaluate(EvaluateConfig(result.last))
+        evaluation = evaluate(EvaluateConfig(result.last))
         figures[way] = {
             "test": {
                 name: [round(x, 4) for x in value]
-                for name, value in found.metrics.as_json().items()
+                for name, value in evaluation.metrics.as_json().items()
                 if name != "images"
             },
             "val_srcc by epoch": [round(entry["val_srcc"], 3) for entry in result.history],
@@ -100,7 +100,7 @@ def methods(arguments: argparse.Namespace) -> Path:
 
 
 def exemplars(arguments: argparse.Namespace) -> Path:
-    """SRCC and its spread by number and choice of exemplars, of the model that OPS has made."""
+    """Measure how SRCC depends on number and choice of exemplars, with the model trained with OPS; write the record."""
     model, trained, _ = load_model(_folder(arguments, "PSCR, OPS") / "last.pt")
     labelled = _source(arguments).open()
     parts = split(labelled, "random", seed=1)
@@ -112,14 +112,14 @@ def exemplars(arguments: argparse.Namespace) -> Path:
     for count in COUNTS:
         for rule in ("random", "stratified"):
             draws = DRAWS if rule == "random" and count is not None else 1
-            found = []
+            measured = []
             for seed in range(draws):
-                places = select(labels.tolist(), count, rule, seed)
-                predicted = scores(model, queries, all_features[places], torch.from_numpy(labels[places]).float())
-                found.append(
+                chosen = select(labels.tolist(), count, rule, seed)
+                predicted = scores(model, queries, all_features[chosen], torch.from_numpy(labels[chosen]).float())
+                measured.append(
                     (srcc(predicted, wanted), plcc(predicted, wanted), float(np.abs(predicted - wanted).mean()))
                 )
-            columns = np.array(found)
+            columns = np.array(measured)
             figures[f"{'all' if count is None else count} {rule}"] = {
                 name: {"mean": round(float(column.mean()), 4), "sd": round(float(column.std()), 4),
                        "min": round(float(column.min()), 4), "max": round(float(column.max()), 4)}

@@ -6,9 +6,11 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import OutputError
 
 
 def fsync_directory(path: Path) -> None:
@@ -66,6 +68,23 @@ def create_file(path: Path, data: bytes) -> bool:
     return True
 
 
+def check_output_file(path: Path, kind: str, is_earlier: Callable[[Path], bool] | None = None) -> None:
+    """Raise OutputError unless a command may write its result to `path`; asked before the work for it begins.
+
+    Args:
+        path: the file.
+        kind: what it will hold, "report" for example.
+        is_earlier: tells whether a file that is there is an earlier one of its kind, which may be replaced; None if
+            any file may.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name the file of the {kind}")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path.parent}: no such folder; make it, or name a file elsewhere")
+    if is_earlier is not None and path.exists() and not is_earlier(path):
+        raise OutputError(f"{path}: is there already, and no earlier {kind}; name another file")
+
+
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a new temporary folder beside `path`; on success it takes `path`'s place, whole.
@@ -118,6 +137,6 @@ def _is_alive(pid: int) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Return the hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

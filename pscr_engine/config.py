@@ -53,7 +53,7 @@ class RayOptions:
             raise UsageError(f"--gpus-per-worker {self.gpus_per_worker}: a worker has one GPU, or none")
 
     def given(self) -> list[str]:
-        """The command line's options that are not as they are by themselves."""
+        """List the command line's options that differ from their defaults."""
         flags = {"address": "--ray-address"}
         return [
             flags.get(field.name, "--" + field.name.replace("_", "-"))
@@ -150,14 +150,14 @@ class ScoreConfig:
             raise UsageError("--devices cpu and --gpus-per-worker 1 contradict each other: choose one")
 
     def rows_per_chunk(self, manifest_rows: int | None) -> int:
-        """`chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""
+        """Return `chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""
         if self.chunk_rows is not None:
             return self.chunk_rows
         wanted = 1024 if manifest_rows is None else math.ceil(manifest_rows / _CHUNKS)
         return min(max(wanted, _MIN_CHUNK_ROWS), _MAX_CHUNK_ROWS)
 
     def identity(self, *, bundle_digest: str, manifest: Manifest, precision: str, chunk_rows: int) -> dict[str, Any]:
-        """All that the rows depend on. Runs that differ in any of it can't share an output folder.
+        """Return all that the rows depend on. Runs that differ in any of it can't share an output folder.
 
         The batch size, the device and the number of workers are not part of it: the rows don't
         depend on them, so a resumed run may change them.

@@ -33,7 +33,7 @@ class PscrError(Exception):
 
 
 def one_line(error: BaseException, limit: int) -> str:
-    """An error's text without line breaks, at most `limit` characters: other libraries' texts have many lines."""
+    """Return an error's text on one line, at most `limit` characters: other libraries' texts have many lines."""
     return " ".join(str(error).split())[:limit]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def usable_cpus() -> int:
-    """Cores this process may use: its affinity mask, cut by a container's CPU quota (cgroup v1 or v2)."""
+    """Count the cores this process may use: its affinity mask, cut by a container's CPU quota (cgroup v1 or v2)."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, cpus if quota is None else min(cpus, math.ceil(quota)))
@@ -33,7 +33,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 def cache_folder() -> Path:
-    """Where this user keeps what can be made again; it need not be there yet."""
+    """Return the folder for what can be made again, this user's; it need not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pscr-engine"
 
 
@@ -51,23 +51,23 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def processor_model() -> str:
-    """As the processor calls itself."""
+    """Return the processor's own name."""
     return _cpuinfo().get("model name", platform.processor())
 
 
 def cpu_flags() -> frozenset[str]:
-    """What instructions the processor has, by the kernel's names; empty where it doesn't tell."""
+    """Return the processor's instruction sets, by the kernel's names; empty where it doesn't tell."""
     info = _cpuinfo()
     return frozenset(info.get("flags", info.get("Features", "")).split())
 
 
 def processor() -> str:
-    """Names the kind of processor: its model and what instructions it has."""
+    """Name the kind of processor: its model and its instruction sets."""
     return f"{platform.machine()} {processor_model()} {' '.join(sorted(cpu_flags()))}"
 
 
 def fast_int8() -> bool:
-    """Whether the processor has instructions for products of bytes (VNNI, AMX, or ARM's dot product)."""
+    """Tell whether the processor has instructions for products of bytes (VNNI, AMX, or ARM's dot product)."""
     return not _BYTE_PRODUCTS.isdisjoint(cpu_flags())
 
 
@@ -95,7 +95,7 @@ def keep_freed_memory(*, even_large: bool = False) -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def settle() -> None:
-    """Set what is loaded apart from what a run makes: the garbage collector need not look at it time and again."""
+def freeze_gc() -> None:
+    """Freeze the garbage collector on start-up objects, so that it need not scan them."""
     gc.collect()
     gc.freeze()

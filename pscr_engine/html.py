@@ -1,4 +1,4 @@
-"""Build HTML pages that load nothing: the template engine, the digests that a page's policy names, pictures as text."""
+"""Helpers for HTML pages that load nothing: templates, content security policies, and pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def template(package: str, name: str) -> Template:
-    """Load `templates/NAME` of a package, with all values escaped and none allowed to be missing."""
+    """Load the template `templates/NAME` of a package; values are escaped, and a missing value is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -27,12 +27,12 @@ def template(package: str, name: str) -> Template:
 
 
 def asset(package: str, name: str) -> str:
-    """Read a style or a script from a package's `templates`."""
+    """Read a style sheet or a script from a package's `templates` folder."""
     return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str | None = None) -> str:
-    """Write a Content-Security-Policy that forbids all but this style, this script and pictures within the page."""
+    """Write a Content-Security-Policy that allows only this style, this script and pictures within the page."""
     scripts = "" if script is None else f"script-src {_digest(script)}; "
     return (
         f"default-src 'none'; {scripts}style-src {_digest(style)}; img-src data:; base-uri 'none'; form-action 'none'"
@@ -44,12 +44,12 @@ def _digest(text: str) -> str:
 
 
 def data_uri(image: Image.Image, kind: Literal["JPEG", "PNG"], **options: object) -> str:
-    """Encode a picture as the text of an `img` element's source.
+    """Encode a picture as a data URI, the source of an `img` element.
 
     Args:
         image: the picture.
-        kind: its format.
-        **options: of Pillow's `save`.
+        kind: the file format.
+        **options: options of Pillow's `save`.
     """
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)

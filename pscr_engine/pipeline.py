@@ -1,4 +1,4 @@
-"""Wires the stages: queries in, the same queries out, in the same order, with a score or a status."""
+"""The pipeline: queries go in, and come out in the same order with a score or a status; stages run in threads."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Pipeline:
 
     @property
     def stats(self) -> RunStats:
-        """Counters of every stage so far."""
+        """Return the counters of every stage."""
         return self.settings.stats
 
     @property
     def fetcher(self) -> Fetcher:
-        """What reads the images."""
+        """Return what reads the images."""
         return self.settings.fetcher
 
     def run(self, queries: Iterable[Query]) -> Iterator[Query]:
-        """Every query comes out once, in order.
+        """Score queries; each comes out once, in order.
 
         Raises:
             Exception: whatever a stage or `queries` raised; the threads have stopped by then.
@@ -59,7 +59,7 @@ class Pipeline:
                 yield from batch.queries
 
     def micro_batches(self, queries: Iterable[Query], tag: object = None) -> Iterator[MicroBatch]:
-        """`queries` in groups of `settings.rows`; fewer at the end, or of large images that are in memory."""
+        """Group queries by `settings.rows`; fewer at the end, or where large images are in memory."""
         queries = iter(queries)
         while True:
             group: list[Query] = []
@@ -76,7 +76,7 @@ class Pipeline:
             yield MicroBatch(group, tag=tag)
 
     def run_batches(self, batches: Iterable[MicroBatch]) -> Generator[MicroBatch]:
-        """Every micro-batch comes out once, in order, whether it holds queries or not.
+        """Score micro-batches; each comes out once, in order, whether it holds queries or not.
 
         Raises:
             Exception: whatever a stage or `batches` raised; the threads have stopped by then.
@@ -140,10 +140,10 @@ class _Run:
     stopping: Event = field(default_factory=Event)
 
     def guarded(self, stage: Callable[[MicroBatch], MicroBatch]) -> Callable[[MicroBatch], MicroBatch]:
-        """`stage`, which never raises: an error is kept in `errors`, and stops the source and all other work.
+        """Wrap a stage so that it never raises: an error is kept in `errors`, and stops the source and all other work.
 
-        So that a run with an error ends as any other does, with the last micro-batch. (What a stage
-        raises reaches the threads' library as a failure to handle, and it doesn't always get that done.)
+        So a run with an error ends as any other does, with the last micro-batch: the threads' library doesn't always
+        manage to end when a stage raises.
         """
 
         def call(batch: MicroBatch) -> MicroBatch:
@@ -160,7 +160,7 @@ class _Run:
         self.stopping.set()
 
     def source(self, batches: Iterable[MicroBatch]) -> Iterator[MicroBatch]:
-        """`batches`, until one of the stages has failed."""
+        """Yield `batches` until one of the stages has failed."""
         try:
             for batch in batches:
                 if self.stopping.is_set():

@@ -72,12 +72,12 @@ class Query:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has gone wrong so far."""
+        """Tell whether nothing has gone wrong so far."""
         return self.status is Status.OK
 
     @property
     def bytes_held(self) -> int:
-        """Size of the image in memory, encoded or decoded."""
+        """Return the image's size in memory in bytes, encoded or decoded."""
         return len(self.data) if self.data is not None else 0 if self.pixels is None else self.pixels.nbytes
 
     def fail(self, status: Status, error: str) -> None:
@@ -145,7 +145,7 @@ class RunStats:
     mismatch: StageStats = field(default_factory=StageStats)
 
     def counts(self) -> StageCounts:
-        """Stage → (items, seconds) so far; checks only if there were any."""
+        """Return stage → (items, seconds) so far; checks only if there were any."""
         found = {name: (stats.items, stats.seconds) for name in ALL_COUNTS for stats in (getattr(self, name),)}
         return {name: count for name, count in found.items() if name in STAGES or count[0]}
 
@@ -160,7 +160,7 @@ StageCounts = dict[str, tuple[int, float]]
 
 
 def add_counts(counts: Iterable[StageCounts]) -> StageCounts:
-    """The sum over workers."""
+    """Add up the counts of workers."""
     listed = list(counts)
     none = (0, 0.0)
     names = [name for name in ALL_COUNTS if name in STAGES or any(name in each for each in listed)]

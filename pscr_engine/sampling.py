@@ -66,7 +66,7 @@ class Sampling:
 
     @classmethod
     def create(cls, name: str, patch_size: int, seed: int = 0) -> Sampling:
-        """The sampling called `name` for patches of `patch_size` pixels.
+        """Make the sampling called `name` for patches of `patch_size` pixels.
 
         Raises:
             UsageError: unknown name, or a patch size for which the sampling is not defined.
@@ -94,7 +94,7 @@ class Sampling:
         raise UsageError(f"unknown sampling {name!r}: choose from {', '.join(SAMPLINGS)}")
 
     def as_json(self) -> dict[str, Any]:
-        """The sampling as `bundle.json` stores it."""
+        """Return the sampling as `bundle.json` stores it."""
         out: dict[str, Any] = {"name": self.name, "patches": self.patches}
         if self.fractions:
             out["fractions"] = [[f.numerator, f.denominator] for f in self.fractions]
@@ -129,7 +129,7 @@ class Sampling:
         return cls(name, patch_size, patches, fractions, resize, seed)
 
     def corners(self, height: int, width: int, digest: bytes = b"") -> list[tuple[int, int]]:
-        """Top and left of each patch in an image of at least P×P pixels.
+        """Return top and left of each patch in an image of at least P×P pixels.
 
         Args:
             height: of the image, after upscaling or resizing.
@@ -150,7 +150,7 @@ class Sampling:
         return [(top, left) for top in tops for left in lefts]
 
     def boxes(self, height: int, width: int, digest: bytes = b"", max_pixels: int | None = None) -> list[Box]:
-        """Where the D patches lie in an image of any size, before it is enlarged or resized.
+        """Return where the D patches lie in an image of any size, before it is enlarged or resized.
 
         Args:
             height: of the image as it was given.
@@ -202,7 +202,7 @@ class Sampling:
         return np.asarray(resized)
 
     def fitted_size(self, height: int, width: int, max_pixels: int | None = None) -> tuple[int, int]:
-        """Height and width that an image is given before its patches are taken.
+        """Return the height and width that an image is given before its patches are taken.
 
         Raises:
             TooSmallError: that would pass `max_pixels`.
@@ -224,7 +224,7 @@ class Sampling:
 
 
 def content_digest(content: bytes | Pixels) -> bytes:
-    """16 bytes that stand for an image's content: its encoded bytes, or its pixels if it has no others."""
+    """Return 16 bytes that stand for an image's content: its encoded bytes, or its pixels if it has no others."""
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(content if isinstance(content, bytes) else np.ascontiguousarray(content).data)
     return hasher.digest()
@@ -236,12 +236,12 @@ def _check_seed(seed: int) -> None:
 
 
 def _scale(fraction: Fraction, free: int) -> int:
-    """`fraction` of `free`, rounded half up in integers: the same on every machine."""
+    """Return `fraction` of `free`, rounded half up in integers: the same on every machine."""
     return (2 * free * fraction.numerator + fraction.denominator) // (2 * fraction.denominator)
 
 
 def _even_grid(corners: list[tuple[int, int]]) -> tuple[int, int, int, int] | None:
-    """Rows, columns and the steps between them, if the corners are a grid with even steps."""
+    """Return rows, columns and the steps between them, if the corners are a grid with even steps."""
     tops, lefts = sorted({top for top, _ in corners}), sorted({left for _, left in corners})
     down, right = (values[1] - values[0] if len(values) > 1 else 0 for values in (tops, lefts))
     even = [(tops[0] + i * down, lefts[0] + j * right) for i in range(len(tops)) for j in range(len(lefts))]
@@ -249,7 +249,7 @@ def _even_grid(corners: list[tuple[int, int]]) -> tuple[int, int, int, int] | No
 
 
 def _random_corners(seed: int, digest: bytes, free_h: int, free_w: int, count: int) -> list[tuple[int, int]]:
-    """`count` uniform corners from an extendable-output hash: no generator state, no library version."""
+    """Draw `count` uniform corners from an extendable-output hash: no generator state, no library version."""
     stream = hashlib.shake_128(seed.to_bytes(8, "little", signed=True) + digest).digest(16 * count)
     words = np.frombuffer(stream, dtype="<u8").tolist()
     return [((t * (free_h + 1)) >> 64, (x * (free_w + 1)) >> 64) for t, x in zip(words[::2], words[1::2], strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Literal, Self, Unpack, cast, overload
 
 import numpy as np
 from PIL import Image
@@ -12,14 +12,14 @@ from PIL import Image
 from .backends import Backend, create_backend
 from .bundle import Bundle
 from .models import BundleChoice, choose_bundle
-from .scoring import ImageLike, ScoredImage, score_images
+from .scoring import ImageLike, ScoredImage, ScoreOptions, score_images
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stores.uri import Place
 
 if TYPE_CHECKING:
     from .config import ScoreConfig
     from .explain import Explanation
-    from .runners.progress import Progress
+    from .runners.progress import Report
     from .runners.run import RunResult
 
 
@@ -77,47 +77,18 @@ class Scorer:
         self.close()
 
     @overload
-    def score(  # type: ignore[overload-overlap]  # a str is an Iterable[str], too
-        self,
-        images: ImageLike,
-        *,
-        features: bool = ...,
-        exemplar_scores: bool = ...,
-        batch_size: int | None = ...,
-        small_images: Literal["upscale", "error"] = ...,
-        max_pixels: int = ...,
-    ) -> ScoredImage: ...
+    def score(self, images: ImageLike, **options: Unpack[ScoreOptions]) -> ScoredImage: ...  # type: ignore[overload-overlap]  # a str is an Iterable[str], too
     @overload
+    def score(self, images: Iterable[ImageLike], **options: Unpack[ScoreOptions]) -> list[ScoredImage]: ...
     def score(
-        self,
-        images: Iterable[ImageLike],
-        *,
-        features: bool = ...,
-        exemplar_scores: bool = ...,
-        batch_size: int | None = ...,
-        small_images: Literal["upscale", "error"] = ...,
-        max_pixels: int = ...,
-    ) -> list[ScoredImage]: ...
-    def score(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        *,
-        features: bool = False,
-        exemplar_scores: bool = False,
-        batch_size: int | None = None,
-        small_images: Literal["upscale", "error"] = "upscale",
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        self, images: ImageLike | Iterable[ImageLike], **options: Unpack[ScoreOptions]
     ) -> ScoredImage | list[ScoredImage]:
         """Score one image, or several.
 
         Args:
             images: a path, encoded bytes, a PIL image or a uint8 [H, W, 3] RGB array; or an
                 iterable of such, an array [N, H, W, 3] among them.
-            features: keep each image's features, float32 [C].
-            exemplar_scores: keep each image's score against each exemplar, float32 [M].
-            batch_size: images per batch; None for the backend's own choice.
-            small_images: "upscale" an image with a side below the patch size, or make it an "error".
-            max_pixels: images with more pixels get the status too_large.
+            **options: features, exemplar_scores, batch_size, small_images and max_pixels, see `ScoreOptions`.
 
         Returns:
             One `ScoredImage` for one image; a list in the given order for an iterable. An image
@@ -130,37 +101,18 @@ class Scorer:
         single = isinstance(images, str | os.PathLike | bytes | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         )
-        results = self.stream(
-            [cast("ImageLike", images)] if single else cast("Iterable[ImageLike]", images),
-            features=features,
-            exemplar_scores=exemplar_scores,
-            batch_size=batch_size,
-            small_images=small_images,
-            max_pixels=max_pixels,
-        )
-        return list(results)[0] if single else list(results)  # noqa: RUF015 - to its end: it stops its threads there
+        several = [cast("ImageLike", images)] if single else cast("Iterable[ImageLike]", images)
+        results = list(self.stream(several, **options))
+        return results[0] if single else results
 
-    def stream(
-        self,
-        images: Iterable[ImageLike],
-        *,
-        features: bool = False,
-        exemplar_scores: bool = False,
-        batch_size: int | None = None,
-        small_images: Literal["upscale", "error"] = "upscale",
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-    ) -> Generator[ScoredImage]:
+    def stream(self, images: Iterable[ImageLike], **options: Unpack[ScoreOptions]) -> Generator[ScoredImage]:
         """Score images as they come, without end if need be: memory does not grow with their number.
 
         Some micro-batches are read ahead of what is yielded. Close the generator to stop early.
 
         Args:
             images: as for `score`; taken from another thread.
-            features: see `score`, as for the rest.
-            exemplar_scores: see `score`.
-            batch_size: see `score`.
-            small_images: see `score`.
-            max_pixels: see `score`.
+            **options: as for `score`.
 
         Yields:
             One `ScoredImage` per image, in the given order.
@@ -169,16 +121,7 @@ class Scorer:
             TypeError: something that is no image.
             UsageError: a batch size below 1.
         """
-        return score_images(
-            self.bundle,
-            self.backend,
-            images,
-            features=features,
-            exemplar_scores=exemplar_scores,
-            batch_size=batch_size,
-            small_images=small_images,
-            max_pixels=max_pixels,
-        )
+        return score_images(self.bundle, self.backend, images, **options)
 
     def explain(
         self,
@@ -209,7 +152,7 @@ class Scorer:
         )
 
     @staticmethod
-    def score_manifest(config: ScoreConfig, progress: Progress | None = None) -> RunResult:
+    def score_manifest(config: ScoreConfig, progress: Report | None = None) -> RunResult:
         """Score a manifest into a folder of Parquet parts, as `pscr-engine score` does.
 
         Raises:

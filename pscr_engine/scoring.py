@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,20 +49,30 @@ class ScoredImage:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a score."""
+        """Tell whether there is a score."""
         return self.status is Status.OK
 
 
+class ScoreOptions(TypedDict, total=False):
+    """How images are scored.
+
+    Args:
+        features: keep each image's features, float32 [C].
+        exemplar_scores: keep each image's score against each exemplar, float32 [M].
+        batch_size: images per batch; None for the backend's own choice.
+        small_images: "upscale" an image with a side below the patch size, or make it an "error".
+        max_pixels: images with more pixels get the status too_large.
+    """
+
+    features: bool
+    exemplar_scores: bool
+    batch_size: int | None
+    small_images: Literal["upscale", "error"]
+    max_pixels: int
+
+
 def score_images(
-    bundle: Bundle,
-    backend: Backend,
-    images: Iterable[ImageLike],
-    *,
-    features: bool = False,
-    exemplar_scores: bool = False,
-    batch_size: int | None = None,
-    small_images: Literal["upscale", "error"] = "upscale",
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    bundle: Bundle, backend: Backend, images: Iterable[ImageLike], **options: Unpack[ScoreOptions]
 ) -> Generator[ScoredImage]:
     """Score images as they come, without end if need be: memory does not grow with their number.
 
@@ -72,11 +82,7 @@ def score_images(
         bundle: the opened bundle that `backend` runs.
         backend: scores the patches.
         images: taken one by one, from another thread.
-        features: keep each image's features, float32 [C].
-        exemplar_scores: keep each image's score against each exemplar, float32 [M].
-        batch_size: images per batch; None for the backend's own choice.
-        small_images: "upscale" an image with a side below the patch size, or make it an "error".
-        max_pixels: images with more pixels get the status too_large.
+        **options: those of `ScoreOptions`.
 
     Yields:
         One `ScoredImage` per image, in the given order.
@@ -85,15 +91,17 @@ def score_images(
         TypeError: something that is no image.
         UsageError: a batch size below 1.
     """
+    batch_size = options.get("batch_size")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size {batch_size}: must be at least 1")
     sampling = bundle.info.sampling
+    limits = options.get("max_pixels", DEFAULT_MAX_PIXELS), options.get("small_images", "upscale")
     settings = StageSettings(
         sampling,
-        DecodeOptions.for_sampling(sampling, max_pixels, small_images),
+        DecodeOptions.for_sampling(sampling, *limits),
         batch_size or backend.batch_size,
-        features=features,
-        exemplar_scores=exemplar_scores,
+        features=options.get("features", False),
+        exemplar_scores=options.get("exemplar_scores", False),
     )
     return (_scored_image(query) for query in Pipeline(backend, settings).run(queries_of(images)))
 

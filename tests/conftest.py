@@ -1,3 +1,5 @@
+"""Fixtures for all tests: bundles, reference data, and the real command line with and without a shipped model."""
+
 from __future__ import annotations
 
 import json
@@ -83,7 +85,7 @@ def cli(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def package_with_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a copy of the package that ships one model, a made-up one."""
+    """Return a folder with a copy of the package that ships one model, a made-up one."""
     folder = tmp_path_factory.mktemp("package")
     ship(copy_package(folder))
     return folder
@@ -91,13 +93,13 @@ def package_with_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cli_with_model(tmp_path: Path, package_with_model: Path) -> CommandLine:
-    """Run the command line of that copy."""
+    """Run the command line of the copy of the package that ships a made-up model."""
     return _command_line(tmp_path, search_path(package_with_model))
 
 
 @pytest.fixture
 def cli_without_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """Run the command line of a copy that ships no model."""
+    """Run the command line of a copy of the package that ships no model."""
     folder = tmp_path_factory.mktemp("package")
     copy_package(folder)
     return _command_line(tmp_path, search_path(folder))
@@ -105,7 +107,7 @@ def cli_without_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in which this process looks for shipped models."""
+    """Make an empty folder in which this process looks for shipped models."""
     folder = tmp_path_factory.mktemp("models")
     monkeypatch.setattr("pscr_engine.models.shipped.FOLDER", folder)
     return folder

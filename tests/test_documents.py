@@ -42,7 +42,7 @@ PRELUDE = "def images_from_a_queue():\n    yield 'cat.png'\n"
 
 
 def blocks(page):
-    """Section and language and text of each block of a page."""
+    """Yield section, language and text of each block of a page."""
     section = ""
     for match in re.finditer(r"^## ([^\n]*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
         if match[1]:
@@ -52,7 +52,7 @@ def blocks(page):
 
 
 def commands(page):
-    """Words of each command, or the text of each program, that can be run here."""
+    """Yield the words of each command, or the text of each program, that can be run here."""
     for section, language, text in blocks(page):
         if section in NOT_HERE:
             continue
@@ -80,7 +80,7 @@ def write_images(folder, count):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with all that the pages take for granted."""
+    """Make a folder with all that the pages take for granted."""
     folder = tmp_path_factory.mktemp("documents")
     write_images(folder / "photos", 12)
     write_images(folder / "labelled", 24)
@@ -102,7 +102,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stores(place):
-    """Buckets with the same, and the environment in which they are found."""
+    """Make buckets with the same files, and yield the environment in which they are found."""
     with s3_server() as endpoint:
         for name in ("data", "models", "my-bucket"):
             bucket = endpoint.bucket(name)

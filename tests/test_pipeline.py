@@ -30,7 +30,7 @@ def pipeline(backend=None, **options):
 
 
 def function_of(stage):
-    """The module and the name of the function that does a stage's work."""
+    """Return the module and the name of the function that does a stage's work."""
     return (fetch_module, "read_file") if stage == "fetch" else (on_host, stage)
 
 
@@ -171,7 +171,7 @@ def test_large_images_in_memory_go_in_small_groups(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["fetch", "decode", "infer"])
 def test_no_fault_hangs_wherever_it_strikes(monkeypatch, stage):
-    """Queues are short, and the stages before the fault may be full or empty: a race, so it is tried often."""
+    """Try many moments: queues are short, and the stages before the fault may be full or empty, which is a race."""
     module, name = function_of(stage)
     original, data = getattr(module, name), grey(5)
     for strike in range(0, 190, 6):

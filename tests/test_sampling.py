@@ -91,7 +91,7 @@ def test_boxes_are_where_the_patches_come_from(name, patch_size, height, width, 
 
 
 def test_boxes_of_an_image_that_is_resized_show_its_patches():
-    """A picture of four colours, enlarged or reduced: the colours in the boxes are the colours of the patches."""
+    """Resize a picture of four colours: the colours in the boxes are the colours of the patches."""
     image = np.zeros((60, 60, 3), np.uint8)
     image[:30, 30:], image[30:, :30], image[30:, 30:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     for sampling in (Sampling.create("nops", 100), Sampling.create("none", 16), Sampling.create("ops", 40)):

@@ -1,4 +1,4 @@
-"""Writes the model card of the shipped model from its facts and the recorded figures."""
+"""Write the model card of the shipped model from its facts and the recorded figures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
     """Return the model card, Markdown.
 
     Args:
-        facts: as in the model's file of facts.
-        bundle: the model.
+        facts: the content of the model's JSON file of facts.
+        bundle: the model's bundle.
     """
     recorded = json.loads(RECORD.read_text())
     model = recorded["models"][SHIPPED]
@@ -52,8 +52,8 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
         "| | SRCC | KRCC | PLCC | RMSE |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {precision} | " + " | ".join(interval(found[name]) for name in ("srcc", "krcc", "plcc", "rmse")) + " |"
-            for precision, found in facts["figures"].items()
+            f"| {precision} | " + " | ".join(interval(values[name]) for name in ("srcc", "krcc", "plcc", "rmse")) + " |"
+            for precision, values in facts["figures"].items()
         ),
         "",
         "Within the images of one generator, where it is harder (FP32, before rounding, 64 exemplars):",
@@ -61,9 +61,9 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
         "| generator | images | SRCC | PLCC | mean label | mean score |",
         "| --- | --- | --- | --- | --- | --- |",
         *(
-            f"| {name} | {found['images']} | {interval(found['srcc'])} | {interval(found['plcc'])} | "
-            f"{found['mean label']:.2f} | {found['mean score']:.2f} |"
-            for name, found in generators
+            f"| {name} | {part['images']} | {interval(part['srcc'])} | {interval(part['plcc'])} | "
+            f"{part['mean label']:.2f} | {part['mean score']:.2f} |"
+            for name, part in generators
         ),
         "",
         "## What it is good and bad at",

@@ -1,4 +1,4 @@
-"""How near each precision's scores are to FP32's on real images, and whether the file format matters."""
+"""Measure how near each precision's scores are to FP32's on real images, and whether the file format matters."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ METHOD = (
 
 
 def fidelity(place: Place, name: str, bundle: Bundle, checkpoint: Path, images: int | None = None) -> Path:
-    """Measure a model's bundle, and record it.
+    """Measure a model's bundle, and write the record.
 
     Args:
         place: where the images are.
-        name: of the model.
-        bundle: what was exported.
-        checkpoint: what from.
+        name: the model's name in the record.
+        bundle: the exported model.
+        checkpoint: what it was exported from.
         images: how many of the test images, evenly spaced; None for all.
     """
     path = RESULTS / "agiqa-3k-fidelity.json"
@@ -49,21 +49,21 @@ def fidelity(place: Place, name: str, bundle: Bundle, checkpoint: Path, images: 
     if images is not None:
         items = items[:: len(items) // images][:images]
     files, labels = [item.file for item in items], labels_of(items)
-    found = {precision: scores_of(bundle, precision, files) for precision in bundle.info.graphs}
+    scored = {precision: scores_of(bundle, precision, files) for precision in bundle.info.graphs}
     figures[name] = {"images": len(items), "exemplars": bundle.exemplars.count}
-    for precision, scores in found.items():
+    for precision, scores in scored.items():
         figures[name][precision] = {
-            "against fp32": _difference(scores, found["fp32"], labelled.label_range),
+            "against fp32": _difference(scores, scored["fp32"], labelled.label_range),
             "against the ratings": rounded(measure(scores, labels)),
         }
     if images is None:
         by_torch = evaluate(
             EvaluateConfig(checkpoint, place.source(), "prompt-disjoint", num_exemplars=bundle.exemplars.count)
         )
-        figures[name]["checkpoint against fp32"] = _difference(by_torch.scores, found["fp32"], labelled.label_range)
+        figures[name]["checkpoint against fp32"] = _difference(by_torch.scores, scored["fp32"], labelled.label_range)
     if name == DEFAULT_MODEL:
-        fastest = "int8" if "int8" in found else "fp32"
-        figures[name]["files"] = {"precision": fastest, **_formats(bundle, fastest, files, found[fastest])}
+        fastest = "int8" if "int8" in scored else "fp32"
+        figures[name]["files"] = {"precision": fastest, **_formats(bundle, fastest, files, scored[fastest])}
     print(name, json.dumps(figures[name], indent=1), flush=True)
     return record("agiqa-3k-fidelity", METHOD, {"models": figures})
 
@@ -80,7 +80,7 @@ def _difference(scores: Floats, base: Floats, label_range: tuple[float, float]) 
 
 
 def _formats(bundle: Bundle, precision: str, files: list[Path], base: Floats) -> dict[str, Any]:
-    """Largest difference of the same pixels from PNG and lossless WebP files."""
+    """Score the same pixels from PNG and from lossless WebP files, and return the largest difference of each."""
     figures = {}
     for suffix, options in ((".png", {"compress_level": 1}), (".webp", {"lossless": True, "method": 0})):
         with tempfile.TemporaryDirectory() as folder:
@@ -90,17 +90,17 @@ def _formats(bundle: Bundle, precision: str, files: list[Path], base: Floats) ->
                 with Image.open(file) as image:
                     image.convert("RGB").save(path, **options)
                 written.append(path)
-            again = scores_of(bundle, precision, written)
-        figures[suffix[1:]] = {"images": len(files), "largest difference": float(np.abs(again - base).max())}
+            converted = scores_of(bundle, precision, written)
+        figures[suffix[1:]] = {"images": len(files), "largest difference": float(np.abs(converted - base).max())}
     return figures
 
 
 def scores_of(bundle: Bundle, precision: str, files: list[Path]) -> Floats:
     """Score files in one precision, float64 [N]."""
     with Scorer.open(bundle.path, device="cpu", precision=precision) as scorer:
-        found = [image.score for image in scorer.stream(files)]
-    assert None not in found
-    return np.array(found, np.float64)
+        scores = [image.score for image in scorer.stream(files)]
+    assert None not in scores
+    return np.array(scores, np.float64)
 
 
 def write_manifest(path: Path, items: list[Item]) -> Path:

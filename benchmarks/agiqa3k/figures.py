@@ -1,4 +1,4 @@
-"""How well each trained model follows people's ratings of images that it was not trained on."""
+"""Measure how well each trained model follows people's ratings of images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -90,23 +90,23 @@ class Trained(NamedTuple):
 def figures(place: Place) -> Path:
     """Evaluate every training that is there, and record the figures beside the published ones.
 
-    What was recorded of the same checkpoints stays.
+    Figures already recorded of the same checkpoints are kept.
     """
-    found: dict[str, Any] = json.loads(RECORD.read_text())["models"] if RECORD.exists() else {}
+    recorded: dict[str, Any] = json.loads(RECORD.read_text())["models"] if RECORD.exists() else {}
     for name in RECIPES:
         files = [place.training(name) / file for file in ("best.pt", "last.pt")]
         if all(file.is_file() for file in files):
             digests = [sha256_of(file) for file in files]
-            if found.get(name, {}).get("checkpoints") != digests:
-                found[name] = {"checkpoints": digests, **_one(name, place.training(name), place)}
-            print(name, found[name]["validation-chosen epoch"]["srcc"], flush=True)
-            _keep(found)
-    return _keep(found)
+            if recorded.get(name, {}).get("checkpoints") != digests:
+                recorded[name] = {"checkpoints": digests, **_one(name, place.training(name), place)}
+            print(name, recorded[name]["validation-chosen epoch"]["srcc"], flush=True)
+            _keep(recorded)
+    return _keep(recorded)
 
 
-def _keep(found: dict[str, Any]) -> Path:
-    models = {name: found[name] for name in RECIPES if name in found}
-    missing = [name for name in RECIPES if name not in found]
+def _keep(recorded: dict[str, Any]) -> Path:
+    models = {name: recorded[name] for name in RECIPES if name in recorded}
+    missing = [name for name in RECIPES if name not in recorded]
     return record("agiqa-3k", METHOD, {"models": models, "not trained yet": missing, "published": PUBLISHED})
 
 
@@ -140,7 +140,7 @@ def _one(name: str, folder: Path, place: Place) -> dict[str, Any]:
 
 
 def _copied(trained: Trained, predicted: Floats) -> dict[str, Any]:
-    """How many test images have a copy among those left out of training, and the SRCC and PLCC without them."""
+    """Count the test images that have a copy left out of training, and measure SRCC and PLCC without them."""
     copies = {sha256_of(item.file) for item in trained.copies}
     kept = np.array([sha256_of(item.file) not in copies for item in trained.parts.test])
     metrics = measure(predicted[kept], labels_of(trained.parts.test)[kept])
@@ -152,30 +152,30 @@ def _copied(trained: Trained, predicted: Floats) -> dict[str, Any]:
 
 
 def _per_generator(items: list[Item], predicted: Floats) -> dict[str, Any]:
-    """SRCC and PLCC within the images of each generator and setting."""
+    """Measure SRCC and PLCC within the images of each generator and setting."""
     names = np.array([item.name.rsplit(".", 1)[0].rsplit("_", 1)[0] for item in items])
     wanted = labels_of(items)
-    found = {}
+    out = {}
     for name in sorted(set(names)):
         chosen = names == name
         metrics = measure(predicted[chosen], wanted[chosen])
-        found[str(name)] = {
+        out[str(name)] = {
             "images": int(chosen.sum()),
             "mean label": round(float(wanted[chosen].mean()), 3),
             "mean score": round(float(predicted[chosen].mean()), 3),
             "srcc": [round(x, 4) for x in metrics.srcc],
             "plcc": [round(x, 4) for x in metrics.plcc],
         }
-    return found
+    return out
 
 
 def _by_exemplars(trained: Trained, queries: Tensor) -> dict[str, Any]:
-    """Validation and test figures by number and choice of exemplars; choices are made on validation images."""
+    """Measure validation figures, by which choices are made, and test figures, by number and choice of exemplars."""
     known = list(trained.parts.train)
     features, labels = trained.encode(known), labels_of(known)
     sides = {"validation": (trained.encode(trained.parts.val), labels_of(trained.parts.val)),
              "test": (queries, labels_of(trained.parts.test))}  # fmt: skip
-    found: dict[str, Any] = {}
+    out: dict[str, Any] = {}
     for count in COUNTS:
         for rule in ("stratified", "random"):
             draws = DRAWS if rule == "random" and count is not None else 1
@@ -183,23 +183,23 @@ def _by_exemplars(trained: Trained, queries: Tensor) -> dict[str, Any]:
                 continue
             values: dict[str, list[tuple[float, ...]]] = {side: [] for side in sides}
             for seed in range(draws):
-                places = select(labels.tolist(), count, rule, seed)
+                chosen = select(labels.tolist(), count, rule, seed)
                 for side, (some, wanted) in sides.items():
-                    predicted = trained.scores(some, features[places], labels[places])
+                    predicted = trained.scores(some, features[chosen], labels[chosen])
                     rmse = float(np.sqrt(np.mean((predicted - wanted) ** 2)))
                     values[side].append((srcc(predicted, wanted), plcc(predicted, wanted), rmse))
-            found[f"{'all' if count is None else count} {rule}"] = {
+            out[f"{'all' if count is None else count} {rule}"] = {
                 side: {
                     metric: {"mean": round(float(column.mean()), 4), "sd": round(float(column.std()), 4)}
                     for metric, column in zip(("srcc", "plcc", "rmse"), np.array(rows).T, strict=True)
                 }
                 for side, rows in values.items()
             }
-    return found
+    return out
 
 
 def rounded(metrics: Metrics) -> dict[str, Any]:
-    """Metrics for a record, four digits."""
+    """Return metrics for a record, rounded to four digits."""
     return {
         name: value if name == "images" else [round(x, 4) for x in value] for name, value in metrics.as_json().items()
     }

@@ -1,4 +1,4 @@
-"""The page docs/agiqa-3k.md, from the records."""
+"""Make the page docs/agiqa-3k.md from the records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def page() -> str:
         "",
     ]
     for rule, title in _SPLITS.items():
-        of_rule = {name: found for name, found in models.items() if found["split"]["rule"] == rule}
+        of_rule = {name: model for name, model in models.items() if model["split"]["rule"] == rule}
         if not of_rule:
             continue
         sizes = next(iter(of_rule.values()))["images"]
@@ -56,11 +56,11 @@ def page() -> str:
             "| | epoch | SRCC | KRCC | PLCC | RMSE |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
-        for name, found in of_rule.items():
+        for name, model in of_rule.items():
             for which in ("validation-chosen epoch", "last epoch"):
                 lines.append(
-                    f"| {_TITLES[name]}, {which} | {found[which]['epoch']} | "
-                    + " | ".join(interval(found[which][metric]) for metric in ("srcc", "krcc", "plcc", "rmse"))
+                    f"| {_TITLES[name]}, {which} | {model[which]['epoch']} | "
+                    + " | ".join(interval(model[which][metric]) for metric in ("srcc", "krcc", "plcc", "rmse"))
                     + " |"
                 )
         lines += _published(recorded["published"], rule)
@@ -79,19 +79,19 @@ def page() -> str:
 
 def _copies(model: dict[str, Any]) -> str:
     """Say how many images were left out of training since their files are copies of others', and what that changes."""
-    names, found = model["left out as copies"], model["test images with a copy left out of training"]
+    names, without = model["left out as copies"], model["test images with a copy left out of training"]
     if not names:
         return "No image's file is a copy of one on another side."
     return (
         f"{len(names)} more were left out of training, since their files are copies of ones on another side; "
-        f"{found['images']} test images have such a copy. Without these, the first model below has SRCC "
-        f"{found['srcc without']:.4f} instead of {model['validation-chosen epoch']['srcc'][0]:.4f}."
+        f"{without['images']} test images have such a copy. Without these, the first model below has SRCC "
+        f"{without['srcc without']:.4f} instead of {model['validation-chosen epoch']['srcc'][0]:.4f}."
     )
 
 
 def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
 
 
 def interval(values: list[float]) -> str:
@@ -130,10 +130,10 @@ def _shipped(model: dict[str, Any]) -> list[str]:
         "| | images | SRCC | PLCC | mean label | mean score |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, found in model["per generator"].items():
+    for name, part in model["per generator"].items():
         lines.append(
-            f"| {name} | {found['images']} | {interval(found['srcc'])} | {interval(found['plcc'])} | "
-            f"{found['mean label']:.2f} | {found['mean score']:.2f} |"
+            f"| {name} | {part['images']} | {interval(part['srcc'])} | {interval(part['plcc'])} | "
+            f"{part['mean label']:.2f} | {part['mean score']:.2f} |"
         )
     return [*lines, ""]
 
@@ -183,8 +183,8 @@ def _speed(recorded: dict[str, Any]) -> list[str]:
         "| | images/s, median (min to max) | whole process, s |",
         "| --- | --- | --- |",
     ]
-    for way, found in recorded["ways"].items():
-        rate, wall = found["images_per_second"], found["wall_seconds"]
+    for way, measured in recorded["ways"].items():
+        rate, wall = measured["images_per_second"], measured["wall_seconds"]
         lines.append(
             f"| {way} | {rate['median']:.1f} ({rate['min']:.1f} to {rate['max']:.1f}) | {wall['median']:.1f} |"
         )

@@ -74,8 +74,8 @@ def config(name: str, place: Place, weights: str) -> TrainConfig:
     """Return the settings of a training.
 
     Args:
-        name: of the recipe.
-        place: data and working folder.
+        name: the recipe's name.
+        place: where the images are, and where the training is kept.
         weights: file of the trunk's ImageNet weights, or "imagenet" to download them.
     """
     return TrainConfig(place.source(), out=place.training(name), weights=weights, **RECIPES[name])

@@ -1,4 +1,4 @@
-"""Makes the model that ships: rounds the trained weights, exports, measures, and writes facts and model card."""
+"""Make the model that ships: round the trained weights, export, measure, and write facts and model card."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def export(
 
     Args:
         place: where the images are.
-        name: of the recipe.
-        checkpoint: what it has trained.
-        out: the bundle.
-        precisions: which graphs.
+        name: the recipe's name.
+        checkpoint: what the recipe has trained.
+        out: the bundle to write.
+        precisions: the precisions of its graphs.
         accept: precisions to keep even if their check fails.
-        exemplars: how many.
-        images: how many of the validation images; None for all.
+        exemplars: number of exemplars.
+        images: number of validation images to use; None for all.
     """
     val = _parts(place, name).val[:images]
     return export_bundle(

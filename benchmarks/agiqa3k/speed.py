@@ -1,4 +1,4 @@
-"""Images per second of the shipped model beside ResNet-18, from JPEG files to Parquet."""
+"""Measure images per second of the shipped model beside ResNet-18, from JPEG files to Parquet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHOD = (
 
 
 def speed(place: Place) -> Path:
-    """Measure, and record."""
+    """Measure both models in FP32 and INT8, and write the record."""
     ways = {
         (name, precision): bundle
         for name, bundle in (
@@ -38,7 +38,7 @@ def speed(place: Place) -> Path:
         for precision in ("fp32", "int8")
         if precision in bundle.info.graphs
     }
-    found: dict[str, dict[str, list[float]]] = {}
+    by_way: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         items = split(place.source().open(), "prompt-disjoint", seed=1).test
         manifest = write_manifest(Path(folder) / "test.csv", items)
@@ -46,10 +46,10 @@ def speed(place: Place) -> Path:
             for (name, precision), bundle in ways.items():
                 facts = _run(manifest, bundle, precision, Path(folder) / f"{name}-{precision}-{number}")
                 if number:
-                    rates = found.setdefault(f"{name}, {precision}", {"images_per_second": [], "wall_seconds": []})
+                    rates = by_way.setdefault(f"{name}, {precision}", {"images_per_second": [], "wall_seconds": []})
                     for key, value in facts.items():
                         rates[key].append(value)
-    figures = {way: {key: spread(values) for key, values in rates.items()} for way, rates in found.items()}
+    figures = {way: {key: spread(values) for key, values in rates.items()} for way, rates in by_way.items()}
     print(json.dumps(figures, indent=1))
     return record("agiqa-3k-speed", METHOD, {"images": len(items), "ways": figures})
 

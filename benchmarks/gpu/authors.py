@@ -1,4 +1,4 @@
-"""Against the algorithm of the PSCR authors' code, eager, on the same card."""
+"""Compare `pscr-engine score` with the algorithm of the PSCR authors' code, in eager PyTorch on the same card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GOLDEN = "queries/q01_astronaut.png"
 
 
 def run(place: Place, result: Result) -> None:
-    """Both images of each of the ten pairs are encoded, for each image: 180 patches. FP32, as written there."""
+    """Measure the authors' algorithm, in FP32 as they wrote it: 180 patches of ten pairs are encoded per image."""
     reason = torch_lacks(place)
     if reason:
         raise SkippedError(reason)
@@ -53,7 +53,7 @@ def run(place: Place, result: Result) -> None:
 
 
 class AuthorsAlgorithm:
-    """One image at a time, each pair from its files: decode, normalise, crop, encode, compare."""
+    """The authors' algorithm, image by image: each pair is read, decoded, normalised, cropped, encoded, compared."""
 
     def __init__(self, place: Place, backbone: str) -> None:
         import torch
@@ -71,7 +71,7 @@ class AuthorsAlgorithm:
         self._exemplars = [(REFERENCE / "images" / path, float(label)) for path, label in listed]
 
     def score(self, image: Path) -> float:
-        """The mean over exemplars of label + delta."""
+        """Return an image's score: the mean over exemplars of label + delta."""
         import torch
 
         scores = []
@@ -83,7 +83,7 @@ class AuthorsAlgorithm:
 
 
 def _patches(file: Path) -> Any:
-    """Float32 [9, 3, 224, 224]."""
+    """Read the nine normalised patches of a file, float32 [9, 3, 224, 224]."""
     import torch
     from torchvision.transforms.functional import normalize, to_tensor
 

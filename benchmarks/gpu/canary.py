@@ -1,7 +1,7 @@
-"""Does the GPU's decoder return other pixels than the file's? Every image of many batches, while the card is busy.
+"""Check that the GPU's decoder returns each file's own pixels, in many batches, while the card is busy.
 
-Buffers are filled with a canary first, so that what is not written is seen (hardware decoders have reported success for
-images that they had skipped).
+Buffers are filled with one value first, the canary, so that what is not written is seen (hardware decoders have
+reported success for images that they had skipped).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CANARY = 0xCA
 
 
 def run(place: Place, result: Result) -> None:
-    """Batches of 64 beside the engine at work, each image against Pillow."""
+    """Decode batches of 64 while the engine works, and compare each image with Pillow's."""
     backbone = place.backbones[0]
     bundle = place.bundle(backbone)
     backend = create_backend(bundle, device=place.name, backend="onnxruntime")
@@ -46,14 +46,14 @@ def run(place: Place, result: Result) -> None:
         compared, filled, worst = 0, 0, 0.0
         kept: list[Decoded | None] = []
         for repeat in range(max(2, round(_REPEATS * min(1.0, place.seconds)))):
-            for image in filter(None, kept):  # whoever gets this memory next finds the canary
+            for image in filter(None, kept):  # the next image in this memory is decoded over the canary
                 gpu.copy_to_device(image.address, canary, image.nbytes, stream)
                 filled += 1
             stream.synchronize()
             kept.clear()
             for _ in range(4):
                 engine.enqueue(slot.engine_tensors)
-            chosen = [(repeat * _BATCH + place_) % len(data) for place_ in range(_BATCH)]
+            chosen = [(repeat * _BATCH + offset) % len(data) for offset in range(_BATCH)]
             encoded = [decoder.read(data[index]) for index in chosen]
             kept = decoder.decode([each for each in encoded if each is not None], stream.handle)
             for index, decoded in zip(chosen, kept, strict=True):

@@ -1,4 +1,4 @@
-"""What the card can do at most: copies and matrix products."""
+"""Measure what the card can do at most: copies and matrix products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIDE = 8192
 
 
 def run(place: Place, result: Result) -> None:
-    """GB/s to and from the card from pinned memory; FP16 TFLOP/s."""
+    """Measure GB/s to and from the card, from pinned memory, and TFLOP/s of FP16 matrix products."""
     device = open_device(place.device)
     with device.current():
         buffer, pinned, stream = device.allocate(_BYTES), device.pinned(_BYTES), device.stream()

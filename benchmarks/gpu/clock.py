@@ -1,4 +1,4 @@
-"""Rates of work that is enqueued on a stream, or done in threads."""
+"""Measure the rate of work that is enqueued on a stream, or done in threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from time import perf_counter
 
 
 def rate(work: Callable[[], object], done: Callable[[], object], items: int, seconds: float) -> float:
-    """Items per second.
+    """Measure items per second.
 
     Args:
-        work: does, or enqueues, `items` of them.
+        work: does or enqueues the work of one call.
         done: waits for what is enqueued.
-        items: per call.
+        items: how many a call of `work` does.
         seconds: about how long to measure, after three calls to warm up.
     """
     for _ in range(3):

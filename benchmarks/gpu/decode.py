@@ -1,4 +1,4 @@
-"""Decoding on the GPU against Pillow: what comes out, and how fast."""
+"""Compare decoding on the GPU with Pillow: what comes out, and how fast."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .clock import rate
 from .place import Place
 from .result import Result, SkippedError
 
-# Inverse cosine transforms may be rounded one way or the other, and colours are made of three of them.
+# Levels, allowed since decoders round inverse cosine transforms differently, and a colour is made of three.
 _LARGEST, _MEAN = 8, 0.6
 _FOR_PILLOW = ("CMYK",)
 
 
 def run(place: Place, result: Result) -> None:
-    """Pixels of several kinds of JPEG with smooth chroma upsampling (as used) and without; images/s by batch size."""
+    """Compare several kinds of JPEG, with smooth chroma upsampling (as used) and without; measure images/s."""
     device = open_device(place.device)
     kinds = _kinds(Image.open(place.images("png")[0]).convert("RGB"))
     with device.current():
@@ -36,16 +36,16 @@ def run(place: Place, result: Result) -> None:
         if decoder is None:
             raise SkippedError("nvImageCodec does not work here")
         stream = device.stream()
-        found: dict[str, Any] = {"smooth": _differences(decoder, kinds, stream)}
+        differences: dict[str, Any] = {"smooth": _differences(decoder, kinds, stream)}
         with suppress(PscrError):
-            found["not smooth"] = _differences(
+            differences["not smooth"] = _differences(
                 ImageDecoder(place.device, usable_cpus(), smooth_chroma=False), kinds, stream
             )
-        for name, seen in found["smooth"].items():
+        for name, seen in differences["smooth"].items():
             left = isinstance(seen, str)
             holds = name in _FOR_PILLOW if left else (seen["max"] <= _LARGEST and seen["mean"] <= _MEAN)
             result.check(f"decode {name}: as Pillow", holds, str(seen))
-        result.figures["difference to Pillow"] = found
+        result.figures["difference to Pillow"] = differences
         result.figures["hardware JPEG engine"] = _hardware_engine(place.device, kinds["4:2:0"])
         data = [path.read_bytes() for path in place.images("jpg")]
         rates = {}
@@ -63,7 +63,7 @@ def run(place: Place, result: Result) -> None:
 
 
 def processor_rate(place: Place, suffix: str) -> float:
-    """Images per second of the decode stage on the processor, of bytes in memory, in all cores."""
+    """Measure images per second of the decode stage on the processor: bytes in memory, all cores."""
     data = [path.read_bytes() for path in place.images(suffix)]
 
     def one(row: int) -> None:
@@ -82,7 +82,7 @@ def _kinds(photo: Image.Image) -> dict[str, bytes]:
         return file.getvalue()
 
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter: not heeded, as in the reference
+    exif[0x0112] = 6  # a quarter turn: ignored, as in the reference
     return {
         "4:2:0": jpeg(photo),
         "4:2:2": jpeg(photo, subsampling=1),
@@ -117,7 +117,7 @@ def _pixels(image: Decoded) -> np.ndarray:
 
 
 def _hardware_engine(device: int, data: bytes) -> str:
-    """Whether the card's JPEG engine decodes by itself."""
+    """Tell whether the card's JPEG engine decodes by itself: "yes", or "no" with the error, if any."""
     from nvidia import nvimgcodec
 
     try:

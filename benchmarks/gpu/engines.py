@@ -1,4 +1,4 @@
-"""Each engine alone: its scores, and images per second by batch size, against PyTorch's on the same patches."""
+"""Check each engine alone, and compare its images per second by batch size with PyTorch's on the same patches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AGAINST_COMPILED = {"onnxruntime": 1.0, "tensorrt": 1.5, "tensorrt-rtx": 1.5}
 
 
 def run(place: Place, result: Result) -> None:
-    """Parity with ONNX Runtime FP32 on the processor; rates; shares of `torch.compile`."""
+    """Check parity with ONNX Runtime FP32 on the processor; measure rates, and compare them with `torch.compile`."""
     for backbone in place.backbones:
         bundle = place.bundle(backbone)
         peers = _peers(place, backbone, bundle, result)
@@ -37,7 +37,7 @@ def run(place: Place, result: Result) -> None:
 def measure_engine(
     place: Place, backbone: str, bundle: Bundle, name: str, peers: dict[str, float], result: Result
 ) -> None:
-    """Parity and rates of an engine, in each of the bundle's precisions that GPUs run."""
+    """Check an engine's parity and measure its rates, in each of the bundle's precisions that GPUs run."""
     for precision in [each for each in ("fp32", "fp16") if each in bundle.info.graphs]:
         what = f"{backbone} {name} {precision}"
         try:
@@ -80,7 +80,7 @@ def _engine(
 
 
 def _peers(place: Place, backbone: str, bundle: Bundle, result: Result) -> dict[str, float]:
-    """PyTorch in FP16, channels last, batch norms folded, exemplars cached: eager and compiled; the best rate."""
+    """Measure PyTorch in FP16 (channels last, batch norms folded, exemplars cached): the best rates by way."""
     reason = torch_lacks(place)
     if reason:
         result.skipped[f"{backbone}: PyTorch"] = reason
@@ -93,15 +93,15 @@ def _peers(place: Place, backbone: str, bundle: Bundle, result: Result) -> dict[
     dice = np.random.default_rng(0)
     ways: dict[str, Any] = {"eager": lambda: network}
     ways["compiled"] = lambda: torch.compile(network, mode="max-autotune", dynamic=False)
-    found: dict[str, dict[int, float]] = {}
+    by_way: dict[str, dict[int, float]] = {}
     for name, make in ways.items():
         for size in _PEER_BATCHES:
             patches = torch.from_numpy(dice.integers(0, 256, (size * D, P, P, 3), np.uint8)).to(place.name)
             try:
                 with torch.inference_mode():
                     way = make()
-                    way(patches, *inputs)  # compiles; and the next ones record
-                    found.setdefault(name, {})[size] = rate(
+                    way(patches, *inputs)  # compiles; the warm-up calls in `rate` record CUDA graphs
+                    by_way.setdefault(name, {})[size] = rate(
                         lambda way=way, patches=patches: way(patches, *inputs),
                         lambda: torch.cuda.synchronize(place.device),
                         size,
@@ -110,13 +110,13 @@ def _peers(place: Place, backbone: str, bundle: Bundle, result: Result) -> dict[
             except Exception as error:  # noqa: BLE001 - a compiler may be missing, in many ways
                 result.skipped[f"{backbone}: PyTorch {name}, {size}"] = f"{type(error).__name__}: {error}"[:300]
     result.figures[f"{backbone} PyTorch fp16, channels last: images/s by batch size"] = {
-        name: {str(size): round(value) for size, value in rates.items()} for name, rates in found.items()
+        name: {str(size): round(value) for size, value in rates.items()} for name, rates in by_way.items()
     }
-    return {name: max(rates.values()) for name, rates in found.items()}
+    return {name: max(rates.values()) for name, rates in by_way.items()}
 
 
 def torch_lacks(place: Place) -> str:
-    """Why PyTorch's network can't be run; empty if it can."""
+    """Say why PyTorch's network can't be run; "" if it can."""
     lacking = [name for name in ("torch", "torchvision", "timm") if find_spec(name) is None]
     if lacking:
         return f"{', '.join(lacking)} not installed"
@@ -128,7 +128,7 @@ def torch_lacks(place: Place) -> str:
 
 
 def scoring_network(place: Place, backbone: str, bundle: Bundle, precision: str) -> tuple[Any, tuple[Any, Any]]:
-    """The network that the bundle was exported from, on the GPU, and its exemplar inputs."""
+    """Return the network that the bundle was exported from, on the GPU, and its exemplar inputs."""
     import torch
     from pscr_export.checkpoint import read_checkpoint
     from pscr_export.network import ScoringNetwork

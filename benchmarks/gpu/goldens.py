@@ -1,4 +1,4 @@
-"""Whole-path scores on the GPU against the scores that the PSCR authors' code computes."""
+"""Compare whole-path scores on the GPU with the scores that the PSCR authors' code computes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _JPEG = 2e-2  # of the label range: decoders round differently
 
 
 def run(place: Place, result: Result) -> None:
-    """FP32 and FP16, PNGs (equal pixels) and JPEGs (decoded on the GPU)."""
+    """Compare scores in FP32 and FP16, of PNGs (equal pixels) and of JPEGs (decoded on the GPU)."""
     golden = place.golden()
     for backbone in place.backbones:
         if backbone in place.bundles or backbone not in golden["models"]:

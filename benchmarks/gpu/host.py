@@ -1,4 +1,4 @@
-"""What is installed."""
+"""Record what the GPU host has: the card, the driver, the packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUERY = "name,memory.total,driver_version,pci.bus_id,clocks.max.sm,clocks.max.m
 
 
 def run(place: Place, result: Result) -> None:
-    """The card, the driver, the packages; where TensorRT's library is, if it is anywhere."""
+    """Record the card, the driver, the packages, and where TensorRT's libraries are."""
     device = open_device(place.device)
     with device.current():
         free, total = device.memory()
@@ -42,12 +42,12 @@ def run(place: Place, result: Result) -> None:
         result.skipped["nvidia-smi"] = "not installed"
     result.figures["found"] = examine()
     # Where packages and NVIDIA's installers put it: a search of whole file systems takes minutes.
-    places = ["/usr/lib/x86_64-linux-gnu", "/usr/local/tensorrt/lib", "/usr/local/cuda/lib64"]
-    places += [
+    folders = ["/usr/lib/x86_64-linux-gnu", "/usr/local/tensorrt/lib", "/usr/local/cuda/lib64"]
+    folders += [
         f"{entry}/{package}" for entry in sys.path if entry for package in ("tensorrt_libs", "tensorrt_rtx_libs")
     ]
-    libraries = [str(path) for place in places for path in Path(place).glob("lib*infer*.so*")]
-    libraries += [str(path) for place in places for path in Path(place).glob("libtensorrt*.so*")]
+    libraries = [str(path) for folder in folders for path in Path(folder).glob("lib*infer*.so*")]
+    libraries += [str(path) for folder in folders for path in Path(folder).glob("libtensorrt*.so*")]
     result.figures["tensorrt_libraries"] = sorted(libraries)
     if not libraries:
         result.skipped["TensorRT"] = "neither TensorRT nor TensorRT for RTX on this host"

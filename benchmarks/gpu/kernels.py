@@ -1,4 +1,4 @@
-"""The project's own kernels against NumPy, and their speed against that of a copy."""
+"""Compare the project's own kernels with NumPy, and their speed with that of a copy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from pscr_engine.cuda.device import Device, DeviceBuffer
 from pscr_engine.cuda.open import open_device
 from pscr_engine.cuda.sampler import DeviceImage, DeviceSampler, Tables
-from pscr_engine.cuda.score_std import Spread, scratch_bytes
+from pscr_engine.cuda.score_std import ScoreStd, scratch_bytes
 from pscr_engine.sampling import Sampling
 
 from .clock import rate
@@ -20,7 +20,7 @@ _BATCH = 64
 
 
 def run(place: Place, result: Result) -> None:
-    """Every byte of the patches, and `score_std`, equal NumPy's; bytes per second."""
+    """Check every byte of the patches, and `score_std`, against NumPy's; measure bytes per second."""
     device = open_device(place.device)
     with device.current():
         for name in ("ops", "nops", "rps"):
@@ -86,7 +86,7 @@ def _spread(device: Device) -> float:
         buffers = [_upload(device, scores), _upload(device, means)]
         buffers += [device.allocate(scratch_bytes(images)), device.allocate(4 * images)]
         stream = device.stream()
-        Spread(device).launch(
+        ScoreStd(device).launch(
             *(buffer.address for buffer in buffers), images=images, exemplars=exemplars, stream=stream
         )
         stream.synchronize()
@@ -99,7 +99,7 @@ def _spread(device: Device) -> float:
 
 
 def _copy_rate(device: Device, seconds: float) -> float:
-    """Gigabytes read and written per second."""
+    """Measure a copy on the device: gigabytes read and written per second."""
     nbytes = 256 * 2**20
     source, target, stream = device.allocate(nbytes), device.allocate(nbytes), device.stream()
     copied = rate(
@@ -111,7 +111,7 @@ def _copy_rate(device: Device, seconds: float) -> float:
 
 
 def _sample_rate(device: Device, seconds: float) -> float:
-    """Images of 512×512 per second, from the launch alone: tables are copied each time."""
+    """Measure images of 512×512 per second, from the launch alone: tables are copied each time."""
     sampling = Sampling.create("ops", _P)
     pixels = device.allocate(_BATCH * 512 * 512 * 3)
     images = [DeviceImage(pixels.address + index * 512 * 512 * 3, 512 * 3, 512, 512) for index in range(_BATCH)]
@@ -121,9 +121,9 @@ def _sample_rate(device: Device, seconds: float) -> float:
         device.allocate(_BATCH * 9 * _P * _P * 3),
         device.stream(),
     )
-    found = rate(
+    images_per_second = rate(
         lambda: sampler.launch(tables, out.address, stream), stream.synchronize, _BATCH, seconds
-    )  # the same tables each time: it does no harm that one copy overtakes another launch
+    )  # the tables are the same each time, so a copy may overtake an earlier launch
     for buffer in (pixels, out, sampler):
         buffer.free()
-    return found
+    return images_per_second

@@ -20,11 +20,11 @@ _IMAGES = 128
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """See the module.
+    """The acceptance run's files, and what the command line says of them.
 
     Args:
-        folder: kept between calls.
-        bundles: that were named on the command line, backbone → folder.
+        folder: the working folder, kept between calls.
+        bundles: those named on the command line, backbone → folder.
         seconds: about how long each single figure is measured.
         device: index of the GPU.
     """
@@ -45,7 +45,7 @@ class Place:
         return f"cuda:{self.device}"
 
     def checkpoint(self, backbone: str) -> Path:
-        """The reference checkpoint, rebuilt from its description."""
+        """Return the reference checkpoint, rebuilt from its description if need be."""
         path = self.folder / f"{backbone}.pt"
         if not path.exists():
             _require("torch")
@@ -54,7 +54,7 @@ class Place:
         return path
 
     def bundle(self, backbone: str) -> Bundle:
-        """The reference bundle, with FP32 and FP16 graphs, exported if need be."""
+        """Return the reference bundle, with FP32 and FP16 graphs, exported if need be."""
         if backbone in self.bundles:
             return Bundle.open(self.bundles[backbone])
         path = self.folder / f"{backbone}.pscr"
@@ -67,7 +67,7 @@ class Place:
         return Bundle.open(path)
 
     def images(self, suffix: str) -> list[Path]:
-        """Made-up images of 512×512 pixels: "jpg" (quality 90, 4:2:0) or "png"."""
+        """Return made-up images of 512×512 pixels: "jpg" (quality 90, 4:2:0) or "png"."""
         folder = self.folder / suffix
         if not folder.exists():
             from pscr_engine.synthetic import generate

@@ -1,4 +1,4 @@
-"""Which kernels the engine's time goes to, by PyTorch's profiler."""
+"""Profile which kernels the engine's time goes to, by PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KERNELS = 20
 
 
 def run(place: Place, result: Result) -> None:
-    """The twenty kernels with the most time, of ten batches, as microseconds a batch."""
+    """Profile ten batches; record the twenty kernels with the most time, in microseconds per batch."""
     if find_spec("torch") is None:
         raise SkippedError("torch is not installed")
     import torch

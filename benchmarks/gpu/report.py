@@ -1,4 +1,4 @@
-"""The record as a page that people read."""
+"""Render the acceptance run's record as a page that people read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """Checks first, then what was not run, then figures."""
+    """Render a record as Markdown: checks first, then what was not run, then figures."""
     lines = [f"# {record['card']}", "", f"{record['date']}, commit {record['commit']}, pscr-engine {record['version']}"]
     sections = record["sections"].items()
     lines += ["", "| section | check | | seen |", "| --- | --- | --- | --- |"]

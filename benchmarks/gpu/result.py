@@ -1,4 +1,4 @@
-"""What a section brings back."""
+"""The result of one section of the acceptance run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Result:
     Args:
         checks: name → (whether it holds, what was seen).
         figures: by name.
-        skipped: what → why.
+        skipped: what was left out → why.
         finished: whether the section came to its end.
     """
 
@@ -35,12 +35,12 @@ class Result:
         self.checks[name] = (bool(holds), seen)
 
     def target(self, name: str, value: float, least: float) -> None:
-        """A check that a figure reaches a target."""
+        """Add a check that a figure reaches a target."""
         self.check(name, value >= least, f"{value:,.4g} of {least:,.4g}")
 
     @contextmanager
     def kept_in(self, file: Path) -> Iterator[None]:
-        """Write it to a file again and again while the body runs, and at its end: who is killed leaves something."""
+        """Write the result to a file each second and at the end: a section that is killed still leaves one."""
         over = threading.Event()
 
         def keep() -> None:

@@ -1,4 +1,4 @@
-"""TensorRT for RTX alone: in a process of its own, since one process uses one TensorRT."""
+"""Check and measure TensorRT for RTX, in a process of its own, since one process uses one TensorRT."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BATCH_SIZE = 64
 
 
 def run(place: Place, result: Result) -> None:
-    """Build, parity and rates; and whose recording of CUDA graphs is the faster one, ours or the library's."""
+    """Check parity and measure rates; find whose recording of CUDA graphs is faster, ours or the library's."""
     if not RTX.installed:
         raise SkippedError("TensorRT for RTX is not installed")
     for backbone in place.backbones:

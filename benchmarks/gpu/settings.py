@@ -1,4 +1,4 @@
-"""Settings of ONNX Runtime's CUDA provider, one after another: which are the fastest on this card."""
+"""Find the settings of ONNX Runtime's CUDA provider that are the fastest on this card."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SIZES = (64, 128, 256)
 
 
 def run(place: Place, result: Result) -> None:
-    """Images/s of the FP16 graph by settings and batch size; what is not named is as scoring has it."""
+    """Measure images/s of the FP16 graph by settings and batch size; settings not named are as in scoring."""
     for backbone in place.backbones:
         bundle = place.bundle(backbone)
         precision = "fp16" if "fp16" in bundle.info.graphs else "fp32"
-        found: dict[str, dict[str, int]] = {}
+        measured: dict[str, dict[str, int]] = {}
         for settings in _SETTINGS:
             os.environ[SETTINGS_VARIABLE] = settings
             try:
@@ -42,7 +42,7 @@ def run(place: Place, result: Result) -> None:
                 continue
             finally:
                 del os.environ[SETTINGS_VARIABLE]
-            found[settings] = {str(size): round(value) for size, value in rates.items()}
-            result.figures[f"{backbone} {precision}: images/s by settings and batch size"] = found
-        if found:
-            result.figures[f"{backbone}: best settings"] = max(found, key=lambda name: max(found[name].values()))
+            measured[settings] = {str(size): round(value) for size, value in rates.items()}
+            result.figures[f"{backbone} {precision}: images/s by settings and batch size"] = measured
+        if measured:
+            result.figures[f"{backbone}: best settings"] = max(measured, key=lambda name: max(measured[name].values()))

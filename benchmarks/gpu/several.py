@@ -1,4 +1,4 @@
-"""From one GPU to all of this host's."""
+"""Measure scaling, from one GPU to all of this host's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROWS = 40_000
 
 
 def run(place: Place, result: Result) -> None:
-    """Images/s with 1 … N GPUs, and the share of N times one."""
+    """Measure images/s with 1 … N GPUs, and the share of N times one GPU's."""
     count = gpu_count()
     if count < 2:
         raise SkippedError("there is one GPU")

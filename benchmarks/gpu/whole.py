@@ -1,4 +1,4 @@
-"""`pscr-engine score` from images on disk to Parquet, against its slowest stage alone."""
+"""Measure `pscr-engine score`, from images on disk to Parquet, against its slowest stage alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _JPEG_TARGETS = {"resnet18": 8000, "resnet50": 3700}
 
 
 def run(place: Place, result: Result) -> None:
-    """Images/s, the share of the slowest stage alone, and how busy the card is; JPEG and PNG."""
+    """Measure images/s, the share of the slowest stage's alone, and how busy the card is; for JPEG and PNG."""
     for backbone in place.backbones:
         bundle = place.bundle(backbone)
         for suffix in ("jpg", "png"):
@@ -66,7 +66,7 @@ def run(place: Place, result: Result) -> None:
 def score(
     place: Place, bundle: Bundle, suffix: str, rows: int, devices: str | None = None, *options: str
 ) -> dict[str, Any]:
-    """One run in a process of its own; what its _SUCCESS says."""
+    """Run `pscr-engine score` in a process of its own, and return what its _SUCCESS says."""
     process = start(place, bundle, suffix, rows, devices, *options)
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
@@ -91,7 +91,7 @@ def _success(place: Place, rows: int) -> dict[str, Any]:
 
 
 def _with_monitor(place: Place, bundle: Bundle, suffix: str, rows: int) -> tuple[dict[str, Any], float | None]:
-    """A run, and the mean utilisation in the middle half of it."""
+    """Run `score`, and measure the card's mean utilisation in the middle half, in percent; None without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return score(place, bundle, suffix, rows), None
     log = place.folder / "utilisation"
@@ -110,7 +110,7 @@ def _with_monitor(place: Place, bundle: Bundle, suffix: str, rows: int) -> tuple
 
 
 def _stages_alone(place: Place, bundle: Bundle, suffix: str) -> dict[str, float]:
-    """Images per second of fetch, decode and infer, each with nothing else running."""
+    """Measure images per second of fetch, decode and infer, each with nothing else running."""
     paths = place.images(suffix)
     alone = {"fetch": rate(lambda: _read(paths), lambda: None, len(paths), place.seconds)}
     backend = create_backend(bundle, device=place.name)

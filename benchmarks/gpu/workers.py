@@ -1,4 +1,4 @@
-"""The whole path with one and with two workers on one GPU, by backend: 120,000 rows of JPEGs."""
+"""Measure the whole path with one and with two workers on one GPU, by backend: 120,000 rows of JPEGs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WARM_ROWS = 200
 
 
 def run(place: Place, result: Result) -> None:
-    """Images/s; rows follow from `place.seconds`, 120,000 for one second a figure."""
+    """Measure images/s; a `place.seconds` below 1 takes that share of the 120,000 rows."""
     for backbone in place.backbones:
         bundle = place.bundle(backbone)
         rows = max(_WARM_ROWS, round(_ROWS * min(1.0, place.seconds)))

@@ -1,4 +1,4 @@
-"""Blank the machine code in a library that one kind of GPU does not run: what is zero compresses to nothing.
+"""Blank a library's device code that a host's GPU does not run, since zeros compress to nearly nothing.
 
 A fatbin is a header (magic, version, size of the header, size of what follows) and entries, each with a header of its
 own: kind (2: machine code), size of the header, size of the code, ..., GPU architecture, ..., size when decompressed.
@@ -20,12 +20,12 @@ _ALIGNMENT = 8
 
 
 def keep_only(library: Path, architecture: int, without: Sequence[bytes] = ()) -> tuple[int, int]:
-    """Blank all device code of a library but that for one architecture, in place.
+    """Keep a library's device code for one architecture, and blank all other in place.
 
     Args:
         library: an ELF file with a section .nv_fatbin.
-        architecture: 90 for compute capability 9.0.
-        without: patterns of kernel names that are blanked, too.
+        architecture: what to keep, 90 for compute capability 9.0.
+        without: patterns of names of kernels that are blanked, too.
 
     Returns:
         Bytes of device code that were kept, and blanked.
@@ -45,10 +45,10 @@ def keep_only(library: Path, architecture: int, without: Sequence[bytes] = ()) -
         while entry < end:
             kind, _, entry_header, entry_size = struct.unpack_from("<HHIQ", data, entry)
             (compressed,) = struct.unpack_from("<I", data, entry + 16)
-            (of,) = struct.unpack_from("<I", data, entry + 28)
+            (made_for,) = struct.unpack_from("<I", data, entry + 28)
             (decompressed,) = struct.unpack_from("<Q", data, entry + 56)
             code = entry + entry_header
-            wanted = kind == _MACHINE_CODE and of == architecture
+            wanted = kind == _MACHINE_CODE and made_for == architecture
             if wanted and without:
                 name = _kernel(bytes(data[code : code + compressed]), decompressed)
                 wanted = not any(re.search(pattern, name) for pattern in without)
@@ -66,7 +66,7 @@ def keep_only(library: Path, architecture: int, without: Sequence[bytes] = ()) -
 
 
 def _section(library: Path) -> tuple[int, int]:
-    """Offset and size of .nv_fatbin."""
+    """Find the section .nv_fatbin, and return its offset and size."""
     listing = subprocess.run(["readelf", "-SW", library], capture_output=True, text=True, check=True).stdout
     for line in listing.replace("[ ", "[").splitlines():
         if ".nv_fatbin" in line:
@@ -76,9 +76,9 @@ def _section(library: Path) -> tuple[int, int]:
 
 
 def _kernel(compressed: bytes, size: int) -> bytes:
-    """The name of an entry's first kernel."""
+    """Return the name of an entry's first kernel, empty if it has none."""
     import zstandard
 
     code = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=size)
-    found = re.search(rb"\.nv\.info\.([A-Za-z0-9_$]+)", code)
-    return found[1] if found else b""
+    name = re.search(rb"\.nv\.info\.([A-Za-z0-9_$]+)", code)
+    return name[1] if name else b""

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 
 class Step(NamedTuple):
-    """What is run: after `seconds` it is stopped. `needs` names archives."""
+    """A command of the first contact, stopped after `seconds`; `needs` names the archives that it takes."""
 
     name: str
     seconds: int
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 def acceptance(section: str, seconds: int, *needs: str, only: str = "resnet18") -> Step:
-    """A section of the acceptance run, for one backbone."""
+    """Make a step of a section of the acceptance run, for one backbone."""
     name = section if only == "resnet18" else f"{section} {only}"
     command = ("-m", "benchmarks.gpu_acceptance", section, "--only", only)
     return Step(name, seconds, command, ("gpu", "project", *needs))
@@ -71,7 +71,7 @@ STEPS = (
 
 
 def main() -> int:
-    """0 if every step that was run came to its end."""
+    """Unpack what has come and run the steps; return 0 if every step that was run came to its end, 1 otherwise."""
     arguments = _arguments()
     work, out = arguments.work, arguments.out
     work.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def receive(part: Path, work: Path) -> tuple[dict[str, Any], set[str]]:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """With the kit's packages before the host's, and caches of its own."""
+    """Return the steps' environment, with the kit's packages before the host's, and caches of its own."""
     folders = [str(work / "pycuda"), str(work / "tree"), str(work / "site"), str(Path(__file__).resolve().parent)]
     known = os.environ.get("PYTHONPATH")
     return {
@@ -212,8 +212,8 @@ def build_pycuda() -> None:
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     toolkit = Path(nvcc).resolve().parent.parent
     driver = next(
-        (str(path.parent) for place in ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
-         for path in Path(place).glob("libcuda.so.1")), None,
+        (str(path.parent) for folder in ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
+         for path in Path(folder).glob("libcuda.so.1")), None,
     )  # fmt: skip
     links = work / "links"
     links.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Archives, cut into pieces that fit into parts of limited size."""
+"""Pack archives, and cut them into pieces that fit into parts of limited size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parent / "first_contact.py"
 
 
 def compress(folder: Path, target: Path, preset: int = 9) -> Path:
-    """Pack a folder's content."""
+    """Pack a folder's content into a .tar.xz file, and return the file."""
     with tarfile.open(target, "w:xz", preset=preset) as archive:
         for path in sorted(folder.iterdir()):
             archive.add(path, path.name)
@@ -24,12 +24,12 @@ def compress(folder: Path, target: Path, preset: int = 9) -> Path:
 
 
 def make_parts(archives: dict[str, Path], out: Path, facts: dict[str, Any], largest: int = LARGEST_PART) -> list[Path]:
-    """Distribute archives over folders, each with the script and the list of all pieces.
+    """Spread archives over folders, each with the script and the list of all pieces.
 
     Args:
-        archives: name → file, the one that is needed first first.
+        archives: name → file, in the order in which they are needed.
         out: folder to make.
-        facts: what else the list says.
+        facts: further entries of the list, kit.json.
         largest: bytes of a part at most, script and list included.
 
     Returns:
@@ -52,7 +52,7 @@ def make_parts(archives: dict[str, Path], out: Path, facts: dict[str, Any], larg
             digest = hashlib.sha256(content).hexdigest()
             entry = {"file": named, "part": number, "bytes": len(content), "sha256": digest}
             listed.setdefault(name, []).append(entry)
-    parts = [out / f"part-{place}" for place in range(1, number + 1)]
+    parts = [out / f"part-{index}" for index in range(1, number + 1)]
     for folder in parts:
         shutil.copy(SCRIPT, folder)
         (folder / "kit.json").write_text(json.dumps({**facts, "archives": listed}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The project's own files that the host needs: the packages, the benchmarks and the reference data."""
+"""Copy the project's own files that the host needs: the packages, the benchmarks and the reference data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT = shutil.ignore_patterns("__pycache__", "*.pyc", "plans", "results")
 
 
 def project_tree(target: Path) -> None:
-    """Copy them: packages as the project's wheel would install them, the rest as in a checkout."""
-    for source, place in _FOLDERS:
-        shutil.copytree(ROOT / source, target / place, ignore=_NOT)
+    """Copy the files: packages as the project's wheel would install them, the rest as in a checkout."""
+    for source, destination in _FOLDERS:
+        shutil.copytree(ROOT / source, target / destination, ignore=_NOT)
     (target / "tree/benchmarks/results").mkdir()

@@ -46,7 +46,7 @@ def download(packages: tuple[str, ...], folder: Path, python: str) -> None:
     """Fetch wheels for a Python version on x86-64 Linux, and PyCUDA's source; what is there is not fetched again.
 
     Raises:
-        PscrError: one can't be had.
+        PscrError: a package can't be downloaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     platforms = [f"manylinux_{version}_x86_64" for version in _GLIBC] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
@@ -77,9 +77,9 @@ def unpack(archive: str, wheels: Path, target: Path, python: str, compute_capabi
             continue
         with zipfile.ZipFile(file) as wheel:
             wheel.extractall(site)
-    for place, patterns in _DROPPED.items():
+    for folder, patterns in _DROPPED.items():
         for pattern in patterns:
-            for path in (site / place).glob(pattern):
+            for path in (site / folder).glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     for other in (site / "nvidia/nvimgcodec").glob("nvimgcodec_impl.cpython-*"):
         if f"cpython-{python.replace('.', '')}-" not in other.name:

@@ -1,1 +1,1 @@
-"""What users would pick instead, each a program of its own that scores the same images from files to Parquet."""
+"""What users would pick instead of pscr-engine, each a program that scores the same images from files to Parquet."""

@@ -1,4 +1,4 @@
-"""pscr-engine and what users would pick instead, on the same images, in one run, in turn; each in a process of its own.
+"""Compare pscr-engine with what users would pick instead: the same images, in turn, each in a process of its own.
 
 python -m benchmarks.peers [BACKBONE ...]     writes results/cpu-<processor>.json and the README's table
 
@@ -50,12 +50,12 @@ class Peer:
     """A program that scores rows, and its figures.
 
     Args:
-        name: in the record.
-        about: in a few words.
-        module: in this package; empty for pscr-engine itself.
-        options: of the module, or of `pscr-engine score`.
-        rows: of the first run, which warms up and tells the rate.
-        fixed: whether all runs have so many.
+        name: its name in the record.
+        about: what it is, in a few words.
+        module: its module in this package; empty for pscr-engine itself.
+        options: for the module, or for `pscr-engine score`.
+        rows: of the first run, which warms up and gives the rate.
+        fixed: whether all runs have as many rows as the first.
         same: whether its scores must equal pscr-engine's in FP32.
     """
 
@@ -102,8 +102,8 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
     bundle, checkpoint = untrained_bundle(backbone, ("fp32", "int8")), untrained_checkpoint(backbone)
     running: list[tuple[Peer, Callable[[int], float]]] = []
     left_out, versions, rows = {}, {}, {}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for peer in peers():
             answers: dict[str, Any] = {}
             if peer.module:
@@ -175,7 +175,7 @@ def _ours(peer: Peer, bundle: Bundle, folder: Path, rows: int) -> float:
 
 
 def _agreement(folder: Path, run: list[Peer]) -> dict[str, dict[str, float]]:
-    """Largest difference of scores to pscr-engine's in FP32, of peers that do the same arithmetic."""
+    """Compare scores with pscr-engine's in FP32: the largest difference of each peer with the same arithmetic."""
 
     def scores(peer: str, pattern: str = "{}.parquet") -> Any:
         return pq.read_table(folder / pattern.format(_slug(peer)), columns=["row", "score"]).sort_by("row")["score"]

@@ -28,10 +28,10 @@ class Job:
     Args:
         bundle: for its sampling and exemplar cache, and as the ONNX graph.
         checkpoint: the same network for PyTorch.
-        images: the files.
+        images: the image files.
         rows: how many to score.
         out: the Parquet file.
-        options: of the peer's own.
+        options: the peer's own options.
     """
 
     bundle: Bundle
@@ -51,7 +51,7 @@ class Job:
 
 
 def patches_of(job: Job, path: str) -> np.ndarray:
-    """Pillow and the bundle's sampling: uint8 [D, P, P, 3]."""
+    """Decode an image with Pillow and sample it as the bundle says, uint8 [D, P, P, 3]."""
     sampling = job.bundle.info.sampling
     out = np.empty((sampling.patches, sampling.patch_size, sampling.patch_size, 3), np.uint8)
     with Image.open(path) as image:
@@ -62,7 +62,7 @@ def patches_of(job: Job, path: str) -> np.ndarray:
 def main(prepare: Callable[[Job], Callable[[], float | None]], *packages: str) -> None:
     """Run a peer: `prepare` loads and warms up and returns what is timed, up to the written file.
 
-    What is timed may return seconds that don't count.
+    What is timed may return seconds that are taken off the time.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle", type=Path)
@@ -72,14 +72,14 @@ def main(prepare: Callable[[Job], Callable[[], float | None]], *packages: str) -
     parser.add_argument("out", type=Path)
     parser.add_argument("options", nargs="*")
     given = parser.parse_args()
-    keep_freed_memory()  # a kindness that pscr-engine does itself, too
+    keep_freed_memory()  # as pscr-engine does itself
     images = sorted(given.images.glob("*.jpg"))
     job = Job(Bundle.open(given.bundle), given.checkpoint, images, given.rows, given.out, given.options)
     work = prepare(job)
     start = perf_counter()
-    apart = work() or 0.0
+    taken_off = work() or 0.0
     answer = {
-        "seconds": perf_counter() - start - apart,
+        "seconds": perf_counter() - start - taken_off,
         "cores": usable_cpus(),
         "versions": {name: version(name) for name in packages},
     }

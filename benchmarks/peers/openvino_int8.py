@@ -59,7 +59,7 @@ def _work(job: Job, queue: Any, inputs: dict[str, np.ndarray], scores: np.ndarra
 
 
 def _quantised(job: Job) -> Path:
-    """NNCF's post-training quantisation of the FP32 graph, kept for the next round."""
+    """Quantise the FP32 graph by NNCF's post-training quantisation; the file is kept for the next round."""
     content = hashlib.sha256(job.bundle.graph_path("fp32").read_bytes()).hexdigest()[:16]
     path = CACHE / f"nncf-{content}.xml"
     if not path.exists():

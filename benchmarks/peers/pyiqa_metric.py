@@ -1,4 +1,4 @@
-"""pyiqa's API on HyperIQA, a metric of ResNet-50 class: random weights, since none may be downloaded here.
+"""pyiqa's API on HyperIQA, a metric of ResNet-50 class, with random weights, so that nothing is downloaded.
 
 It takes 25 crops of 224 pixels per image where PSCR takes nine.
 """

@@ -1,4 +1,4 @@
-"""The README's table of peers, from a record."""
+"""Make the README's table of peers from a record."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def write_tables(file: Path) -> None:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Images per second by backbone, and how many times as fast pscr-engine's INT8 is."""
+    """Render images per second by backbone, and how many times as fast pscr-engine's INT8 is, as Markdown."""
     backbones = record["backbones"]
-    names = list(dict.fromkeys(name for found in backbones.values() for name in found["peers"]))
+    names = list(dict.fromkeys(name for figures in backbones.values() for name in figures["peers"]))
     head = "".join(f" {backbone} | INT8 is |" for backbone in backbones)
     lines = [f"| images per second |{head}", f"| --- |{' --- | --- |' * len(backbones)}"]
     for name in names:
-        about = next(found["peers"][name]["about"] for found in backbones.values() if name in found["peers"])
-        cells = "".join(_cells(found["peers"].get(name)) for found in backbones.values())
+        about = next(each["peers"][name]["about"] for each in backbones.values() if name in each["peers"])
+        cells = "".join(_cells(figures["peers"].get(name)) for figures in backbones.values())
         lines.append(f"| {about} |{cells}")
     return "\n".join(lines)
 

@@ -21,12 +21,12 @@ from pscr_engine.host import usable_cpus
 
 from .job import Job, main, patches_of
 
-# Measured here: larger batches are no faster on two cores, and take longer to fill.
+# Larger batches are no faster on two cores, and take longer to fill.
 BATCH = 4
 
 
 class Patches(Dataset[np.ndarray]):
-    """Decoded and sampled images."""
+    """The patches of each image, decoded and sampled when they are asked for."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._paths = job, job.paths
@@ -39,7 +39,7 @@ class Patches(Dataset[np.ndarray]):
 
 
 def compiled(job: Job) -> Callable[[Tensor], Tensor]:
-    """uint8 [B·D, P, P, 3] to scores [B]; always of the same B."""
+    """Compile the network, from uint8 [B·D, P, P, 3] to scores [B]; always of the same B."""
     import torch._inductor.config
 
     torch._inductor.config.freezing = True  # weights packed for the processor's kernels, batch norms folded

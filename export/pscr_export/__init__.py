@@ -1,4 +1,4 @@
-"""From a PSCR checkpoint to a bundle. This side needs PyTorch; scoring does not.
+"""Makes bundles from PSCR checkpoints. This package needs PyTorch; scoring a bundle does not.
 
 Start at `pscr_export.export.export_bundle`.
 """

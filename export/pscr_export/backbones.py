@@ -1,4 +1,4 @@
-"""The eight trunks of PSCR, from torchvision and timm, behind the checkpoint's own key names.
+"""The eight trunk networks of PSCR, built from torchvision and timm, with the key names of checkpoints.
 
 Every trunk maps normalised patches, float [N, 3, P, P], to pooled features [N, C]. Feature sizes,
 pooling and key names are those of the PSCR authors' implementation.
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """One kind of trunk.
+    """One kind of trunk network, and how its checkpoints are recognised.
 
     Args:
         name: as in `--backbone`.
-        feature_size: C.
-        patch_size: P that the authors use it with.
-        build: makes the trunk with arbitrary weights; its `state_dict` has the checkpoint's keys.
+        feature_size: C, the number of features of a patch.
+        patch_size: P, the side in pixels of the patches that the authors use it with.
+        build: makes the trunk with arbitrary weights; the trunk's `state_dict` has the checkpoint's keys.
         marker: a key that this backbone's checkpoints have.
         absent: a key that they don't have, to tell it from a smaller or larger relative.
-        unused: pattern of keys that may be in a checkpoint and have no part in scoring.
+        unused: regular expression of keys that may be in a checkpoint and are not needed for scoring.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Backbone:
     unused: str = r"(?!)"
 
     def recognises(self, keys: Iterable[str]) -> bool:
-        """Whether a checkpoint with these keys looks like this backbone's."""
+        """Tell whether a checkpoint with these keys looks like this backbone's."""
         present = set(keys)
         return self.marker in present and self.absent not in present
 
     def is_unused(self, key: str) -> bool:
-        """Whether `key` may be there and has no part in scoring."""
+        """Tell whether a checkpoint may have `key` although scoring does not need it."""
         return re.fullmatch(self.unused, key) is not None
 
 
 class _Vgg(nn.Module):
-    """Convolutions, then global average pooling; the classifier is left out."""
+    """VGG: convolutions, then global average pooling; the classifier is left out."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Vgg(nn.Module):
 
 
 class _VitBeforeNorm(nn.Module):
-    """CLS token of the last block's output, before the final norm."""
+    """ViT-L/16: the CLS token of the last block's output, before the final norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _VitBeforeNorm(nn.Module):
 
 
 class _Swin(nn.Module):
-    """Final norm, then the mean over all tokens."""
+    """Swin-B: the final norm, then the mean over all tokens."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Read checkpoints of the PSCR authors' implementation, without executing anything in them.
+"""Reads checkpoints of the PSCR authors' implementation, without executing anything in them.
 
 A checkpoint is `torch.save` of `{'epoch', 'backbone', 'regressor', 'optimizer', 'rho_best'}`. It
 is loaded with `weights_only=True`; beside tensors, only the NumPy scalar types that `rho_best`
-is pickled with are let through.
+is pickled with are accepted.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Checkpoint:
 
     Args:
         path: the file.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         backbone: which trunk it holds.
         trunk: the trunk with the checkpoint's weights, in eval mode.
         fc1_weight, fc1_bias, fc2_weight, fc2_bias: the regressor: float32 [C, 2C], [C], [1, C], [1].
-        epoch: epoch after which it was saved, if it says.
-        rho_best: best SRCC so far, if it says.
-        record: how it was trained, if that was done here.
+        epoch: epoch after which it was saved; None if it does not say.
+        rho_best: best SRCC so far; None if it does not say.
+        record: how it was trained; None if pscr-engine did not train it.
     """
 
     path: Path
@@ -93,7 +93,7 @@ def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
     }
     _check(path, "regressor", parts["regressor"], regressor, spec)
     wanted = {key: tensor for key, tensor in parts["backbone"].items() if not spec.is_unused(key)}
-    trunk.load_state_dict(wanted, strict=False)  # _check has been stricter, bar num_batches_tracked
+    trunk.load_state_dict(wanted, strict=False)  # _check was stricter, except for num_batches_tracked
     epoch = _number(content.get("epoch"))
     fc = {key: tensor.float() for key, tensor in parts["regressor"].items()}
     return Checkpoint(
@@ -112,10 +112,10 @@ def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
 
 
 def record_of(path: Path, content: Mapping[str, Any]) -> TrainingRecord | None:
-    """What a checkpoint says about its training; None if it was not trained here.
+    """Return what a checkpoint says about its training, or None if pscr-engine did not train it.
 
     Raises:
-        CheckpointError: it can't be understood.
+        CheckpointError: the record can't be understood.
     """
     if KEY not in content:
         return None
@@ -128,7 +128,7 @@ def record_of(path: Path, content: Mapping[str, Any]) -> TrainingRecord | None:
 
 
 def load_content(path: Path) -> Mapping[str, Any]:
-    """All that is in a checkpoint, loaded without executing anything.
+    """Load everything in a checkpoint, without executing anything in it.
 
     Raises:
         CheckpointError: no file, no checkpoint, or code that would have to run.
@@ -146,10 +146,8 @@ def load_content(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{path}: not a PSCR checkpoint: it holds a {type(content).__name__}, not a dictionary")
     missing = [name for name in ("backbone", "regressor") if name not in content]
     if missing:
-        found = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
-        raise CheckpointError(
-            f"{path}: not a PSCR checkpoint: no {' and no '.join(map(repr, missing))} in it ({found})"
-        )
+        keys = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
+        raise CheckpointError(f"{path}: not a PSCR checkpoint: no {' and no '.join(map(repr, missing))} in it ({keys})")
     return content
 
 
@@ -168,7 +166,7 @@ def _first_sentence(message: str) -> str:
 
 
 def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The tensors of one part, without DataParallel's prefix."""
+    """Return the tensors of one part of a checkpoint, without the key prefix that DataParallel adds."""
     value = content[name]
     if not isinstance(value, Mapping) or not value:
         raise CheckpointError(f"{path}: {name!r} is not a state dict")
@@ -185,20 +183,20 @@ def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, 
 def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str, record: TrainingRecord | None) -> Backbone:
     """Return the named backbone; for "auto" the one that the record names, else the one of the eight with such keys."""
     recorded = None if record is None else str(record.settings["backbone"])
-    found = next((spec for spec in BACKBONES.values() if spec.recognises(state)), None)
+    recognised = next((spec for spec in BACKBONES.values() if spec.recognises(state)), None)
     if recorded is not None:
         if name not in ("auto", recorded):
             raise CheckpointError(f"{path}: holds {recorded}, not {name}; leave --backbone at auto")
         return find_backbone(recorded)
     if name == "auto":
-        if found is None:
+        if recognised is None:
             raise CheckpointError(
                 f"{path}: unknown backbone (first keys: {', '.join(list(state)[:3])}); known: {', '.join(BACKBONES)}; "
                 f"name any of timm's with --backbone {PREFIX}NAME"
             )
-        return found
-    if found is not None and found.name != name and not name.startswith(PREFIX):
-        raise CheckpointError(f"{path}: holds {found.name}, not {name}; leave --backbone at auto")
+        return recognised
+    if recognised is not None and recognised.name != name and not name.startswith(PREFIX):
+        raise CheckpointError(f"{path}: holds {recognised.name}, not {name}; leave --backbone at auto")
     return find_backbone(name)
 
 
@@ -227,7 +225,7 @@ def _listed(keys: list[str]) -> str:
 
 
 def _number(value: object) -> float | None:
-    """A plain number, or None: facts about training are welcome, not required."""
+    """Return a plain number, or None for anything else: facts about training are optional."""
     if isinstance(value, int | float | np.generic):
         try:
             number = float(value)

@@ -1,4 +1,4 @@
-"""`pscr-engine export`."""
+"""The command `pscr-engine export`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BACKBONE_NAMES = ("resnet18", "resnet50", "vgg16", "vgg19", "inceptionv4", "vit"
 
 
 class BackboneName(click.ParamType):  # type: ignore[type-arg]
-    """One of the eight trunks, another word if there is one, or timm:NAME.
+    """The type of an option that names a trunk: one of the eight, an extra word, or timm:NAME.
 
     Args:
-        words: accepted beside the trunks' names.
+        words: extra words to accept, "auto" for example.
     """
 
     name = "backbone"
@@ -29,11 +29,11 @@ class BackboneName(click.ParamType):  # type: ignore[type-arg]
         self._choices = (*words, *BACKBONE_NAMES)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """Return what `--help` shows."""
+        """Return the choices as `--help` shows them."""
         return f"[{'|'.join(self._choices)}|timm:NAME]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, or refuse one that can't be a trunk's; whether timm has it is asked later."""
+        """Return the name, or refuse one that can't be a trunk's; whether timm has it is checked later."""
         name = str(value)
         if name in self._choices or (name.startswith("timm:") and name != "timm:"):
             return name
@@ -41,7 +41,7 @@ class BackboneName(click.ParamType):  # type: ignore[type-arg]
 
 
 def names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Return the names of a list separated by commas, each once."""
+    """Split a list separated by commas into its names, each once."""
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 

@@ -1,4 +1,4 @@
-"""Read the exemplar list, and encode images with the PyTorch trunk."""
+"""Reads lists of labelled images, and encodes images with the PyTorch trunk."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def read_exemplars(source: str | Path, label_column: str = "mos") -> list[Labell
 
 
 def read_images(source: str | Path) -> list[LabelledImage]:
-    """Read a list of images without labels, for calibration; the same checks.
+    """Read a list of images without labels, for calibration, and check every one of them.
 
     Raises:
-        ExemplarError, ManifestError: as `read_exemplars`.
+        ExemplarError, ManifestError: as in `read_exemplars`.
     """
     images, faults = [], []
     for query in open_manifest(source).rows():
@@ -91,11 +91,11 @@ def read_images(source: str | Path) -> list[LabelledImage]:
 
 
 def recorded_exemplars(record: TrainingRecord, root: Path | None = None) -> list[LabelledImage]:
-    """The images that a checkpoint was trained on, and check every one of them.
+    """Return the images that a checkpoint was trained on, after checking every one of them.
 
     Args:
-        record: the checkpoint's.
-        root: folder in which they are found by their names; None for where they were.
+        record: the checkpoint's training record.
+        root: folder that holds them now, under their names; None if they were not moved.
 
     Raises:
         ExemplarError: some are not there any more, or can't be read.
@@ -123,7 +123,7 @@ def evenly_spaced(indices: Sequence[int], limit: int) -> list[int]:
 
 
 def patches_of(images: Sequence[LabelledImage], sampling: Sampling) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The images' patches, uint8 [len(images)·D, P, P, 3], exactly as scoring takes them.
+    """Return the images' patches, uint8 [len(images)·D, P, P, 3], exactly as scoring takes them.
 
     Raises:
         PscrError: an image can't be read any more.
@@ -150,7 +150,7 @@ def encode(
     sampling: Sampling,
     progress: Progress = lambda done, total: None,
 ) -> torch.Tensor:
-    """F of each image, float32 [len(images), C], by PyTorch.
+    """Compute the features of each image, float32 [len(images), C], with PyTorch.
 
     Raises:
         PscrError: an image can't be read any more.
@@ -165,7 +165,7 @@ def encode(
 
 
 def image_digests(images: Sequence[LabelledImage]) -> list[str]:
-    """SHA-256 of each image's file."""
+    """Compute the SHA-256 of each image's file."""
     return [sha256_of(Path(image.location)) for image in images]
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint and an exemplar list to a bundle, whole and verified, or to nothing."""
+"""Makes a bundle from a checkpoint and an exemplar list: whole and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ _BUNDLE_FILES = re.compile(r"bundle\.json|scorer\.\w+\.onnx|exemplars\.(safetens
 _PARITY_IMAGES = 256
 _PARITY_EXEMPLARS = 64
 _PARITY_BATCH = 4
-# The ways to quantise are compared on so many of them.
+# The ways to quantise to INT8 are compared on this many of them at most.
 _SEARCH_IMAGES = 256
-# INT8 is calibrated on so many images at most, and on no more than half of those that there are.
+# INT8 is calibrated on at most the first number of images, and on at most half of all; under the second it warns.
 _CALIBRATION_IMAGES, _FEW_CALIBRATION_IMAGES = 128, 32
 
 
@@ -85,12 +85,12 @@ class ExportConfig:
         calibration: more images to measure parity on, in any form that `score` takes; INT8 is calibrated on half
             of them, at most 128, and not measured on these. Without it, on exemplars.
         num_exemplars: how many exemplars to keep; None for all.
-        select: and by which rule, see `selection.select`.
-        exemplar_root: where the images that the checkpoint was trained on have been moved to.
+        select: rule by which they are chosen, see `selection.select`.
+        exemplar_root: folder that the images that the checkpoint was trained on were moved to; None if they were not.
         label_column: the exemplar list's label column.
         label_range: smallest and largest label; None to take them from the exemplars.
         opset: ONNX opset; None for the exporter's default.
-        seed: for "rps", and for the selection "random".
+        seed: seed of the sampling "rps" and of the selection "random".
         accept_parity: precisions to keep although their parity check fails.
         overwrite: replace a bundle that is at `out`.
     """
@@ -141,9 +141,9 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
     _check_out(config)
     checkpoint = read_checkpoint(config.checkpoint, config.backbone)
     sampling = _sampling(config, checkpoint)
-    listed = _listed(config, checkpoint)
-    places = select([image.mos for image in listed], config.num_exemplars, config.select, config.seed)
-    images = [listed[place] for place in places]
+    listed = _listed_images(config, checkpoint)
+    chosen = select([image.mos for image in listed], config.num_exemplars, config.select, config.seed)
+    images = [listed[index] for index in chosen]
     calibration = read_images(config.calibration) if config.calibration else []
     label_range = config.label_range or _label_range(config, checkpoint, listed)
 
@@ -155,25 +155,15 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
         features=features.numpy(),
     )
     probe = _Probe.create(checkpoint, network, sampling, images, features, calibration, progress)
-    calibrating = _calibrating(calibration or images) if "int8" in config.precisions else []
+    int8_images = _int8_images(calibration or images) if "int8" in config.precisions else []
+    inputs = _GraphInputs(config, checkpoint, sampling, exemplars, probe, int8_images, label_range, progress)
 
     try:
         with atomic_directory(config.out) as folder:
             graphs = {}
             for precision in config.precisions:
                 progress(f"export {precision}", 0, 1)
-                graphs[precision] = _make_graph(
-                    folder,
-                    precision,
-                    config,
-                    checkpoint,
-                    sampling,
-                    exemplars,
-                    probe,
-                    calibrating,
-                    label_range,
-                    progress,
-                )
+                graphs[precision] = _make_graph(folder, precision, inputs)
             _write_exemplar_table(folder, images)
             info = BundleInfo(
                 backbone=checkpoint.backbone.name,
@@ -183,7 +173,7 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
                 mean=MEAN,
                 std=STD,
                 label_range=label_range,
-                exemplars=_described(config, images, listed),
+                exemplars=_exemplar_source(config, images, listed),
                 graphs=graphs,
                 checkpoint={
                     "file": checkpoint.path.name,
@@ -225,7 +215,7 @@ def _sampling(config: ExportConfig, checkpoint: Checkpoint) -> Sampling:
     return Sampling.create(name, checkpoint.backbone.patch_size if record is None else record.patch_size, config.seed)
 
 
-def _listed(config: ExportConfig, checkpoint: Checkpoint) -> list[LabelledImage]:
+def _listed_images(config: ExportConfig, checkpoint: Checkpoint) -> list[LabelledImage]:
     if config.exemplars is not None:
         return read_exemplars(config.exemplars, config.label_column)
     if checkpoint.record is None:
@@ -235,10 +225,10 @@ def _listed(config: ExportConfig, checkpoint: Checkpoint) -> list[LabelledImage]
     return recorded_exemplars(checkpoint.record, config.exemplar_root)
 
 
-def _described(
+def _exemplar_source(
     config: ExportConfig, images: Sequence[LabelledImage], listed: Sequence[LabelledImage]
 ) -> dict[str, Any]:
-    """Where the exemplars came from, for `bundle.json`."""
+    """Describe where the exemplars came from, for `bundle.json`."""
     source = config.exemplars
     chosen: dict[str, Any] = {"count": len(images), "listed": len(listed)}
     if len(images) < len(listed):
@@ -260,7 +250,7 @@ def _label_range(config: ExportConfig, checkpoint: Checkpoint, images: Sequence[
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What parity is measured on: images, their PyTorch scores, and the exemplars these are against."""
+    """What parity is measured on: images, their PyTorch scores, and indices of the exemplars these are means over."""
 
     images: list[LabelledImage]
     reference: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -277,9 +267,9 @@ class _Probe:
         calibration: list[LabelledImage],
         progress: Progress,
     ) -> _Probe:
-        places = evenly_spaced(range(len(images)), _PARITY_IMAGES)
+        chosen = evenly_spaced(range(len(images)), _PARITY_IMAGES)
         against = evenly_spaced(range(len(images)), _PARITY_EXEMPLARS)
-        queries = features[places]
+        queries = features[chosen]
         if calibration:
             more = encode(
                 network,
@@ -291,23 +281,23 @@ class _Probe:
         labels = torch.tensor([images[index].mos for index in against], dtype=torch.float32)
         with torch.inference_mode():
             reference = reference_scores(checkpoint, queries, features[against], labels)
-        return cls([images[index] for index in places] + calibration, reference.numpy(), against)
+        return cls([images[index] for index in chosen] + calibration, reference.numpy(), against)
 
     def without(self, images: Sequence[LabelledImage]) -> _Probe:
-        """What is left when `images` are taken out."""
-        gone = {image.location for image in images}
-        return self._only([place for place, image in enumerate(self.images) if image.location not in gone])
+        """Return the probe without some images."""
+        excluded = {image.location for image in images}
+        return self._only([index for index, image in enumerate(self.images) if image.location not in excluded])
 
     def at_most(self, count: int) -> _Probe:
-        """An even choice."""
+        """Return the probe with at most `count` of its images, evenly spaced."""
         return self._only(evenly_spaced(range(len(self.images)), count))
 
-    def _only(self, places: list[int]) -> _Probe:
-        return _Probe([self.images[place] for place in places], self.reference[places], self.exemplars)
+    def _only(self, indices: list[int]) -> _Probe:
+        return _Probe([self.images[index] for index in indices], self.reference[indices], self.exemplars)
 
 
-def _calibrating(pool: list[LabelledImage]) -> list[LabelledImage]:
-    """The images that INT8 is calibrated on: part of `pool`, so that others are left to measure parity on."""
+def _int8_images(pool: list[LabelledImage]) -> list[LabelledImage]:
+    """Choose the images to calibrate INT8 on: part of `pool`, so that others are left to measure parity on."""
     limit = min(_CALIBRATION_IMAGES, len(pool) // 2)
     if limit == 0:
         raise UsageError(
@@ -318,22 +308,27 @@ def _calibrating(pool: list[LabelledImage]) -> list[LabelledImage]:
             "int8 is calibrated on %d images only; name some hundred, like those to be scored, with --calibration",
             limit,
         )
-    return [pool[place] for place in evenly_spaced(range(len(pool)), limit)]
+    return [pool[index] for index in evenly_spaced(range(len(pool)), limit)]
 
 
-def _make_graph(
-    folder: Path,
-    precision: str,
-    config: ExportConfig,
-    checkpoint: Checkpoint,
-    sampling: Sampling,
-    exemplars: Exemplars,
-    probe: _Probe,
-    calibrating: list[LabelledImage],
-    label_range: tuple[float, float],
-    progress: Progress,
-) -> Graph:
+@dataclass(frozen=True, slots=True)
+class _GraphInputs:
+    """What the graphs of all precisions are made from and checked with; INT8 is calibrated on `int8_images`."""
+
+    config: ExportConfig
+    checkpoint: Checkpoint
+    sampling: Sampling
+    exemplars: Exemplars
+    probe: _Probe
+    int8_images: list[LabelledImage]
+    label_range: tuple[float, float]
+    progress: Progress
+
+
+def _make_graph(folder: Path, precision: str, inputs: _GraphInputs) -> Graph:
     """Export one precision into `folder` and check its parity."""
+    config, checkpoint, sampling, exemplars = inputs.config, inputs.checkpoint, inputs.sampling, inputs.exemplars
+    probe = inputs.probe
     file = f"scorer.{precision}.onnx"
     trunk = prepare_trunk(checkpoint.trunk, precision)
     subset = Exemplars(
@@ -347,39 +342,39 @@ def _make_graph(
         for start in range(0, len(probe.images), _PARITY_BATCH):
             batch = probe.images[start : start + _PARITY_BATCH]
             scores.append(backend.score(patches_of(batch, sampling)).score)
-            progress(step, min(start + _PARITY_BATCH, len(probe.images)), len(probe.images))
-        found, accepted = np.concatenate(scores), precision in config.accept_parity
-        return compare(precision, probe.reference, found, label_range, accepted=accepted)
+            inputs.progress(step, min(start + _PARITY_BATCH, len(probe.images)), len(probe.images))
+        accepted = precision in config.accept_parity
+        return compare(precision, probe.reference, np.concatenate(scores), inputs.label_range, accepted=accepted)
 
     facts = None
     if precision == "int8":
-        probe = probe.without(calibrating)
+        probe = probe.without(inputs.int8_images)
         few = probe.at_most(_SEARCH_IMAGES)
         quantised = quantise(
             PixelNetwork(trunk, checkpoint, sampling.patches, exemplars=exemplars.count).eval(),
             folder / file,
-            calibrating,
+            inputs.int8_images,
             sampling,
             subset,
             lambda backend: parity(backend, few, "try int8"),
             config.opset,
-            progress,
+            inputs.progress,
         )
         opset, facts = quantised.opset, quantised.facts
     else:
-        kind = TRUNK_DTYPES[precision]
-        network = ScoringNetwork(trunk, checkpoint, sampling.patches, kind, exemplars=exemplars.count)
+        dtype = TRUNK_DTYPES[precision]
+        network = ScoringNetwork(trunk, checkpoint, sampling.patches, dtype, exemplars=exemplars.count)
         opset = export_graph(network, sampling.patch_size, folder / file, config.opset)
         del network
     del trunk
     store_exact_halves(folder / file)
     backend = OnnxRuntimeBackend(folder / file, subset, precision=precision)
     measured = parity(backend, probe, f"check {precision}")
-    _gate(precision, measured)
+    _require_parity(precision, measured)
     return Graph(file, opset, measured, facts)
 
 
-def _gate(precision: str, parity: Parity) -> None:
+def _require_parity(precision: str, parity: Parity) -> None:
     srcc = "n/a" if parity.srcc is None else f"{parity.srcc:.6f}"
     facts = (
         f"{precision} parity on {parity.images} images: max |difference| {parity.max_abs_diff:.2e} "

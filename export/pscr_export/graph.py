@@ -1,4 +1,4 @@
-"""Write the scoring network as an ONNX graph."""
+"""Writes the scoring network as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
     """Export `network` to `path`, with B and M dynamic, and check the result.
 
     Args:
-        network: in eval mode.
+        network: the scoring network.
         patch_size: P.
         path: the .onnx file to write.
         opset: ONNX opset; None for the exporter's default.
@@ -68,9 +68,9 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
 
 
 def _tidy(model: Any) -> None:
-    """Name the batch axis of the outputs, and drop notes that hold this machine's paths.
+    """Name the batch axis of the outputs, and drop metadata that holds this machine's paths.
 
-    What asks for the shape of the uint8 input asks the cast input instead: TensorRT lets nothing but a cast read it.
+    Operators that read the shape of the uint8 input read it from its cast: TensorRT lets only a cast read uint8.
     """
     patches = next(value for value in model.graph.inputs if value.name == "patches")
     cast = next((node for node in patches.consumers() if node.op_type == "Cast"), None)

@@ -15,14 +15,14 @@ _STORED = "_in_16_bits"
 def store_exact_halves(path: Path) -> int:
     """Store FP32 weights of a graph as FP16, with a cast back, if every value is the same in both.
 
-    Scores stay the same to the bit: runtimes cast constants once, when they load the graph. Weights become such by
-    `pscr_training.rounding`; those of other checkpoints are left as they are.
+    Scores stay the same to the bit: runtimes cast constants once, when they load the graph. `pscr_training.rounding`
+    makes such weights; those of other checkpoints are left as they are.
 
     Args:
         path: the .onnx file; it is changed in place.
 
     Returns:
-        How many bytes the file lost.
+        How many bytes smaller the file has become.
     """
     model = onnx.load(path)
     graph, before = model.graph, path.stat().st_size

@@ -12,7 +12,7 @@ STD = (0.229, 0.224, 0.225)
 
 _NARROWEST_SLICE = 16
 _SLICE_VALUES = 16 * 1024
-"""Of one image and one slice of the head, [channels, M], where M allows: 64 KiB stay in a processor's cache."""
+"""Most values of one image in a slice of the head, [channels, M], unless M is too large: 64 KiB fit in a cache."""
 
 
 def slice_channels(channels: int, exemplars: int | None) -> int:
@@ -30,21 +30,21 @@ def slice_channels(channels: int, exemplars: int | None) -> int:
 
 
 class ScoringNetwork(nn.Module):
-    """PSCR with the factorised head.
+    """The PSCR network with a factorised head, as it is exported.
 
     The head's first layer splits by columns, W1 = [Wq | We], so that
 
         delta[b, m] = W2 · ReLU(Wq·f(q_b) + (We·f(e_m) + b1)) + b2
 
-    where the bracket is `exemplar_hidden[m]`, computed once per exemplar. The sum over channels is
+    where the term in brackets is `exemplar_hidden[m]`, computed once per exemplar. The sum over channels is
     taken slice by slice: where M is large, the product [B, C, M] never exists, so M may be thousands.
 
     Args:
-        trunk: float [N, 3, P, P] → [N, C].
+        trunk: maps float [N, 3, P, P] to [N, C].
         checkpoint: the regressor's weights.
         patches: D, patches per image.
         trunk_dtype: type of the trunk's weights and activations; all else is float32.
-        exemplars: M that it is made for; others are scored the same, in other memory. None: any, in the least memory.
+        exemplars: M that the slices are sized for; any other M works, too. None: slices that need the least memory.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ScoringNetwork(nn.Module):
         return exemplar_scores.mean(dim=1), exemplar_scores, features
 
     def features(self, patches: Tensor) -> Tensor:
-        """F of B images, float32 [B, C]: the mean of the trunk's features over each image's D patches."""
+        """Compute the features of B images, float32 [B, C]: the trunk's output, averaged over each image's patches."""
         # The cast comes first: TensorRT takes uint8 as an input only, and nothing but a cast may read it.
         x = patches.float().permute(0, 3, 1, 2)
         x = x * self.get_buffer("scale") + self.get_buffer("shift")
@@ -113,7 +113,7 @@ class ScoringNetwork(nn.Module):
 
 
 def reference_scores(checkpoint: Checkpoint, queries: Tensor, exemplars: Tensor, labels: Tensor) -> Tensor:
-    """Scores by the method's own formula, with each pair concatenated: what parity is measured against.
+    """Score by the method's own formula, each pair concatenated; parity is measured against these scores.
 
     Args:
         checkpoint: the regressor's weights.
@@ -134,7 +134,7 @@ def reference_scores(checkpoint: Checkpoint, queries: Tensor, exemplars: Tensor,
 
 
 def exemplar_hidden(checkpoint: Checkpoint, features: Tensor) -> Tensor:
-    """We·f(e) + b1 of each exemplar, float32 [M, C], from its features, float32 [M, C]."""
+    """Compute We·f(e) + b1 of each exemplar, float32 [M, C], from its features, float32 [M, C]."""
     C = checkpoint.backbone.feature_size
     weight, bias = checkpoint.fc1_weight[:, C:].double(), checkpoint.fc1_bias.double()
     return (features.double() @ weight.T + bias).float()

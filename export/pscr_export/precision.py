@@ -1,4 +1,4 @@
-"""Prepare a trunk for a precision."""
+"""Prepares a trunk for the precision it is exported in: folds batch norms and casts weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EXPORT_PRECISIONS = (*TRUNK_DTYPES, "int8")
 
 
 def prepare_trunk(trunk: nn.Module, precision: str) -> nn.Module:
-    """A copy of `trunk`, in eval mode, with weights of `precision`; for INT8, with those that are to be quantised.
+    """Return a copy of `trunk`, in eval mode, with weights of `precision`; for INT8, with FP32 ones, to be quantised.
 
-    Unless for FP32, batch norms are folded into their convolutions first, in FP32: so their products are
+    Except for FP32, batch norms are folded into their convolutions first, in FP32, so that the products are
     rounded once instead of twice.
     """
     trunk = copy.deepcopy(trunk).eval()
@@ -30,8 +30,8 @@ def prepare_trunk(trunk: nn.Module, precision: str) -> nn.Module:
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold each batch norm into the convolution that is its predecessor among `module`'s children.
 
-    True for torchvision's ResNets (conv1, bn1, …; downsample.0, downsample.1) and timm's ConvNormAct
-    (conv, bn), whose batch norm carries the activation along.
+    That is the order in torchvision's ResNets (conv1, bn1, …; downsample.0, downsample.1) and timm's ConvNormAct
+    (conv, bn), whose batch norm includes the activation.
     """
     previous: tuple[str, nn.Conv2d] | None = None
     for name, child in list(module.named_children()):

@@ -1,4 +1,4 @@
-"""What a checkpoint that was trained here says about itself, under a key that other readers pass over."""
+"""The training record that pscr-engine keeps in its checkpoints, under a key that other readers ignore."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """All that export and evaluation need to know beside the weights.
+    """What export and evaluation need to know about a training, beside the weights.
 
     Args:
         method: "contrastive" or "no-reference".
         sampling: name of the patch sampling.
         patch_size: P.
-        database: how the labelled images are opened again: keyword arguments of `pscr_training.data.open.Source`.
-        split: rule, seed and share for validation.
-        label_range: of the scale.
+        database: how to open the labelled images: keyword arguments of `pscr_training.data.open.Source`.
+        split: rule, seed and validation share of the split.
+        label_range: smallest and largest label of the scale.
         exemplars: the training images: their names, files and labels.
         settings: what else the training depends on.
         history: one entry per epoch.
@@ -39,7 +39,7 @@ class TrainingRecord:
     best: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """As stored: plain values only, so that nothing has to be executed to read them."""
+        """Return the record as plain values, so that nothing has to be executed to read them."""
         return {"version": _VERSION, **asdict(self), "label_range": list(self.label_range)}
 
     @classmethod
@@ -47,7 +47,7 @@ class TrainingRecord:
         """Read what `as_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else, or of another version.
+            KeyError, TypeError, ValueError: `value` is something else, or of another version.
         """
         if not isinstance(value, Mapping) or value["version"] != _VERSION:
             raise ValueError("another version")

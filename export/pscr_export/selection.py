@@ -1,4 +1,4 @@
-"""Which of many labelled images are the exemplars."""
+"""Chooses the exemplars among many labelled images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RULES = ("stratified", "random", "all")
 
 
 def select(labels: Sequence[float], count: int | None, rule: str = "stratified", seed: int = 0) -> list[int]:
-    """Places of the chosen ones, ascending.
+    """Choose exemplars and return their indices, ascending.
 
     Args:
-        labels: of all.
+        labels: the labels of all images.
         count: how many; None for all of them.
         rule: "stratified": the middle one of each of `count` equal stretches of the labels' order;
             "random"; "all".
-        seed: of "random".
+        seed: seed of "random".
 
     Raises:
         ExemplarError: there are fewer than `count`.

@@ -1,4 +1,4 @@
-"""Makes a trunk of any timm architecture: `--backbone timm:NAME`.
+"""Makes a trunk of any timm architecture, for `--backbone timm:NAME`.
 
 Its features are those after timm's global pooling, [N, C]; its keys are timm's own.
 """
@@ -21,7 +21,7 @@ _CLASSIFIER = r"(classifier|fc|head\.fc|head|last_linear)\.(weight|bias)"
 
 
 def find_backbone(name: str) -> Backbone:
-    """Return one of the eight PSCR trunks, or that of a timm architecture.
+    """Return the backbone of one of the eight PSCR trunks, or of a timm architecture.
 
     Args:
         name: as in `--backbone`: "resnet18" or "timm:tf_efficientnet_lite0", for example.
@@ -76,7 +76,7 @@ def check_timm_trunk(architecture: str, trunk: nn.Module, patch_size: int) -> in
 
     Args:
         architecture: timm's name.
-        trunk: what `build_timm_trunk` has made.
+        trunk: the network that `build_timm_trunk` made.
         patch_size: P.
 
     Raises:

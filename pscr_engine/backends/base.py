@@ -1,4 +1,4 @@
-"""What every backend offers to a run, whatever it computes on."""
+"""The interface of a backend, whatever device it computes on."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Backend(Protocol):
         """Open the stages from encoded images to scores, with their buffers; the caller closes them.
 
         Raises:
-            DeviceMemoryError: there is no room for the buffers.
+            DeviceMemoryError: the device has too little memory for the buffers.
             BackendError: the backend can't run.
         """
         ...
 
     def close(self) -> None:
-        """Give the device's memory back. Its stages are closed before."""
+        """Give the device's memory back, after the stages have been closed."""
         ...

@@ -1,4 +1,4 @@
-"""From `--devices` to the list of devices, one worker each."""
+"""Find the devices that `--devices` names, one for each worker, and what this host lacks to use its GPUs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CUDA = re.compile(r"cuda(?::(\d{1,3}))?")
 
 
 def resolve_devices(text: str) -> tuple[str, ...]:
-    """The devices that "auto", "all" or a list like "cuda:0,cuda:1" names. A device named twice gets two workers.
+    """Return the devices that "auto", "all" or a list like "cuda:0,cuda:1" names; one named twice gets two workers.
 
-    "all" is every GPU, or the processor on a host without one; "auto" is the same, but stays with the
-    processor where the packages for GPUs are not installed.
+    "all" is every GPU, or the processor on a host without one; "auto" is the same, but means the processor where
+    the packages for GPUs are not installed.
 
     Raises:
-        UsageError: an unknown device, or one that this host lacks.
+        UsageError: an unknown device, one that this host lacks, or more than 256 of them.
     """
     if text in ("auto", "all"):
         return _every_gpu(lenient=text == "auto") or ("cpu",)
@@ -34,23 +34,23 @@ def resolve_devices(text: str) -> tuple[str, ...]:
 
 
 def is_gpu(device: str) -> bool:
-    """Whether a device that `resolve_devices` gave is a GPU."""
+    """Tell whether a device that `resolve_devices` returned is a GPU."""
     return device.startswith("cuda:")
 
 
 def gpu_index(device: str) -> int:
-    """N of "cuda:N"."""
+    """Return N of "cuda:N"."""
     return int(device.removeprefix("cuda:"))
 
 
 def lacking_packages() -> list[str]:
-    """What must be installed before GPUs can be used."""
+    """List the packages that must be installed before GPUs can be used."""
     lacking = [] if has_pycuda() or has_bindings() else ["pycuda"]
     return lacking if _has_engine() else [*lacking, "onnxruntime-gpu"]
 
 
 def _has_engine() -> bool:
-    from .tensorrt.library import FLAVOURS  # its package imports this module
+    from .tensorrt.library import FLAVOURS
 
     if any(flavour.installed for flavour in FLAVOURS.values()):
         return True

@@ -1,4 +1,4 @@
-"""The engines for GPUs, and which one "auto" is."""
+"""Create the backend for a GPU, and decide which engine "auto" stands for."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ log = logging.getLogger("pscr_engine")
 def create_on_gpu(
     bundle: Bundle, index: int, *, backend: str, precision: str, batch_size: int | None, threads: int, tune: bool
 ) -> CudaBackend:
-    """See `registry.create_backend`. "auto" is a TensorRT where the bundle has a plan that fits, else ONNX Runtime."""
+    """Load a bundle into a backend on GPU `index`; "auto" is a TensorRT whose plan fits, else ONNX Runtime.
+
+    The other arguments and the errors are those of `registry.create_backend`.
+    """
     device = open_device(index)
-    if threads:  # one of several workers: others look after the other cores
+    if threads:  # this is one of several workers, and the others use the other cores
         stay_near(device.pci_bus_id)
     if backend in FLAVOURS:
         record, plan = _plan(bundle, FLAVOURS[backend], device, precision, batch_size)
@@ -64,20 +67,20 @@ def _onnxruntime(bundle: Bundle, precision: str, batch_size: int | None) -> Crea
 def _plan(
     bundle: Bundle, flavour: Flavour, device: Device, precision: str, batch_size: int | None
 ) -> tuple[PlanRecord, bytes]:
-    """A plan that fits this host and has passed its check on this kind of GPU, now or before.
+    """Find a plan that fits this host and has passed its parity check on this kind of GPU, now or before.
 
     Raises:
-        MissingDependencyError, BackendError: there is none, or its TensorRT is not here.
-        ParityError: it failed.
+        MissingDependencyError, BackendError: there is none, or its TensorRT is not installed.
+        ParityError: the plan has failed its check.
     """
     key = plan_key(bundle, flavour, device, precision, batch_size or 1, DEFAULT_OPTIMIZATION_LEVEL)
-    found = PlanStore(bundle).find(key, exactly=False)
-    if isinstance(found, str):
+    plan_or_reason = PlanStore(bundle).find(key, exactly=False)
+    if isinstance(plan_or_reason, str):
         how = f" --backend {flavour.name}" if flavour is RTX else ""
         raise BackendError(
-            f"{bundle.path}: no {flavour.title} plan for {device.name}: {found}; "
+            f"{bundle.path}: no {flavour.title} plan for {device.name}: {plan_or_reason}; "
             f"pscr-engine compile{how} --bundle {bundle.path} makes one"
         )
-    record, plan = found
+    record, plan = plan_or_reason
     checked_here(bundle, device, record, plan)
     return record, plan

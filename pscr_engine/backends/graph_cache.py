@@ -1,4 +1,4 @@
-"""Graphs as ONNX Runtime has optimised them for this processor, kept in the user's cache: the next start is quicker."""
+"""Keep graphs that ONNX Runtime has optimised for this processor in the user's cache, so that starts are quicker."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _KEPT = 16
 
 
 def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any:
-    """An ONNX Runtime session of `graph` on the CPU.
+    """Create an ONNX Runtime session of `graph` on the CPU.
 
     Args:
         graph: the .onnx file.
-        content: what names its content, and so its optimised form in the cache; None to leave the cache alone.
-        options: makes session options.
+        content: identifies its content, and so its optimised form in the cache; None to leave the cache alone.
+        options: makes new session options.
 
     Raises:
         Exception: ONNX Runtime refuses the graph.
@@ -39,20 +39,20 @@ def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any
 
     if content is None or graph.stat().st_size > _MAX_BYTES:
         return create(graph, options())
-    cached = _place(content, onnxruntime.__version__)
+    cached = _cached_file(content, onnxruntime.__version__)
     if cached.exists():
         settings = options()
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            found = create(cached, settings)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the graph itself is at hand
+            created = create(cached, settings)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, there is the graph itself
             log.debug("%s: not used (%s)", cached, one_line(error, 200))
             with suppress(OSError):
                 cached.unlink()
         else:
             with suppress(OSError):
                 os.utime(cached)
-            return found
+            return created
     return _create_and_keep(create, graph, cached, options)
 
 
@@ -62,7 +62,7 @@ def _create_and_keep(create: Callable[[Path, Any], Any], graph: Path, cached: Pa
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         settings.optimized_model_filepath = str(part)
-        found = create(graph, settings)
+        created = create(graph, settings)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(cached)
@@ -72,10 +72,10 @@ def _create_and_keep(create: Callable[[Path, Any], Any], graph: Path, cached: Pa
         with suppress(OSError):
             part.unlink()
         return create(graph, options())
-    return found
+    return created
 
 
-def _place(content: str, runtime: str) -> Path:
+def _cached_file(content: str, runtime: str) -> Path:
     name = json.dumps([content, runtime, processor()])
     return cache_folder() / "graphs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.onnx"
 

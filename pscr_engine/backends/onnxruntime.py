@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""The backend for processors: ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..stages.on_host import HostStages
 from .graph_cache import session
 
 # Measured (benchmarks/int8.py): the nine patches of one image already fill the cores, larger batches are no faster
-# and take more memory; but for INT8, where few of them make up for what is not computed in integers.
+# and take more memory; except in INT8, where batches of a few images make up for what is not computed in integers.
 _CPU_BATCH_SIZE, _INT8_BATCH_SIZE = 1, 4
-# In FP32, so many cores work on one image as fast as on one each; more have too little to do.
+# In FP32, up to so many cores are as fast together on one image as each on its own; more have too little to do.
 _CORES_PER_RUN = 4
 
 
@@ -28,11 +28,11 @@ class OnnxRuntimeBackend:
         graph: the .onnx file.
         exemplars: the exemplar cache that images are scored against.
         device: "cpu".
-        precision: the graph's, for messages.
+        precision: the graph's.
         threads: how many may compute at once; None for all usable cores.
         throughput: whether several threads will call `score` at once, `runs` of them, each on cores of its own;
             else one call gets all cores.
-        content: what names the graph's content; given, the optimised graph is kept in the user's cache.
+        content: identifies the graph's content; if given, the optimised graph is kept in the user's cache.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -80,14 +80,14 @@ class OnnxRuntimeBackend:
         }
 
     def stages(self, settings: StageSettings) -> HostStages:
-        """Open the stages on the processor. See `Backend.stages`."""
+        """Open the stages on the processor, as `Backend.stages` describes."""
         return HostStages(self, settings)
 
     def close(self) -> None:
-        """Do nothing: the session goes with the last reference to it."""
+        """Do nothing: the session is freed with the last reference to it."""
 
     def score(self, patches: Pixels, *, features: bool = False) -> BatchScores:
-        """Score B images by their patches, uint8 [B·D, P, P, 3]. See `PatchScorer.score`.
+        """Score B images by their patches, uint8 [B·D, P, P, 3], D consecutive ones per image.
 
         Raises:
             BackendError: ONNX Runtime fails.

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider, on buffers and a stream that are ours."""
+"""The engine that runs ONNX Runtime's CUDA provider, on this package's own buffers and stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "alloc_failed", 
 
 
 class Provider(NamedTuple):
-    """Where a session computes: its name, and what its memory is called, in ONNX Runtime's words."""
+    """ONNX Runtime's names of the execution provider that a session uses and of that provider's memory."""
 
     name: str = "CUDAExecutionProvider"
     memory: str = "cuda"
@@ -33,30 +33,30 @@ def settings_from(text: str) -> dict[str, str]:
     """Read settings of the CUDA provider, "name=value,name=value".
 
     Raises:
-        UsageError: it is none of that form, or names what the engine must decide.
+        UsageError: the text is not of that form, or sets what the engine itself must decide.
     """
-    found = {}
+    settings = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.strip().partition("=")
         if not equals or name in ("device_id", "user_compute_stream", "has_user_compute_stream"):
             raise UsageError(
                 f"{SETTINGS_VARIABLE}={text!r}: {part!r} is no setting; write fuse_conv_bias=1,prefer_nhwc=0"
             )
-        found[name] = value
-    return found
+        settings[name] = value
+    return settings
 
 
 class OnnxRuntimeEngine:
-    """See `cuda.engine.Engine`. A session for batches of one size, so that it searches the best algorithms once.
+    """An `Engine` with one ONNX Runtime session for batches of one size, which searches the best algorithms once.
 
     Args:
         graph: the .onnx file.
         device: the GPU, current in this thread.
-        exemplars: on the device.
-        shape: of the graph's tensors.
+        exemplars: the exemplar cache on the device.
+        shape: sizes of the graph's tensors.
         precision: the graph's.
         batch_size: B.
-        provider: where it computes.
+        provider: where it computes; None for the CUDA provider.
 
     Raises:
         MissingDependencyError: onnxruntime-gpu is not installed.
@@ -104,9 +104,9 @@ class OnnxRuntimeEngine:
             os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
     def resize(self, batch_size: int) -> None:
-        """See `cuda.engine.Engine.resize`."""
+        """Change the batch size, by making a new session for it."""
         self._bindings: dict[Tensors, Any] = {}
-        self._session: Any = None  # its memory first
+        self._session: Any = None  # frees its memory before the next one takes any
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         # With all sizes known, shapes are computed beforehand and nothing is left for the processor to do.
@@ -132,9 +132,9 @@ class OnnxRuntimeEngine:
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def _settings(self) -> dict[str, str]:
-        """Those of the CUDA provider: for convolutions in FP16 with one batch size.
+        """Return the CUDA provider's settings, chosen for convolutions in FP16 with one batch size.
 
-        "prefer_nhwc" and "EXHAUSTIVE" with the largest workspace suit these. "fuse_conv_bias", which has cuDNN add the
+        "prefer_nhwc" and "EXHAUSTIVE" with the largest workspace suit those. "fuse_conv_bias", which has cuDNN add the
         bias and apply the activation in the convolution's kernel, is not set: whether it gains, and on which card, has
         not been measured yet (`benchmarks.gpu_acceptance`, section engines).
         """
@@ -152,7 +152,7 @@ class OnnxRuntimeEngine:
         return {**chosen, **settings_from(os.environ.get(SETTINGS_VARIABLE, ""))}
 
     def enqueue(self, tensors: Tensors, lane: int = 0) -> None:
-        """See `cuda.engine.Engine.enqueue`."""
+        """Enqueue the graph for one batch."""
         binding = self._bindings.get(tensors)
         try:
             if binding is None:
@@ -162,7 +162,7 @@ class OnnxRuntimeEngine:
             raise self._error(f"ONNX Runtime failed on {self._device.name}", error) from error
 
     def _bind(self, tensors: Tensors) -> Any:
-        """One binding per slot, made once."""
+        """Bind the tensors of a slot to the graph's inputs and outputs; this is done once per slot."""
         B, (D, P, C, M) = self.batch_size, self._shape
         where = (self._provider.memory, self._device.index if self._provider.memory == "cuda" else 0)
         binding = self._session.io_binding()
@@ -184,6 +184,6 @@ class OnnxRuntimeEngine:
         return BackendError(f"{what}: {text}")
 
     def close(self) -> None:
-        """See `cuda.engine.Engine.close`."""
+        """Give the session's memory back."""
         self._bindings.clear()
         self._session = None

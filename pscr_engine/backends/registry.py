@@ -1,4 +1,4 @@
-"""Which backends there are. Each is imported when it is first asked for, with the packages it needs."""
+"""Create the backend that is asked for; only that one is imported, with the packages that it needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create_backend(
         precision: "fp32", "fp16", "int8", or "auto" for the fastest one that this device runs well.
         batch_size: images per batch, which engines on a GPU are made for; None for their own choice.
         threads: processor threads that it may use; None for all usable cores.
-        throughput: whether many images will be scored, not one after the other as they come.
+        throughput: whether many images will be scored at once, rather than one after the other as they come.
         tune: whether to measure which batch size is best, where `batch_size` is None and the engine takes any.
 
     Raises:
@@ -73,9 +73,9 @@ def create_backend(
 
 
 def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("cpu",)) -> str:
-    """The precision that "auto" stands for on these devices.
+    """Decide which precision "auto" stands for on these devices; any other precision is checked and returned.
 
-    On processors that is INT8, if they have instructions for it and the bundle's INT8 scores passed their check.
+    On processors, "auto" is INT8 if they have instructions for it and the bundle's INT8 scores passed their check.
 
     Raises:
         BundleError: the bundle lacks the precision that was asked for.

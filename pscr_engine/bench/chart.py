@@ -1,4 +1,4 @@
-"""Bars as SVG: a title, groups of bars, a value at the end of each."""
+"""Draw benchmark records as bars in SVG: a title, groups of bars, a value at the end of each bar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Bar(NamedTuple):
 
     Args:
         value: images per second.
-        series: which record; decides the colour.
+        series: index of its record, which decides the colour.
     """
 
     value: float
@@ -32,7 +32,7 @@ class Bar(NamedTuple):
 
 
 def one(record: Mapping[str, Any]) -> str:
-    """Stages alone and whole runs of one record."""
+    """Draw one record: its stages alone and its whole runs."""
     groups = [(f"{name} alone", [Bar(record["stages_alone"][name]["median"])]) for name in STAGES]
     for run in record["runs"]:
         devices = run["devices"]
@@ -42,11 +42,11 @@ def one(record: Mapping[str, Any]) -> str:
 
 
 def several(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Rates of several records, side by side."""
+    """Draw the rates of several records, side by side."""
     groups = [
         (
             name.removesuffix(", images/s"),
-            [Bar(value, place) for place, value in enumerate(values) if value is not None],
+            [Bar(value, series) for series, value in enumerate(values) if value is not None],
         )
         for name, values, _ in rows(records)
         if name.endswith("images/s")
@@ -56,7 +56,7 @@ def several(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
 
 def svg(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], legend: Sequence[str]) -> str:
-    """The picture. Lengths are logarithmic: stages differ by orders of magnitude."""
+    """Draw groups of bars. Lengths are logarithmic, since stages differ by orders of magnitude."""
     groups = [(name, bars) for name, bars in groups if bars]
     values = [bar.value for _, bars in groups for bar in bars if bar.value > 0]
     low, high = log10(min(values)) - 0.3, log10(max(values))
@@ -77,11 +77,11 @@ def svg(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], legend: Sequenc
             y += _BAR
         y += _GAP
     marks = []
-    for place, text in enumerate(legend):
-        line = 50 + 20 * place
+    for series, text in enumerate(legend):
+        line = 50 + 20 * series
         if several:
             marks.append(
-                f'<rect x="16" y="{line - 11}" width="12" height="12" fill="{_COLOURS[place % len(_COLOURS)]}"/>'
+                f'<rect x="16" y="{line - 11}" width="12" height="12" fill="{_COLOURS[series % len(_COLOURS)]}"/>'
             )
         marks.append(f'<text class="note" x="{34 if several else 16}" y="{line}">{escape(text)}</text>')
     described = "; ".join(f"{name}: {', '.join(_short(bar.value) for bar in bars)}" for name, bars in groups)

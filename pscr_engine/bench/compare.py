@@ -1,4 +1,4 @@
-"""Records of several hosts, or of several settings on one, side by side."""
+"""Compare benchmark records of several hosts, or of several settings on one host, side by side."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MUST_AGREE = {
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record that `pscr-engine bench` wrote.
+    """Read a record that `pscr-engine bench` wrote.
 
     Raises:
-        UsageError: it can't be read, or is something else.
+        UsageError: the file can't be read, or is not such a record.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -40,18 +40,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def differences(records: Sequence[Record]) -> list[str]:
-    """What makes rates of these records hard to compare, a line each."""
-    found = []
+    """List what makes the rates of these records hard to compare, a line each."""
+    out = []
     for part, names in _MUST_AGREE.items():
         for name in names:
             values = [record[part].get(name) for record in records]
             if any(value != values[0] for value in values):
-                found.append(f"{part} differ in {name}: {', '.join(map(str, values))}")
-    return found
+                out.append(f"{part} differ in {name}: {', '.join(map(str, values))}")
+    return out
 
 
 def rows(records: Sequence[Record]) -> list[tuple[str, list[float | None], str]]:
-    """Name, a value per record, and how to print it. None where a record has no such figure."""
+    """List the figures to compare: name, a value per record (None where it has no such figure), and format."""
     out: list[tuple[str, list[float | None], str]] = []
 
     def add(name: str, form: str, *keys: str | int) -> None:
@@ -76,7 +76,7 @@ def rows(records: Sequence[Record]) -> list[tuple[str, list[float | None], str]]
 
 
 def table(records: Sequence[Record], names: Sequence[str]) -> str:
-    """One column per record; the ratio to the first where there are two."""
+    """Format a table with one column per record and, where there are two, their ratio."""
     head = [
         f"{letter}: {name} ({name_of(record)})"
         for letter, name, record in zip(_letters(), names, records, strict=False)
@@ -98,7 +98,7 @@ def _letters() -> str:
 
 
 def _at(value: Any, *keys: str | int) -> Any:
-    """What is there, or None: GPUs have no baseline, and few hosts tell their energy."""
+    """Look up a nested value; None if it is missing: GPUs have no baseline, and few hosts report their energy."""
     for key in keys:
         try:
             value = value[key]

@@ -1,27 +1,30 @@
-"""Energy that a run took, where the hardware tells: processors by RAPL, NVIDIA GPUs by NVML."""
+"""Measure the energy that a run takes, where the hardware reports it: processors by RAPL, NVIDIA GPUs by NVML."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 
 from ..backends.devices import gpu_index, is_gpu
 
 _POWERCAP = Path("/sys/class/powercap")
+# No processor package takes more, so its counter lasts at least its range divided by this.
+_MOST_WATTS = 1000
 
 
-def meter(devices: Sequence[str], powercap: Path = _POWERCAP) -> tuple[Callable[[], float], str] | None:
-    """A function that gives joules used from now on, and whose they are.
+def meter(devices: Sequence[str], powercap: Path = _POWERCAP) -> tuple[Callable[[], float | None], str] | None:
+    """Start a meter: return a function that gives the joules used since then, and the name of what is measured.
 
-    Of the GPUs among `devices`, or, if there are none, of all the host's processor packages. None where nobody tells.
+    It measures the GPUs among `devices` or, if there are none, all processor packages. None where none reports energy.
     """
     gpus = sorted({gpu_index(device) for device in devices if is_gpu(device)})
     return _gpu_meter(gpus) if gpus else _package_meter(powercap)
 
 
-def _package_meter(powercap: Path) -> tuple[Callable[[], float], str] | None:
-    """RAPL counts microjoules per package and starts again at a stated value."""
+def _package_meter(powercap: Path) -> tuple[Callable[[], float | None], str] | None:
+    """Start a meter of RAPL's counters: microjoules per package, starting again from 0 after a stated value."""
     try:
         zones = sorted(zone for zone in powercap.glob("*-rapl:*") if zone.name.count(":") == 1)
         before = [_read(zone / "energy_uj") for zone in zones]
@@ -31,12 +34,16 @@ def _package_meter(powercap: Path) -> tuple[Callable[[], float], str] | None:
     if not zones:
         return None
 
-    def joules() -> float:
+    # A counter that may have started again more than once tells nothing.
+    longest, begun = min(ranges) / 1e6 / _MOST_WATTS, monotonic()
+
+    def joules() -> float | None:
+        if monotonic() - begun > longest:
+            return None
         used = 0
-        for place, zone in enumerate(zones):
+        for index, zone in enumerate(zones):
             now = _read(zone / "energy_uj")
-            # At most once around: at 300 W a usual range lasts for minutes, so a long run is read in between.
-            used += now - before[place] if now >= before[place] else now + ranges[place] - before[place]
+            used += now - before[index] if now >= before[index] else now + ranges[index] - before[index]
         return used / 1e6
 
     return joules, "processor packages (RAPL)"
@@ -46,8 +53,8 @@ def _read(file: Path) -> int:
     return int(file.read_text(encoding="ascii"))
 
 
-def _gpu_meter(gpus: Sequence[int]) -> tuple[Callable[[], float], str] | None:
-    """NVML counts millijoules since the driver was loaded (Volta and later)."""
+def _gpu_meter(gpus: Sequence[int]) -> tuple[Callable[[], float | None], str] | None:
+    """Start a meter of NVML's counters: millijoules since the driver was loaded (Volta and later)."""
     from ..cuda.open import open_device
 
     try:

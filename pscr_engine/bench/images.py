@@ -1,4 +1,4 @@
-"""What is scored in a benchmark: the images of a folder, or made-up ones of a stated size, format and quality."""
+"""The images that a benchmark scores: those of a folder, or made-up ones of a stated size, format and quality."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class BenchImages:
 
     Args:
         paths: of the files, at least one.
-        facts: what they are, for the record.
+        facts: description of the images, for the record.
     """
 
     paths: Sequence[str]
     facts: dict[str, Any]
 
     def encoded(self) -> list[bytes]:
-        """The files' content."""
+        """Read the files' content."""
         return [Path(path).read_bytes() for path in self.paths]
 
     def decoded(self) -> list[Pixels]:
-        """Some of them, as RGB."""
+        """Decode the first 32 of them to RGB, uint8 [H, W, 3], without those that fail."""
         queries = [Query(0, data=Path(path).read_bytes()) for path in self.paths[:_DECODED]]
         for query in queries:
             decode(query, DecodeOptions())
@@ -50,7 +50,7 @@ class BenchImages:
 
     @classmethod
     def of_folder(cls, folder: Path) -> BenchImages:
-        """Up to 256 images of a folder, spread over the names in it.
+        """Choose up to 256 images of a folder, spread evenly over its sorted names.
 
         Raises:
             UsageError: there are none.
@@ -61,7 +61,7 @@ class BenchImages:
             raise UsageError(f"--images {folder}: {error.strerror}; name a folder of images") from error
         if not names:
             raise UsageError(f"--images {folder}: no image files in it")
-        chosen = [names[int(place)] for place in np.linspace(0, len(names) - 1, min(_TAKEN, len(names)))]
+        chosen = [names[int(index)] for index in np.linspace(0, len(names) - 1, min(_TAKEN, len(names)))]
         paths = [str(folder / name) for name in chosen]
         kinds = Counter(os.path.splitext(name)[1].lower().lstrip(".") for name in chosen)  # noqa: PTH122 - a name
         return cls(paths, {"folder": str(folder), "images": len(paths), "formats": dict(kinds), **_bytes(paths)})
@@ -97,7 +97,7 @@ class BenchImages:
 
 
 def made_up(width: int, height: int, seed: int) -> Pixels:
-    """An image with large shapes, edges, texture and grain, about as hard to compress as a photograph.
+    """Generate an image with large shapes, edges, texture and grain, about as hard to compress as a photograph.
 
     Returns:
         uint8 [height, width, 3]; the same for the same arguments.
@@ -118,7 +118,7 @@ def made_up(width: int, height: int, seed: int) -> Pixels:
 
 
 def encode(pixels: Pixels, kind: str, quality: int) -> bytes:
-    """An image file's bytes."""
+    """Encode an image, uint8 [H, W, 3], as the bytes of a file of one of FORMATS."""
     buffer = io.BytesIO()
     options = {} if kind == "png" else {"quality": quality}
     Image.fromarray(pixels).save(buffer, FORMATS[kind], **options)

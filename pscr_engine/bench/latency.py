@@ -1,4 +1,4 @@
-"""How long one batch takes from encoded bytes to scores, with nothing beside it."""
+"""Measure how long one batch takes from encoded bytes to scores, with nothing else under way."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _WARM_BATCHES = 3
 def latency(
     bundle: Bundle, backend: Backend, batch_size: int, data: Sequence[bytes], seconds: float
 ) -> dict[str, float]:
-    """Milliseconds of one batch by percentile: decode, sample and infer, one after the other.
+    """Measure milliseconds per batch, by percentile: decode, sample and infer, one after the other.
 
     Args:
-        bundle: whose sampling it is.
-        backend: that scores.
+        bundle: what decides how patches are sampled.
+        backend: what scores.
         batch_size: B.
         data: encoded images; taken in turn.
         seconds: how long to measure; at least 20 batches.
@@ -43,5 +43,5 @@ def latency(
             batch, start = MicroBatch(queries), perf_counter()
             run_through(chain, batch)
             taken.append(perf_counter() - start)
-    found = np.percentile(np.array(taken[_WARM_BATCHES:]) * 1e3, _PERCENTILES)
-    return {f"p{percent}": float(f"{value:.4g}") for percent, value in zip(_PERCENTILES, found, strict=True)}
+    values = np.percentile(np.array(taken[_WARM_BATCHES:]) * 1e3, _PERCENTILES)
+    return {f"p{percent}": float(f"{value:.4g}") for percent, value in zip(_PERCENTILES, values, strict=True)}

@@ -1,4 +1,4 @@
-"""All that `pscr-engine bench` measures, in order."""
+"""Measure all that `pscr-engine bench` records, step by step."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..config import ScoreConfig
 from ..errors import UsageError
 from ..host import cpu_flags, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
+from ..progress import Progress, silent
 from ..records import Query
 from ..stages.decode import DecodeOptions, decode
 from ..stages.infer import PatchScorer
@@ -47,12 +48,10 @@ _PACKAGES = (
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _LOOP_IMAGES = 16
 
-Told = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """What `pscr-engine bench` is asked to do.
+    """The options of `pscr-engine bench`.
 
     Args:
         bundle: as for `score`.
@@ -66,7 +65,7 @@ class BenchConfig:
         batch_size: as for `score`.
         seconds: about how long each figure is measured, per round; whole runs take five times as long.
         rounds: how many times; the median counts.
-        scratch: folder for manifests and scores; None for the system's own. What sinks are fast depends on it.
+        scratch: folder for manifests and scores; None for the system's own. The sink's speed depends on it.
     """
 
     bundle: str | Place | BundleChoice | None = None
@@ -89,12 +88,12 @@ class BenchConfig:
             raise UsageError(f"--rounds {self.rounds}: must be from 1 to 100")
 
 
-def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]:
+def bench(config: BenchConfig, progress: Progress = silent) -> dict[str, Any]:
     """Measure a bundle on this host.
 
     Args:
-        config: what and how.
-        told: is told what is being measured.
+        config: what to measure, and how.
+        progress: is called with what is being measured.
 
     Returns:
         The record, as the JSON file holds it.
@@ -125,20 +124,20 @@ def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]
         working = backend(throughput=True)
         single = working if is_gpu(devices[0]) else backend(throughput=False)
         batch_size = config.batch_size or working.batch_size
-        alone = _stages_alone(config, bundle, working, batch_size, images, Path(scratch), told)
+        alone = _stages_alone(config, bundle, working, batch_size, images, Path(scratch), progress)
         engine = {
             "backend": working.name,
             "device": working.device,
             "precision": precision,
             "batch_size": batch_size,
-            **_beside(config, bundle, single, batch_size, images, told),
-            **_limits(bundle, working, alone["infer"]["median"], told),
+            **_beside(config, bundle, single, batch_size, images, progress),
+            **_limits(bundle, working, alone["infer"]["median"], progress),
         }
         stack.close()  # the runs open the devices themselves
         score = ScoreConfig(
             "", bundle=choice, backend=config.backend, precision=precision, batch_size=config.batch_size
         )
-        runs = WholeRuns(score, images.paths, Path(scratch), config.seconds, config.rounds).scaling(devices, told)
+        runs = WholeRuns(score, images.paths, Path(scratch), config.seconds, config.rounds).scaling(devices, progress)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -162,14 +161,14 @@ def bench(config: BenchConfig, told: Told = lambda what: None) -> dict[str, Any]
 
 
 def _images(config: BenchConfig, folder: Path) -> BenchImages:
-    """Those that can be decoded."""
+    """Make the images to score, or choose those of the folder that can be decoded."""
     if config.images is None:
         return BenchImages.make(folder, config.size, config.kind, config.quality)
-    found = BenchImages.of_folder(config.images)
-    usable = [path for path in found.paths if _decodes(path)]
+    chosen = BenchImages.of_folder(config.images)
+    usable = [path for path in chosen.paths if _decodes(path)]
     if not usable:
-        raise UsageError(f"--images {config.images}: none of the {len(found.paths)} images tried can be decoded")
-    return BenchImages(usable, {**found.facts, "images": len(usable)})
+        raise UsageError(f"--images {config.images}: none of the {len(chosen.paths)} images tried can be decoded")
+    return BenchImages(usable, {**chosen.facts, "images": len(usable)})
 
 
 def _decodes(path: str) -> bool:
@@ -185,7 +184,7 @@ def _stages_alone(
     batch_size: int,
     images: BenchImages,
     folder: Path,
-    told: Told,
+    progress: Progress,
 ) -> dict[str, Any]:
     timing = (config.seconds, config.rounds)
     data, pixels = images.encoded(), images.decoded()
@@ -198,9 +197,9 @@ def _stages_alone(
     }
     alone: dict[str, Any] = {}
     for name, step in steps.items():
-        told(f"{name} alone")
+        progress(f"{name} alone", 0, None)
         alone[name] = step().as_json()
-    told("decode alone, by format")
+    progress("decode alone, by format", 0, None)
     alone["decode"]["by_format"] = stages.decoding_by_format(pixels, *timing)
     return alone
 
@@ -211,25 +210,25 @@ def _beside(
     backend: Backend,
     batch_size: int,
     images: BenchImages,
-    told: Told,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """One batch at a time, and what a script without a pipeline would reach."""
-    told("latency")
-    found: dict[str, Any] = {"latency_ms": latency(bundle, backend, batch_size, images.encoded(), config.seconds)}
+    """Measure the latency of single batches and, on a processor, the rate of a script without a pipeline."""
+    progress("latency", 0, None)
+    out: dict[str, Any] = {"latency_ms": latency(bundle, backend, batch_size, images.encoded(), config.seconds)}
     if not is_gpu(backend.device):
-        told("baseline")
+        progress("baseline", 0, None)
         paths, scorer = images.paths[:_LOOP_IMAGES], cast("PatchScorer", backend)
         rate = measure(lambda: stages.plain_loop(bundle, scorer, paths), config.seconds, config.rounds)
-        found["baseline"] = {
+        out["baseline"] = {
             "what": "fetch, decode, sample, infer of one image after another, same graph, all cores",
             "images_per_second": rate.as_json(),
         }
-    return found
+    return out
 
 
-def _limits(bundle: Bundle, backend: Backend, rate: float, told: Told) -> dict[str, Any]:
-    """What the hardware could do, and the share of it that `rate`, of the infer stage, is."""
-    told("arithmetic peak and memory bandwidth")
+def _limits(bundle: Bundle, backend: Backend, rate: float, progress: Progress) -> dict[str, Any]:
+    """Measure what the hardware could do, and compute the share that infer reaches at `rate` images per second."""
+    progress("arithmetic peak and memory bandwidth", 0, None)
     work = work_of(bundle, backend.precision)
     peak, bandwidth, how = _ceilings(backend)
     gmacs, gbytes = rate * work.multiply_adds / 1e9, rate * work.bytes_moved / 1e9
@@ -255,18 +254,18 @@ def _limits(bundle: Bundle, backend: Backend, rate: float, told: Told) -> dict[s
 
 
 def _ceilings(backend: Backend) -> tuple[float | None, float | None, str]:
-    """The arithmetic peak in GMAC/s, the memory bandwidth in GB/s, and how they were measured."""
+    """Measure the arithmetic peak in GMAC/s and the memory bandwidth in GB/s, and say how the peak was measured."""
     if is_gpu(backend.device):
         from .on_gpu import device_ceilings
 
         return device_ceilings(backend)
-    found = ceilings.arithmetic_peak(backend.precision)
-    peak, how = found if found else (None, "not measured: no C compiler (cc)")
+    measured = ceilings.arithmetic_peak(backend.precision)
+    peak, how = measured if measured else (None, "not measured: no C compiler (cc)")
     return peak, ceilings.memory_bandwidth(), how
 
 
 def _slowest(alone: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """The stage that limits a run, and how near a run comes to it."""
+    """Find the stage that is slowest alone, and the share of its rate that a whole run reaches."""
     name = min(alone, key=lambda each: alone[each]["median"])
     rate = run["images_per_second"]["median"]
     return {"slowest_stage": name, "share_of_slowest_stage": round(rate / alone[name]["median"], 4)}
@@ -292,8 +291,8 @@ def _gpus(devices: Sequence[str]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

@@ -1,4 +1,4 @@
-"""Rates: work is repeated until enough time has passed, in rounds."""
+"""Measure rates: work is repeated until enough time has passed, in rounds."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Rate(NamedTuple):
 
     @classmethod
     def of(cls, rates: Sequence[float]) -> Rate:
-        """Of the rounds' rates."""
+        """Summarise the rates of the rounds."""
         return cls(min(rates), float(np.median(rates)), max(rates))
 
     def as_json(self) -> dict[str, float]:
-        """To four digits."""
+        """Round the rates to four digits, for the record."""
         return {name: float(f"{value:.4g}") for name, value in self._asdict().items()}
 
 
 def measure(work: Callable[[], int], seconds: float, rounds: int) -> Rate:
-    """How many items per second `work` does.
+    """Measure how many items per second `work` does.
 
     Args:
         work: does some of it and returns how many items that were; it is called once before the clock starts.

@@ -1,4 +1,4 @@
-"""Each stage by itself, with nothing else running: images per second."""
+"""Measure each stage by itself, with nothing else running, in images per second."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _QUALITY = 90
 
 
 def fetching(paths: Sequence[str], seconds: float, rounds: int) -> Rate:
-    """Files read, in as many threads as a run has for it; from the page cache, if the files have been read before."""
+    """Measure reading of files, in as many threads as a run has for it; the page cache serves files read before."""
 
     def one(path: str) -> None:
         query = Query(0, location=path)
@@ -42,7 +42,7 @@ def fetching(paths: Sequence[str], seconds: float, rounds: int) -> Rate:
 
 
 def decoding(data: Sequence[bytes], seconds: float, rounds: int) -> Rate:
-    """Encoded bytes to RGB, on all usable cores."""
+    """Measure decoding of encoded images to RGB, on all usable cores."""
 
     def one(each: bytes) -> None:
         query = Query(0, data=each)
@@ -53,7 +53,7 @@ def decoding(data: Sequence[bytes], seconds: float, rounds: int) -> Rate:
 
 
 def decoding_by_format(images: Sequence[Pixels], seconds: float, rounds: int) -> dict[str, dict[str, Any]]:
-    """`decoding` of the same images in each format, and their mean size in bytes."""
+    """Measure `decoding` of the same images in each format, and their mean size in bytes."""
     out = {}
     for kind in FORMATS:
         data = [encode(image, kind, _QUALITY) for image in images]
@@ -63,7 +63,7 @@ def decoding_by_format(images: Sequence[Pixels], seconds: float, rounds: int) ->
 
 
 def sampling(bundle: Bundle, images: Sequence[Pixels], seconds: float, rounds: int) -> Rate:
-    """Patches of decoded images, on all usable cores."""
+    """Measure sampling of patches from decoded images, on all usable cores."""
     sampled = bundle.info.sampling
 
     def one(image: Pixels) -> None:
@@ -75,7 +75,7 @@ def sampling(bundle: Bundle, images: Sequence[Pixels], seconds: float, rounds: i
 def inferring(
     bundle: Bundle, backend: Backend, images: Sequence[Pixels], batch_size: int, seconds: float, rounds: int
 ) -> Rate:
-    """Patches to scores, batch after batch, in as many threads as the backend wants."""
+    """Measure scoring of patches, batch after batch, in as many threads as the backend wants."""
     if is_gpu(backend.device):
         from .on_gpu import engine_alone
 
@@ -97,7 +97,7 @@ def inferring(
 
 
 def sinking(folder: Path, seconds: float, rounds: int) -> Rate:
-    """Scored queries to durable parts of 1,024 rows, in `folder`."""
+    """Measure writing of scored queries to durable parts of 1,024 rows, in `folder`."""
     schema, rng = output_schema(None, None), np.random.default_rng(0)
     queries = [
         Query(row, path=f"images/{row:09d}.jpg", score=float(value), score_std=0.5, width=512, height=512)
@@ -114,7 +114,7 @@ def sinking(folder: Path, seconds: float, rounds: int) -> Rate:
 
 
 def plain_loop(bundle: Bundle, backend: PatchScorer, paths: Sequence[str]) -> int:
-    """fetch, decode, sample and infer, one image after another, as a first script would do it.
+    """Fetch, decode, sample and score one image after another, as a simple script would do it.
 
     Returns:
         The number of images.

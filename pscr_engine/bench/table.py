@@ -1,4 +1,4 @@
-"""A record as a table for people."""
+"""Format a benchmark record as a table for people."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ STAGES = ("fetch", "decode", "sample", "infer", "sink")
 
 
 def name_of(record: Mapping[str, Any]) -> str:
-    """A host and its device, in a few words."""
+    """Describe a record's device, backend and precision in a few words."""
     host, engine = record["host"], record["engine"]
     device = host["gpus"].get(engine["device"], host["processor"])
     return f"{device}, {engine['backend']} {engine['precision']}"
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """All figures of one record."""
+    """Format all figures of one record."""
     engine, runs = record["engine"], record["runs"]
     one = runs[0]["images_per_second"]["median"]
     lines = [

@@ -1,4 +1,4 @@
-"""Whole runs, from files to Parquet, on one device and on several."""
+"""Measure whole runs, from files to Parquet, on one device and on several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ..config import ScoreConfig
 from ..output.run_directory import SUCCESS_FILE
+from ..progress import Progress, silent
 from ..runners.local import run
 from .energy import meter
 from .rate import Rate
@@ -31,11 +32,11 @@ class WholeRuns:
     """Runs over the same images, as `pscr-engine score` makes them.
 
     Args:
-        config: of the runs; manifest and output folder are this class's own.
+        config: the runs' settings; its manifest and output folder are replaced.
         paths: the images; a manifest names them again and again.
         folder: for manifests and scores.
         seconds: a run takes about five times as long.
-        rounds: runs per arrangement; the median counts.
+        rounds: runs on the same devices; the median counts.
     """
 
     config: ScoreConfig
@@ -44,33 +45,33 @@ class WholeRuns:
     seconds: float
     rounds: int
 
-    def scaling(self, devices: Sequence[str], told: Callable[[str], None] = lambda what: None) -> list[dict[str, Any]]:
-        """Runs on the first of the devices, on the first two, and so on, with their efficiency.
+    def scaling(self, devices: Sequence[str], progress: Progress = silent) -> list[dict[str, Any]]:
+        """Measure runs on the first device, on the first two, and so on, with the efficiency of using more.
 
         Args:
             devices: as `resolve_devices` gives them.
-            told: is told what is being measured.
+            progress: is called with what is being measured.
         """
         out: list[dict[str, Any]] = []
         for count in range(1, len(devices) + 1):
-            told(f"whole run on {', '.join(devices[:count])}")
-            found = self.on(devices[:count])
-            first = out[0] if out else found
-            rate, one = found["images_per_second"]["median"], first["images_per_second"]["median"]
-            out.append({**found, "scaling_efficiency": round(rate / (count * one), 4)})
+            progress(f"whole run on {', '.join(devices[:count])}", 0, None)
+            measured = self.on(devices[:count])
+            first = out[0] if out else measured
+            rate, one = measured["images_per_second"]["median"], first["images_per_second"]["median"]
+            out.append({**measured, "scaling_efficiency": round(rate / (count * one), 4)})
         return out
 
     def on(self, devices: Sequence[str]) -> dict[str, Any]:
-        """Images per second on these devices, start-up not counted, and where the time went in the last run."""
+        """Measure images per second on these devices, without start-up, and each stage's time in the last run."""
         rows = _FIRST_ROWS * len(devices)
         guess = self._run(devices, rows)[0]["images_per_second"]
         rows = max(rows, math.ceil(guess * self.seconds * _LONGER))
-        found = [self._run(devices, rows) for _ in range(self.rounds)]
-        last, joules = found[-1]
+        runs = [self._run(devices, rows) for _ in range(self.rounds)]
+        last, joules = runs[-1]
         return {
             "devices": list(devices),
             "rows": rows,
-            "images_per_second": Rate.of([success["images_per_second"] for success, _ in found]).as_json(),
+            "images_per_second": Rate.of([success["images_per_second"] for success, _ in runs]).as_json(),
             "startup_seconds": last["startup_seconds"],
             "status": last["status"],
             "stages": last["stages"],
@@ -84,7 +85,7 @@ class WholeRuns:
         config = replace(self.config, manifest=str(manifest), out=out, devices=",".join(devices))
         log = logging.getLogger("pscr_engine")
         level = log.level
-        log.setLevel(logging.WARNING)  # a line per run would drown what is measured
+        log.setLevel(logging.WARNING)  # a log line per run would hide the messages about what is measured
         metered = meter(devices)
         try:
             run(config)

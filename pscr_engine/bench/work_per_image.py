@@ -1,4 +1,4 @@
-"""What one image costs: multiply-adds, and bytes that operators read and write. From ONNX Runtime's own profile."""
+"""Count what one image costs, by ONNX Runtime's profile: multiply-adds, and bytes that operators read and write."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of one image.
+    """What scoring one image costs.
 
     Args:
         multiply_adds: of all convolutions and matrix products of the network as it was trained.
-        bytes_moved: what the operators that run, read and write, weights included, each by itself: what goes
-            through the caches, and through memory as far as these are too small.
+        bytes_moved: bytes that the operators read and write, weights included, each counted by itself: they go
+            through the caches, and through memory as far as the caches are too small.
         operators: type of operator → share of the time of one run on one core, largest first.
     """
 
@@ -52,7 +52,7 @@ def work_of(bundle: Bundle, precision: str) -> Work:
 
 
 def _profile(bundle: Bundle, precision: str, *, runs: int, optimised: bool) -> Iterator[dict[str, Any]]:
-    """What ONNX Runtime says of every operator that ran, in `runs` runs after one that doesn't count."""
+    """Profile `runs` runs of one image (if several, after a warm-up); yield ONNX Runtime's event of every operator."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,7 +74,7 @@ def _profile(bundle: Bundle, precision: str, *, runs: int, optimised: bool) -> I
             session.run(["score"], feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("kernel_time")]
-    # A Scan's operators are there by themselves, too.
+    # The operators inside a Scan have events of their own.
     nodes = [event for event in nodes if event["args"]["op_name"] != "Scan"]
     yield from nodes[len(nodes) // (runs + 1) :] if warm else nodes
 

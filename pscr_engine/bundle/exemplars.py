@@ -1,4 +1,4 @@
-"""The exemplar cache of a bundle."""
+"""The exemplar cache of a bundle, and its reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXEMPLAR_TENSORS = "exemplars.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Exemplars:
-    """The exemplar cache.
+    """The exemplar cache: what scoring needs of the labelled images that queries are compared with.
 
     Args:
         hidden: float32 [M, C], We·f(e) + b1 of each exemplar: its half of the head's first layer.
@@ -27,7 +27,7 @@ class Exemplars:
 
     @property
     def count(self) -> int:
-        """M."""
+        """Return M, the number of exemplars."""
         return int(self.labels.shape[0])
 
     def check(self, feature_size: int) -> None:
@@ -46,7 +46,8 @@ class Exemplars:
             raise ValueError("there are no exemplars")
 
 
-def _read_exemplars(path: Path) -> Exemplars:
+def read_exemplars(path: Path) -> Exemplars:
+    """Read the exemplar cache of a bundle's folder; ValueError if it is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

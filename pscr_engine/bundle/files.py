@@ -14,7 +14,7 @@ from typing import Any
 from ..atomic import sha256_of
 from ..errors import BundleError, one_line
 from ..stores.uri import Place, place
-from .exemplars import EXEMPLAR_TENSORS, Exemplars, _read_exemplars
+from .exemplars import EXEMPLAR_TENSORS, Exemplars, read_exemplars
 from .info import FORMAT, FORMAT_VERSION, BundleInfo
 
 MANIFEST_NAME = "bundle.json"
@@ -55,7 +55,7 @@ class Bundle:
 
         try:
             return cls._open(cached_bundle(where))
-        except BundleError:  # a damaged cache is no reason to stop; a damaged bundle stays so
+        except BundleError:  # the copy in the cache may be damaged, and not the bundle
             return cls._open(cached_bundle(where, afresh=True))
 
     @classmethod
@@ -68,7 +68,7 @@ class Bundle:
             for name in [EXEMPLAR_TENSORS, *(graph.file for graph in info.graphs.values())]:
                 if name not in value["files"]:
                     raise ValueError(f"{name} is used but not listed under 'files'")
-            exemplars = _read_exemplars(path)
+            exemplars = read_exemplars(path)
             exemplars.check(info.feature_size)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -76,7 +76,7 @@ class Bundle:
         return cls(path, info, exemplars, hashlib.sha256(raw).hexdigest())
 
     def graph_path(self, precision: str) -> Path:
-        """The ONNX file of `precision`.
+        """Return the path of the ONNX file of `precision`.
 
         Raises:
             BundleError: the bundle has no graph of this precision.
@@ -89,10 +89,10 @@ class Bundle:
         return self.path / self.info.graphs[precision].file
 
     def exemplar_files(self) -> list[tuple[str, str]]:
-        """Each exemplar's path, as the list named it, and its file's hexadecimal SHA-256, in the cache's order.
+        """Return each exemplar's path, as the list named it, and its file's hexadecimal SHA-256, in the cache's order.
 
         Raises:
-            BundleError: the table is damaged, or not the cache's.
+            BundleError: the exemplar table is damaged, or doesn't list the cache's exemplars.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq

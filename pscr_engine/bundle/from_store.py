@@ -18,12 +18,12 @@ from ..stores.uri import StorePath
 _MANIFEST = "bundle.json"
 
 
-def cached_bundle(place: StorePath, *, afresh: bool = False) -> Path:
-    """The folder on this host that holds a bundle's files, fetched unless it was before.
+def cached_bundle(prefix: StorePath, *, afresh: bool = False) -> Path:
+    """Return the folder on this host that holds a bundle's files, fetched unless they were before.
 
     Args:
-        place: the bundle's prefix.
-        afresh: fetch it again: what is in the cache is damaged.
+        prefix: where the bundle is.
+        afresh: fetch it again, since what is in the cache is damaged.
 
     Raises:
         BundleError: there is no bundle.
@@ -31,14 +31,14 @@ def cached_bundle(place: StorePath, *, afresh: bool = False) -> Path:
     """
     require_obstore()
     try:
-        raw = objects.read(place / _MANIFEST)
+        raw = objects.read(prefix / _MANIFEST)
     except FileNotFoundError:
         raise BundleError(
-            f"{place}: no bundle.json there; copy a bundle there, whole, or name one with --bundle"
+            f"{prefix}: no bundle.json there; copy a bundle there, whole, or name one with --bundle"
         ) from None
     folder = cache_folder() / "bundles" / hashlib.sha256(raw).hexdigest()
     try:
-        _keep(place, raw, folder, afresh=afresh)
+        _keep(prefix, raw, folder, afresh=afresh)
     except OSError as error:
         raise BundleError(
             f"{folder}: can't keep the bundle there ({error.strerror}); set XDG_CACHE_HOME to a folder with room for it"
@@ -46,7 +46,7 @@ def cached_bundle(place: StorePath, *, afresh: bool = False) -> Path:
     return folder
 
 
-def _keep(place: StorePath, raw: bytes, folder: Path, *, afresh: bool) -> None:
+def _keep(prefix: StorePath, raw: bytes, folder: Path, *, afresh: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)  # another process may be fetching it
@@ -54,26 +54,26 @@ def _keep(place: StorePath, raw: bytes, folder: Path, *, afresh: bool) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         if not folder.is_dir():
             with atomic_directory(folder) as temporary:
-                _fetch(place, raw, temporary)
+                _fetch(prefix, raw, temporary)
 
 
-def _fetch(place: StorePath, raw: bytes, folder: Path) -> None:
-    for name in _names(place, raw):
+def _fetch(prefix: StorePath, raw: bytes, folder: Path) -> None:
+    for name in _names(prefix, raw):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = objects.look(place / name)
-            if found is None:
+            stored = objects.look(prefix / name)
+            if stored is None:
                 raise FileNotFoundError
-            with found.open("rb") as source, target.open("wb") as file:
+            with stored.open("rb") as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 2**22)
         except FileNotFoundError:
-            raise BundleError(f"{place}: {name} is missing; copy the bundle again, whole") from None
+            raise BundleError(f"{prefix}: {name} is missing; copy the bundle again, whole") from None
     (folder / _MANIFEST).write_bytes(raw)
 
 
-def _names(place: StorePath, raw: bytes) -> list[str]:
-    """Of the files that a bundle.json lists. Names that lead out of the bundle are refused before any is written."""
+def _names(prefix: StorePath, raw: bytes) -> list[str]:
+    """List the files that a bundle.json names, or raise BundleError if one of them is outside the bundle."""
     try:
         names = [str(name) for name in json.loads(raw)["files"]]
     except (ValueError, LookupError, TypeError):
@@ -81,5 +81,5 @@ def _names(place: StorePath, raw: bytes) -> list[str]:
     for name in names:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or name == _MANIFEST:
-            raise BundleError(f"{place}: bundle.json names a file outside the bundle: {name}")
+            raise BundleError(f"{prefix}: bundle.json names a file outside the bundle: {name}")
     return names

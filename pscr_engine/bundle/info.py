@@ -1,4 +1,4 @@
-"""What `bundle.json` says of a model: sizes, sampling, graphs and how exact they are."""
+"""What `bundle.json` says about a model: sizes, sampling, graphs and how exact they are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from typing import Any
 from ..sampling import Sampling
 
 FORMAT = "pscr-bundle"
-
-
 FORMAT_VERSION = 1
-
-
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -23,7 +19,7 @@ class Parity:
 
     Args:
         images: how many images were compared.
-        max_abs_diff, mean_abs_diff: of the scores, on the label scale.
+        max_abs_diff, mean_abs_diff: largest and mean |difference| of the scores, on the label scale.
         srcc: Spearman's rank correlation of the two score lists; None below three images.
         tolerance: largest allowed `max_abs_diff`, on the label scale.
         min_srcc: smallest allowed `srcc`; None if any is.
@@ -40,12 +36,12 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within tolerance."""
+        """Tell whether the differences are within tolerance."""
         rank_ok = self.min_srcc is None or self.srcc is None or self.srcc >= self.min_srcc
         return self.max_abs_diff <= self.tolerance and rank_ok
 
     def as_json(self) -> dict[str, Any]:
-        """As stored in `bundle.json`."""
+        """Return the object that `bundle.json` stores."""
         return {
             "images": self.images,
             "max_abs_diff": self.max_abs_diff,
@@ -68,7 +64,7 @@ class Graph:
     """One precision's scoring graph.
 
     Args:
-        file: its name in the bundle.
+        file: name of its ONNX file in the bundle.
         opset: ONNX opset.
         parity: how far its scores are from PyTorch's.
         quantisation: how an INT8 graph was made: the ways tried, and the one chosen.
@@ -80,7 +76,7 @@ class Graph:
     quantisation: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As stored in `bundle.json`."""
+        """Return the object that `bundle.json` stores."""
         value = {"file": self.file, "opset": self.opset, "parity": self.parity.as_json()}
         return value if self.quantisation is None else {**value, "quantisation": dict(self.quantisation)}
 
@@ -98,8 +94,8 @@ class BundleInfo:
 
     Args:
         backbone: name of the trunk, "resnet18" for example.
-        feature_size: C.
-        patch_size: P.
+        feature_size: C, the length of the features.
+        patch_size: P, the side of a patch in pixels.
         sampling: how patches are taken; D is `sampling.patches`.
         mean, std: per-channel normalisation of pixels / 255, R G B. Done inside the graph.
         label_range: smallest and largest label; tolerances are shares of its width.
@@ -122,7 +118,7 @@ class BundleInfo:
     created_by: Mapping[str, str] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Names, types and shapes of the scoring graph's inputs and outputs."""
+        """Return names, types and shapes of the scoring graph's inputs and outputs."""
         C, P, D = self.feature_size, self.patch_size, self.sampling.patches
 
         def tensor(dtype: str, *shape: int | str) -> dict[str, Any]:
@@ -142,7 +138,7 @@ class BundleInfo:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """As stored in `bundle.json`."""
+        """Return the object that `bundle.json` stores."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

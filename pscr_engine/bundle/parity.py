@@ -1,4 +1,4 @@
-"""Compare scores of one and the same images: of a graph with the PyTorch model's, of a plan with a graph's."""
+"""Comparison of two models' scores of the same images: a graph's with PyTorch's, or a plan's with a graph's."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def compare(
     *,
     accepted: bool = False,
 ) -> Parity:
-    """The parity report of a graph.
+    """Compare a graph's scores, or a plan's, with a reference, and return the parity report.
 
     Args:
         precision: which tolerance applies.
-        reference: FP32 scores, [N]: PyTorch's, or ONNX Runtime's.
-        scores: the graph's scores of the same images, [N].
+        reference: FP32 scores, float32 [N]: PyTorch's, or ONNX Runtime's.
+        scores: the graph's scores of the same images, float32 [N].
         label_range: smallest and largest label.
         accepted: whether the user wants this precision in any case.
     """

@@ -8,7 +8,7 @@ __all__ = ["cli", "main"]
 
 
 def main() -> None:
-    """Entry point of `pscr-engine`."""
+    """Run the command line `pscr-engine`."""
     from .leave import leave
     from .run_command import run
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
-from ..atomic import atomic_file
+from ..atomic import atomic_file, check_output_file
 from ..backends.registry import BACKENDS
 from ..bench.images import FORMATS
-from ..bundle import PRECISIONS
 from ..errors import OutputError, UsageError
 from ..host import keep_freed_memory
 from . import logs
-from .parameters import bundle_option, number_option
+from .parameters import bundle_option, number_option, out_file_option, precision_option
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -36,7 +35,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     "--devices", default="auto", show_default=True, help="As for score; several are measured as one, two, … of them."
 )
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
-@click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
+@precision_option()
 @number_option("--batch-size", "auto", help="Images per batch, as for score.")
 @click.option(
     "--seconds",
@@ -50,13 +49,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder for the scores of the runs.  [default: the system's temporary folder]",
 )
-@click.option(
-    "--out",
-    default="bench.json",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The record; a chart is put beside it, as .svg.",
-)
+@out_file_option("bench.json", "The record; a chart is put beside it, as .svg.")
 @click.pass_context
 def bench(context: click.Context, /, out: Path, **settings: Any) -> None:
     """Measure a bundle's speed on this host, stage by stage.
@@ -79,7 +72,7 @@ def bench(context: click.Context, /, out: Path, **settings: Any) -> None:
 
     _writable(out)
     keep_freed_memory()
-    record = measured(BenchConfig(**settings), lambda what: logs.say(f"measuring: {what}"))
+    record = measured(BenchConfig(**settings), lambda step, done, total: logs.say(f"measuring: {step}"))
     _write(out, json.dumps(record, indent=2) + "\n")
     _write(out.with_suffix(".svg"), chart.one(record))
     logs.result(f"{table.table(record)}\n\n{out}, {out.with_suffix('.svg')}")
@@ -111,8 +104,7 @@ def _writable(out: Path) -> None:
     """Refuse before minutes are spent."""
     if out.suffix == ".svg":
         raise UsageError(f"--out {out}: that is the chart's name; name the record, as in {out.with_suffix('.json')}")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise OutputError(f"--out {out}: {'is a folder' if out.is_dir() else 'its folder is not there'}; name a file")
+    check_output_file(out, "record")
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..bundle import PRECISIONS, Bundle
+from ..bundle import Bundle
 from ..errors import UsageError
 from . import logs
+from .parameters import precision_option
 from .step_progress import progress
 
 if TYPE_CHECKING:
@@ -44,13 +45,7 @@ if TYPE_CHECKING:
     metavar="X.Y[,X.Y...]",
     help="GPUs that tensorrt-rtx builds for, as in 8.6,8.9,12.0.  [default: one portable plan]",
 )
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "all", *PRECISIONS]),
-    help="auto: the fastest that the bundle has and GPUs run; all: each of these.",
-)
+@precision_option("auto: the fastest that the bundle has and GPUs run; all: each of these.", "all")
 @click.option(
     "--batch-size",
     default=64,
@@ -167,7 +162,7 @@ def _precisions(bundle: Bundle, precision: str) -> list[str]:
 
 
 def _files(manifest: str | None) -> tuple[str, ...]:
-    """The first images of a manifest, as many as a parity check needs."""
+    """Return the first images of a manifest, as many as a parity check needs."""
     if manifest is None:
         return ()
     from itertools import islice

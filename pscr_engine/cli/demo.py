@@ -125,7 +125,7 @@ def _make_report(scores: Path, page: Path, steps: _Steps) -> str:
 
 
 def _summary(manifest: Path, scores: Path, outcome: str) -> list[str]:
-    """The first rows beside their labels, the spread of the scores, and how they follow the labels."""
+    """Print the first rows beside their labels, the range of the scores, and how they follow the labels."""
     import numpy as np
     import pyarrow.parquet as pq
 

@@ -69,7 +69,7 @@ def doctor(as_json: bool) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """What there is and what can be done with it, as plain values."""
+    """Find out what this host has and what can be done with it, as plain values."""
     versions = {name: _version(name) for name in ("pscr-engine", *sum(_PACKAGES.values(), ()))}
     gpus, known_flags = _gpus(), cpu_flags()
     return {
@@ -115,7 +115,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
 
 
 def _gpu_ability(module: str | None = None, advice: str = "") -> tuple[bool, str]:
-    """Whether GPUs can be used, and `module` with them."""
+    """Tell whether GPUs can be used, and `module` with them."""
     if not gpu_count():
         return False, "no NVIDIA driver with a GPU was found; see nvidia-smi"
     try:

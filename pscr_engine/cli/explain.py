@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ..bundle import PRECISIONS
-from ..stages.decode import DEFAULT_MAX_PIXELS
 from . import logs
-from .parameters import bundle_option
+from .parameters import bundle_option, image_limits, out_file_option, precision_option
 
 if TYPE_CHECKING:
     from ..explain import Explanation
@@ -20,13 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("images", nargs=-1, required=True)
 @bundle_option()
-@click.option(
-    "--out",
-    default="explain.html",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="A page, .html, or a picture, .png.",
-)
+@out_file_option("explain.html", "A page, .html, or a picture, .png.")
 @click.option(
     "--nearest", default=5, show_default=True, type=click.IntRange(0, 100), help="How many exemplars to show."
 )
@@ -36,15 +28,8 @@ if TYPE_CHECKING:
     help="Folder with the exemplars' own images, which a bundle lacks.  [default: this folder]",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="What computes it.")
-@click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", *PRECISIONS]))
-@click.option(
-    "--small-images",
-    default="upscale",
-    show_default=True,
-    type=click.Choice(["upscale", "error"]),
-    help="What to do with images smaller than a patch.",
-)
-@click.option("--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help="Larger images are refused.")
+@precision_option()
+@image_limits("refused")
 def explain(
     images: tuple[str, ...],
     bundle: str | None,

@@ -80,7 +80,7 @@ def _paragraph(model: ShippedModel) -> str:
 
 
 def _agreement(facts: ModelFacts) -> list[tuple[str, str]]:
-    """A line per precision."""
+    """Return a line per precision."""
     return [
         (precision, f"SRCC {_interval(found.srcc)}, PLCC {_interval(found.plcc)}, {found.images} test images")
         for precision, found in facts.figures.items()

@@ -1,8 +1,9 @@
-"""What several commands' options have in common."""
+"""Options that several commands have, and what converts their values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def to_place(context: click.Context, parameter: click.Parameter, value: str) -> Place:
-    """A callback for options that take a path, or the URI of a place in an object store."""
+    """Convert the value of an option that takes a path, or a URI of an object store (a click callback)."""
     return place(value, parameter.opts[0])
 
 
@@ -30,8 +31,42 @@ def bundle_option(help: str = "What pscr-engine export made.") -> Callable[[Comm
     )
 
 
+def precision_option(help: str | None = None, *more: str) -> Callable[[Command], Command]:
+    """Make the option --precision: "auto", one of the bundle's precisions, or one of `more`."""
+    from ..bundle import PRECISIONS
+
+    choices = click.Choice(["auto", *more, *PRECISIONS])
+    return click.option("--precision", default="auto", show_default=True, type=choices, help=help)
+
+
+def out_file_option(default: str, help: str) -> Callable[[Command], Command]:
+    """Make the option --out of commands that write one file."""
+    return click.option("--out", default=default, show_default=True, type=click.Path(path_type=Path), help=help)
+
+
+def image_limits(too_many_pixels: str) -> Callable[[Command], Command]:
+    """Make the options --small-images and --max-pixels.
+
+    Args:
+        too_many_pixels: what happens to larger images, as the help says it.
+    """
+    from ..stages.decode import DEFAULT_MAX_PIXELS
+
+    small = click.option(
+        "--small-images",
+        default="upscale",
+        show_default=True,
+        type=click.Choice(["upscale", "error"]),
+        help="What to do with images smaller than a patch.",
+    )
+    large = click.option(
+        "--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help=f"Larger images are {too_many_pixels}."
+    )
+    return lambda command: small(large(command))
+
+
 def number_option(flag: str, word: str, *, help: str) -> Callable[[Command], Command]:
-    """An option that takes a whole number, or `word`, which it is by default and which becomes None."""
+    """Make an option that takes a whole number, or `word`, which is its default and becomes None."""
 
     def convert(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
         if value == word:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..stores.uri import Place
 from . import logs
-from .parameters import to_place
+from .parameters import out_file_option, to_place
 
 
 @click.command()
 @click.argument("scores", default="scores", metavar="[SCORES]", callback=to_place)
-@click.option(
-    "--out",
-    default="report.html",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The page to write. An earlier report is replaced, any other file is not.",
-)
+@out_file_option("report.html", "The page to write. An earlier report is replaced, any other file is not.")
 @click.option("--by", metavar="COLUMN", help="Show the scores by group, of this column of the manifest.")
 @click.option(
     "--caption", metavar="COLUMN", help="Show this column of the manifest under each image, the prompt perhaps."

@@ -54,7 +54,7 @@ def run(command: click.Command) -> int:
 
 
 def _terminate(number: int, frame: object) -> None:
-    """A polite request to stop ends a run as Ctrl-C does: threads stopped, half files removed."""
+    """Handle SIGTERM as Ctrl-C: threads are stopped and half-written files removed."""
     raise KeyboardInterrupt
 
 

@@ -10,15 +10,13 @@ from typing import Any
 import click
 
 from ..backends.registry import BACKENDS
-from ..bundle import PRECISIONS
 from ..config import RayOptions, ScoreConfig
-from ..host import keep_freed_memory, settle
+from ..host import freeze_gc, keep_freed_memory
 from ..manifests import ManifestOptions
 from ..output.shard import WHOLE, Shard
 from ..stages.base import DEFAULT_VERIFIED_SHARE
-from ..stages.decode import DEFAULT_MAX_PIXELS
 from . import logs
-from .parameters import bundle_option, number_option, to_place
+from .parameters import bundle_option, image_limits, number_option, precision_option, to_place
 from .score_progress import run_progress
 
 
@@ -54,13 +52,9 @@ from .score_progress import run_progress
     type=click.Choice(["auto", *BACKENDS]),
     help="auto: on a GPU TensorRT, if the bundle has a plan that fits (see compile).",
 )
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", *PRECISIONS]),
-    help="auto: on a GPU fp16, if the bundle has it; on a CPU with VNNI int8, if the bundle has it and it passed "
-    "its check, else fp32.",
+@precision_option(
+    "auto: on a GPU fp16, if the bundle has it; on a CPU with VNNI int8, if the bundle has it and it passed "
+    "its check, else fp32."
 )
 @number_option(
     "--batch-size",
@@ -99,14 +93,7 @@ from .score_progress import run_progress
     help="With --allow-http: also from private, loopback and other special addresses.",
 )
 @click.option("--features", is_flag=True, help="Write each image's features, too.")
-@click.option(
-    "--small-images",
-    default="upscale",
-    show_default=True,
-    type=click.Choice(["upscale", "error"]),
-    help="What to do with images smaller than a patch.",
-)
-@click.option("--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help="Larger images are 'too_large'.")
+@image_limits("'too_large'")
 @click.option(
     "--verify-decoding",
     default=DEFAULT_VERIFIED_SHARE,
@@ -164,7 +151,7 @@ def score(
     keep_freed_memory()
     from ..scorer import Scorer
 
-    settle()
+    freeze_gc()
     try:
         # Ray writes what it hears of deaths to stdout, raylets' logs included; what matters of it is logged.
         quiet = redirect_stdout(io.StringIO()) if config.runner == "ray" else nullcontext()

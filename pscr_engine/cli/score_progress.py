@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from ..runners.progress import Progress, Snapshot
+from ..runners.progress import Report, Snapshot
 from . import logs
 
 _LINE_SECONDS = 5.0
@@ -15,7 +15,7 @@ _BAR_SECONDS = 0.1
 
 
 @contextmanager
-def run_progress(*, as_json: bool) -> Iterator[Progress]:
+def run_progress(*, as_json: bool) -> Iterator[Report]:
     """Show the snapshots that are given to what this yields."""
     if as_json:
         yield _every(_LINE_SECONDS, _json_event, last=True)
@@ -27,13 +27,13 @@ def run_progress(*, as_json: bool) -> Iterator[Progress]:
 
 
 def describe(snapshot: Snapshot) -> str:
-    """One line: how much is done, how fast, how long yet, what failed, where the time goes."""
+    """Say in one line how much is done, how fast, how long it will take, what failed, and where the time goes."""
     facts = (_counts(snapshot), _failures(snapshot), _shares(snapshot))
     return "; ".join(fact for fact in facts if fact)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes and seconds, or hours and minutes."""
+    """Format a time as seconds, minutes and seconds, or hours and minutes."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -57,7 +57,7 @@ def _shares(snapshot: Snapshot) -> str:
     return "time: " + " ".join(f"{name} {share:.0%}" for name, share in shares.items()) if shares else ""
 
 
-def _every(seconds: float, show: Progress, *, last: bool = False) -> Progress:
+def _every(seconds: float, show: Report, *, last: bool = False) -> Report:
     """Show a snapshot every so many seconds and, if wanted, the last one of a run."""
     shown = monotonic()
 
@@ -86,7 +86,7 @@ def _json_event(snapshot: Snapshot) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def _bar() -> Iterator[Report]:
     from rich.console import Console, Group
     from rich.live import Live
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn

@@ -13,7 +13,7 @@ from ..selection.select import select as select_rows
 from ..statistics.float_order import shortest
 from ..stores.uri import Place
 from . import logs
-from .parameters import to_place
+from .parameters import out_file_option, to_place
 
 # Groups that are listed on stdout.
 _LISTED = 20
@@ -25,13 +25,7 @@ _LISTED = 20
 @click.option("--min-score", type=float, help="Only images with at least this score.")
 @click.option("--max-std", type=float, help="Only images whose score_std is at most this.")
 @click.option("--per-group", metavar="COLUMN", help="Apply --top to each group of this manifest column by itself.")
-@click.option(
-    "--out",
-    default="kept.parquet",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The table to write. An earlier selection is replaced, any other file is not.",
-)
+@out_file_option("kept.parquet", "The table to write. An earlier selection is replaced, any other file is not.")
 @click.option("--manifest", help="Where the manifest is now.  [default: where it was when it was scored]")
 @click.option("--allow-unfinished", is_flag=True, help="Select from what is there of a run that isn't complete.")
 @click.option("--dry-run", is_flag=True, help="Only say how many images would be kept.")

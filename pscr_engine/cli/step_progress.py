@@ -6,21 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
 
+from ..progress import Progress
 from . import logs
 
 _LINE_SECONDS = 5.0
 
 
-class Report(Protocol):
-    """Called with what is being done, how much of it is done, and how much there is (None: unknown)."""
-
-    def __call__(self, step: str, done: int, total: int | None) -> None: ...  # noqa: D102
-
-
 @contextmanager
-def progress(unit: str) -> Iterator[Report]:
+def progress(unit: str) -> Iterator[Progress]:
     """Show progress while the body runs.
 
     Args:
@@ -34,9 +28,10 @@ def progress(unit: str) -> Iterator[Report]:
 
 
 @contextmanager
-def _bar(unit: str) -> Iterator[Report]:
+def _bar(unit: str) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -45,7 +40,7 @@ def _bar(unit: str) -> Iterator[Report]:
         TextColumn(unit + "  {task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, tuple[int, float]] = {}
 
         def report(step: str, done: int, total: int | None) -> None:
@@ -63,7 +58,7 @@ def _bar(unit: str) -> Iterator[Report]:
         yield report
 
 
-def _lines(unit: str) -> Report:
+def _lines(unit: str) -> Progress:
     begun: dict[str, float] = {}
     last = monotonic()
 

@@ -1,4 +1,4 @@
-"""The GPU side: a device, its memory, its streams, and the kernel that samples patches.
+"""What runs on a GPU: the device and its memory, image decoding, the patch kernel, the engines' interface, the stages.
 
 Importing this package needs no driver and no GPU package; opening a device does.
 """

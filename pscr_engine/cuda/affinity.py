@@ -1,4 +1,4 @@
-"""Which processor cores are near a GPU: on the same NUMA node, by what Linux says of its PCI device."""
+"""Keep a process on the processor cores near its GPU: those that Linux reports as local to its PCI device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _DEVICES = Path("/sys/bus/pci/devices")
 
 
 def near_cpus(pci_bus_id: str, devices: Path = _DEVICES) -> set[int]:
-    """Cores near the PCI device "0000:17:00.0"; none if that is not known.
+    """Return the cores near a PCI device, such as "0000:17:00.0"; an empty set if they are not known.
 
     CUDA gives the address with upper-case digits, Linux has folders in lower case.
     """
@@ -20,10 +20,10 @@ def near_cpus(pci_bus_id: str, devices: Path = _DEVICES) -> set[int]:
 
 
 def parse_cpu_list(text: str) -> set[int]:
-    """Linux's notation: "0-3,8" is 0, 1, 2, 3 and 8.
+    """Parse Linux's notation for a set of cores: "0-3,8" is 0, 1, 2, 3 and 8.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is not in that notation.
     """
     out: set[int] = set()
     for part in filter(None, text.strip().split(",")):

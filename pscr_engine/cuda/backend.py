@@ -26,16 +26,17 @@ class CudaBackend:
     """A backend on a GPU, where the exemplar cache and the engine stay.
 
     Attributes:
-        gpu, engine, shape, decoder: what it is made of; `decoder` is None if all images are decoded on the processor.
+        gpu, engine, shape: the device, what scores patches on it, and the sizes of the engine's tensors.
+        decoder: decodes images on the device; None if all images are decoded on the processor.
 
     Args:
         bundle: an opened bundle.
         device: the GPU.
-        create: makes the engine.
+        create: makes the engine, given the device, the exemplars on it, and the shape.
         threads: processor threads that it may use; 0 for all.
 
     Raises:
-        DeviceMemoryError: there is no room for it.
+        DeviceMemoryError: the device has too little memory.
         DeviceLostError: the GPU has dropped out.
         BackendError, MissingDependencyError: the engine can't run here.
     """
@@ -60,7 +61,7 @@ class CudaBackend:
         )
 
     def tune(self, bundle_digest: str) -> None:
-        """Find the batch size that is best for throughput, which takes some seconds when it is done first.
+        """Find the batch size with the best throughput, which takes some seconds the first time on a host.
 
         Raises:
             BackendError: not even a small batch can be run.
@@ -70,18 +71,18 @@ class CudaBackend:
             self.batch_size = find_batch_size(self.engine, self.gpu, self.shape, {**identity, "bundle": bundle_digest})
 
     def stages(self, settings: StageSettings) -> DeviceStages:
-        """Open the stages on the GPU, with their slots. See `Backend.stages`."""
+        """Open the stages on the GPU, with their slots, as `Backend.stages` describes."""
         return DeviceStages(self.gpu, self.engine, self.shape, self.decoder, settings)
 
     def close(self) -> None:
-        """Give the device's memory back. Its stages are closed before."""
+        """Give the device's memory back, after the stages have been closed."""
         with self.gpu.current():
             self.engine.close()
             self._exemplars.free()
 
 
 def _decoder(device: Device, threads: int) -> ImageDecoder | None:
-    """On `device`, which is current: the library makes its streams on whatever is."""
+    """Open the decoder on `device`, which must be current, since nvImageCodec makes its streams on the current one."""
     try:
         decoder = ImageDecoder(device.index, threads)
         decoder.probe()

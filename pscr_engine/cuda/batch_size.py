@@ -1,4 +1,4 @@
-"""Find the batch size from which on larger ones bring next to nothing, and remember it for this host and bundle."""
+"""Find the batch size beyond which throughput hardly grows, and remember it for this host and bundle."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .slot import Slot, Wanted
 log = logging.getLogger("pscr_engine")
 
 CANDIDATES = (16, 32, 64, 128, 256)
-# Of the best rate: the knee is the smallest batch that reaches it.
+# The knee is the smallest batch size that reaches this share of the best rate.
 _KNEE = 0.97
-# A batch that brings no more than this over the one before is the last one tried.
+# Measuring stops at the first batch size whose rate is less than this many times the best so far.
 _WORTH_IT = 1.02
 _MEASURED_SECONDS = 0.4
 _MIN_RUNS = 3
-# Slots of a run, each with its patches, and the engine's own memory, which grows about as they do.
+# A size is tried if so many batches' patches fit: the slots' own, and about as much for the engine's memory.
 _BATCHES_IN_MEMORY = 8
 
 
 def knee(rates: Mapping[int, float]) -> int:
-    """The smallest batch size whose rate is close to the best one.
+    """Return the smallest batch size whose rate is close to the best one.
 
     Args:
         rates: batch size → images per second.
@@ -43,16 +43,16 @@ def knee(rates: Mapping[int, float]) -> int:
 
 
 def find_batch_size(engine: Engine, device: Device, shape: Shape, identity: Mapping[str, object]) -> int:
-    """Set the engine to the best batch size: the remembered one, or else by measuring.
+    """Set the engine to its best batch size: the one remembered on this host, or else one found by measuring.
 
     Args:
-        engine: nothing is under way on it.
-        device: current in this thread.
-        shape: of the engine's tensors.
-        identity: all else that the answer depends on.
+        engine: what to set; nothing may be under way on it.
+        device: the engine's, current in this thread.
+        shape: sizes of the engine's tensors.
+        identity: what else the best size depends on: the engine, its version, the precision and the bundle.
 
     Returns:
-        B, which the engine is set to.
+        The batch size B that the engine is now set to.
 
     Raises:
         BackendError: not even the smallest batch can be run.
@@ -67,9 +67,9 @@ def find_batch_size(engine: Engine, device: Device, shape: Shape, identity: Mapp
     rates = measure_batch_sizes(engine, device, shape)
     chosen = knee(rates)
     engine.resize(chosen)
-    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    log.info("cuda:%d: batches of %d (images/s by batch size: %s)", device.index, chosen, shown)
-    with suppress(OSError):  # then it is measured again next time
+    measured = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    log.info("cuda:%d: batches of %d (images/s by batch size: %s)", device.index, chosen, measured)
+    with suppress(OSError):  # if it can't be kept, the next start measures again
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as temporary:
             temporary.write_text(json.dumps({"batch_size": chosen, "images_per_second": rates}) + "\n")
@@ -79,14 +79,14 @@ def find_batch_size(engine: Engine, device: Device, shape: Shape, identity: Mapp
 def measure_batch_sizes(
     engine: Engine, device: Device, shape: Shape, candidates: tuple[int, ...] = CANDIDATES, *, to_the_end: bool = False
 ) -> dict[int, float]:
-    """Images per second of the engine alone, by batch size.
+    """Measure images per second of the engine alone, without the other stages, for each batch size.
 
     Args:
-        engine: nothing is under way on it.
-        device: current in this thread.
-        shape: of the engine's tensors.
-        candidates: batch sizes, ascending. It stops where memory ends,
-        to_the_end: and, unless this is set, at the first one that brings nothing over the one before.
+        engine: what to measure; nothing may be under way on it.
+        device: the engine's, current in this thread.
+        shape: sizes of the engine's tensors.
+        candidates: batch sizes to try, ascending.
+        to_the_end: try all that fit in memory; by default, stop at the first that gains under 2%.
 
     Raises:
         BackendError: not even the smallest batch can be run.
@@ -101,9 +101,9 @@ def measure_batch_sizes(
             if not rates:
                 raise
             break
-        brings = rate / max(rates.values(), default=rate / 2)
+        gain = rate / max(rates.values(), default=rate / 2)
         rates[size] = rate
-        if brings < _WORTH_IT and not to_the_end:
+        if gain < _WORTH_IT and not to_the_end:
             break
     return rates
 
@@ -113,7 +113,7 @@ def _rate(engine: Engine, device: Device, shape: Shape, size: int) -> float:
     slots: list[Slot] = []
     try:
         slots += [Slot(device, None, size, shape, Wanted(), lane) for lane in range(len(engine.streams))]
-        _run(engine, slots, 1)  # chooses algorithms
+        _run(engine, slots, 1)  # not timed: the engine chooses its algorithms
         seconds = _run(engine, slots, 1)
         runs = max(_MIN_RUNS, ceil(_MEASURED_SECONDS / max(seconds, 1e-6)))
         return runs * len(slots) * size / _run(engine, slots, runs)
@@ -123,7 +123,7 @@ def _rate(engine: Engine, device: Device, shape: Shape, size: int) -> float:
 
 
 def _run(engine: Engine, slots: list[Slot], times: int) -> float:
-    """Seconds for as many batches on each lane. What is in the slots does not matter for the time."""
+    """Run `times` batches in each slot and return the seconds; the slots' content does not matter for the time."""
     start = perf_counter()
     for _ in range(times):
         for slot in slots:

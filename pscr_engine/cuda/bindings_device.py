@@ -1,7 +1,7 @@
-"""A device through cuda.bindings, NVIDIA's own and compiler-free wheel, for hosts without PyCUDA.
+"""`device.Device` by cuda.bindings, NVIDIA's own package, which installs without a compiler: for hosts without PyCUDA.
 
-The driver's functions themselves, which cuda.core is made of: the primary context is pushed and popped per
-thread, as PyCUDA does it, and addresses are plain integers.
+It calls the driver's functions directly: the primary context is pushed and popped per thread, as PyCUDA does it, and
+addresses are plain integers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int}
 
 
 class _CudaError(BackendError):
-    """A call's error.
+    """An error that a function of the driver returned.
 
     Args:
-        message: for people.
-        code: CUresult.
+        message: which function failed, and why.
+        code: its CUresult.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -48,7 +48,7 @@ def _text(code: int) -> str:
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result: None, a value, or several."""
+    """Call a function of the driver and return its result: None, a value, or a tuple of several."""
     code, *values = function(*arguments)
     if int(code):
         raise _CudaError(f"{function.__name__} failed: {_text(int(code))}", int(code))
@@ -56,7 +56,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class BindingsDevice:
-    """See `device.Device`."""
+    """A GPU, opened with cuda.bindings; `device.Device` describes the attributes and methods."""
 
     def __init__(self, index: int) -> None:
         device = _call(cuda.cuDeviceGet, index)
@@ -74,7 +74,11 @@ class BindingsDevice:
 
     @classmethod
     def open(cls, index: int) -> BindingsDevice:
-        """See `open.open_device`."""
+        """Open the GPU `index`.
+
+        Raises:
+            BackendError: no driver, an old driver, or no such GPU.
+        """
         try:
             _call(cuda.cuInit, 0)
             count = _call(cuda.cuDeviceGetCount)
@@ -86,7 +90,7 @@ class BindingsDevice:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """See `device.Device`."""
+        """Make the device current in this thread while the body runs."""
         _call(cuda.cuCtxPushCurrent, self._context)
         try:
             yield
@@ -94,20 +98,20 @@ class BindingsDevice:
             _call(cuda.cuCtxPopCurrent)
 
     def memory(self) -> tuple[int, int]:
-        """See `device.Device`."""
+        """Return the free and the total memory, in bytes."""
         free, total = _call(cuda.cuMemGetInfo)
         return int(free), int(total)
 
     def stream(self) -> _Stream:
-        """See `device.Device`."""
+        """Create a stream that does not wait for the default stream."""
         return _Stream(self)
 
     def event(self) -> _Event:
-        """See `device.Device`."""
+        """Create an event without timing."""
         return _Event(self)
 
     def allocate(self, nbytes: int) -> _DeviceBuffer:
-        """See `device.Device`."""
+        """Allocate memory on the device; raise DeviceMemoryError if there is not enough."""
         try:
             return _DeviceBuffer(nbytes)
         except _CudaError as error:
@@ -116,30 +120,30 @@ class BindingsDevice:
             raise no_room(self.name, nbytes, *self.memory()) from error
 
     def pinned(self, nbytes: int) -> _PinnedBuffer:
-        """See `device.Device`."""
+        """Allocate page-locked memory of the host."""
         return _PinnedBuffer(nbytes)
 
     def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream, start: int = 0) -> None:
-        """See `device.Device`."""
+        """Begin to copy `nbytes` of `source`, from byte `start` on, to `address`."""
         _call(cuda.cuMemcpyHtoDAsync, address, source.address + start, nbytes, stream.handle)
 
     def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream, start: int = 0) -> None:
-        """See `device.Device`."""
+        """Begin to copy `nbytes` from `address` to `target`, from byte `start` on."""
         _call(cuda.cuMemcpyDtoHAsync, target.address + start, address, nbytes, stream.handle)
 
     def copy_on_device(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
-        """See `device.Device`."""
+        """Begin to copy `nbytes` from the address `source` to the address `target`."""
         _call(cuda.cuMemcpyDtoDAsync, target, source, nbytes, stream.handle)
 
     def kernel(self, image: bytes, name: str, signature: str) -> _Kernel:
-        """See `device.Device`."""
-        if name not in self._kernels:  # a module takes memory on the device
+        """Load a function of a fatbin, a cubin or PTX, once per name."""
+        if name not in self._kernels:  # each loaded module takes memory on the device
             self._kernels[name] = _Kernel(image, name, signature)
         return self._kernels[name]
 
 
 class _Handle:
-    """A stream or an event, destroyed while the device is current, in whatever thread that happens."""
+    """A stream or an event; the thread that destroys it makes the device current for that."""
 
     def __init__(self, device: BindingsDevice, native: Any, destroy: Callable[..., Any]) -> None:
         self._device, self._destroy = device, destroy

@@ -1,4 +1,4 @@
-"""What a GPU can do at most: a large matrix product by cuBLAS, and copies in its own memory."""
+"""Measure what a GPU can do at most: multiply-adds of a large product by cuBLAS, and copies in its own memory."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _SIDE = 8192
 _COPIED_BYTES = 2**30
 _REPEATS = 20
 _ROUNDS = 3
-# library_types.h and cublas_api.h
+# Values from library_types.h and cublas_api.h.
 CUDA_R_32F, CUDA_R_16F = 0, 2
 CUBLAS_COMPUTE_32F = 68
 CUBLAS_OP_N, CUBLAS_GEMM_DEFAULT = 0, -1
 
 
 def arithmetic_peak(device: Device, precision: str) -> float:
-    """GMAC/s of a product of large matrices: FP16 with FP32 sums for "fp16", else FP32.
+    """Measure GMAC/s of a product of large matrices: FP16 with FP32 sums for "fp16", else FP32.
 
     Args:
-        device: current in this thread.
+        device: the GPU, current in this thread.
         precision: "fp32" or "fp16".
 
     Raises:
         MissingDependencyError: cuBLAS is not installed.
-        BackendError: it fails.
+        BackendError: cuBLAS fails.
     """
     cublas = _library()
     kind, size = (CUDA_R_16F, 2) if precision == "fp16" else (CUDA_R_32F, 4)
@@ -62,7 +62,7 @@ def arithmetic_peak(device: Device, precision: str) -> float:
 
 
 def memory_bandwidth(device: Device) -> float:
-    """GB/s, read and written, of copies within the device's memory. The device is current in this thread."""
+    """Measure GB/s, read and written, of copies within the memory of a device that is current in this thread."""
     stream = device.stream()
     source, target = device.allocate(_COPIED_BYTES), device.allocate(_COPIED_BYTES)
     try:
@@ -74,7 +74,7 @@ def memory_bandwidth(device: Device) -> float:
 
 
 def _seconds(work: Callable[[], None], stream: Stream) -> float:
-    """Of one `work`: the best of a few rounds of many, after one that doesn't count."""
+    """Time one call of `work`: the best mean of a few rounds of many calls, after a round that doesn't count."""
     best = float("inf")
     for _ in range(_ROUNDS + 1):
         stream.synchronize()

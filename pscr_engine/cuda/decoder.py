@@ -1,4 +1,4 @@
-"""Decode to device memory with nvImageCodec, many images a call; without a GPU, to the host's memory."""
+"""Decode JPEGs with nvImageCodec, many per call, into the GPU's memory; without a GPU, into the host's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import BackendError, MissingDependencyError, one_line
 from ..records import Pixels
 from .libraries import FOR_DECODING, load_libraries
 
-# What decoders on the GPU and Pillow agree on: JPEGs in YCbCr or grey. There are many ways from other colours to RGB.
+# Decoders on the GPU and Pillow agree on JPEGs in YCbCr or grey; other colours are converted to RGB in many ways.
 _CODEC, _CHANNELS, _BITS = "jpeg", (1, 3), 8
 _COLOURS = ("SYCC", "GRAY")
 _APP0, _APP14, _FRAMES = 0xE0, 0xEE, (0xC0, 0xC1, 0xC2)
@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
     """An image whose header has been read.
 
     Args:
-        stream: nvImageCodec's view of it; holds the bytes.
+        stream: nvImageCodec's `CodeStream`, which keeps the file's bytes.
         height, width: in pixels.
     """
 
@@ -45,7 +45,7 @@ class Decoded(NamedTuple):
         address: of its first byte.
         pitch: bytes from row to row.
         height, width: in pixels.
-        owner: keeps the memory; to be held until its readers are done.
+        owner: keeps the memory; hold it until all reads are done.
     """
 
     address: int
@@ -56,24 +56,24 @@ class Decoded(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """From its first byte to its last."""
+        """Count the bytes from the first to the last one of the image, padding between rows included."""
         return (self.height - 1) * self.pitch + 3 * self.width
 
     def pixels_in(self, memory: Pixels) -> Pixels:
         """View a copy of its bytes as an image, uint8 [height, width, 3].
 
         Args:
-            memory: uint8, begins with the image's `nbytes`.
+            memory: uint8; its first `nbytes` bytes are the image's.
         """
         shape, strides = (self.height, self.width, 3), (self.pitch, 3, 1)
         return as_strided(memory, shape, strides, writeable=False)
 
 
 class ImageDecoder:
-    """Decodes whole batches of JPEGs, as Pillow does it: no EXIF rotation, smooth chroma upsampling.
+    """Decodes whole batches of JPEGs in the way of Pillow: no EXIF rotation, smooth chroma upsampling.
 
     Args:
-        device: index of the GPU; None to decode on the processor, to the host's memory.
+        device: index of the GPU; None to decode on the processor, into the host's memory.
         threads: processor threads it may use; 0 for one per core.
         smooth_chroma: whether colours between samples are interpolated, as by Pillow, or repeated.
         load_hint: share of a batch that the hardware JPEG engine takes, 0 to 1, the rest being decoded by the GPU's
@@ -81,7 +81,7 @@ class ImageDecoder:
 
     Raises:
         MissingDependencyError: nvImageCodec is not installed.
-        BackendError: it does not start here.
+        BackendError: nvImageCodec does not start here.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class ImageDecoder:
         )
 
     def read(self, data: bytes) -> Encoded | None:
-        """Read the header of an encoded image; None if it is for other decoders."""
-        # Without its end, Pillow refuses a JPEG; decoders on the GPU may fill up what is missing.
+        """Read the header of an encoded image; return None if it is one for other decoders."""
+        # Pillow refuses a JPEG whose end is missing; decoders on the GPU may fill up the missing part.
         if not data.startswith(b"\xff\xd8") or _END_OF_IMAGE not in data[-_TRAILER_BYTES:]:
             return None
         with suppress(Exception):  # a broken header: Pillow will say what is wrong with it
@@ -140,13 +140,13 @@ class ImageDecoder:
         return None
 
     def probe(self) -> None:
-        """Decode a full batch of small images.
+        """Decode a full batch of small images, to prove that decoding works here.
 
-        A full one, since nvImageCodec makes the hardware engine for batches of the size of the first: after a first
-        batch of one, it would take one image of each.
+        The batch is full since nvImageCodec sets the hardware engine up for batches as large as the first: after a
+        first batch of one image, the engine would take only one image of each batch.
 
         Raises:
-            BackendError: it can't: a library is missing, or does not work with this driver.
+            BackendError: it does not: a library is missing, or doesn't fit this driver.
         """
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
@@ -155,14 +155,14 @@ class ImageDecoder:
             raise BackendError("nvImageCodec decodes no JPEG here; is nvidia-nvjpeg installed for this CUDA?")
 
     def decode(self, images: Sequence[Encoded], stream: int = 0) -> list[Decoded | None]:
-        """Decode a batch; what uses the images on `stream`, or waits for it, sees them whole.
+        """Decode a batch; whatever runs on `stream` later, or waits for `stream`, sees the images complete.
 
         Args:
-            images: what `read` gave.
+            images: results of `read`.
             stream: CUstream as an integer.
 
         Returns:
-            One for each; None for what can't be decoded.
+            One entry per image; None for an image that can't be decoded.
         """
         if not images:
             return []
@@ -171,24 +171,24 @@ class ImageDecoder:
 
 
 def _is_ycbcr(data: bytes) -> bool:
-    """Whether a JPEG of three channels is surely not RGB, by libjpeg's rules; nvImageCodec calls them all YCbCr."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        content = data[at + 4 : at + 2 + length]
+    """Tell whether a JPEG of three channels is YCbCr by libjpeg's rules; nvImageCodec calls RGB ones YCbCr, too."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4])
+        content = data[start + 4 : start + 2 + length]
         if marker == _APP0 and content.startswith(b"JFIF\0"):
             return True
         if marker == _APP14 and content.startswith(b"Adobe"):
             return content[11:12] == b"\1"
         if marker in _FRAMES:  # precision, height, width, how many components; then three bytes for each
             return [content[6], content[9], content[12]] == [1, 2, 3]
-        at += 2 + length
+        start += 2 + length
     return False
 
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Keep what the library prints, past Python, about codecs that are not installed and not needed, off stderr."""
+    """Keep off stderr what the library's C code prints about codecs that are neither installed nor needed."""
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:

@@ -1,7 +1,7 @@
-"""A guard against wrong pixels: some of what the GPU decodes is decoded by Pillow, too, and compared.
+"""A guard against wrong pixels: some images that the GPU decodes are also decoded by Pillow, and compared.
 
-Decoders in hardware have returned other pixels than the file's and called it a success (pytorch/vision#9606,
-MrNeRF/LichtFeld-Studio#1924); no status says so, only the pixels do.
+Decoders in hardware have returned wrong pixels and reported success (pytorch/vision#9606,
+MrNeRF/LichtFeld-Studio#1924): only a comparison of pixels shows it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ log = logging.getLogger("pscr_engine")
 _FIRST = 16
 _GIVEN_UP_AFTER = 3
 _BLOCK = 16
-# Mean difference, in levels of 255, of a block of 16×16 pixels. Chroma that is repeated where Pillow interpolates it
-# makes up to 11 in AGIQA-3K's images and 30 in the worst made-up one; a block of another image makes 50 to 200.
+# Mean difference allowed, in levels of 255, of a block of 16×16 pixels. Chroma that is repeated where Pillow
+# interpolates makes up to 11 in AGIQA-3K's images, 30 in the worst made-up one; a block of another image 50 to 200.
 TOLERANCE = 32.0
 
 
 class DecodingCheck:
-    """Chooses which images are compared, counts those that are wrong, and says when it is enough.
+    """Chooses which images are compared, counts the wrong ones, and says when to stop using the GPU's decoder.
 
     Args:
-        rate: share of the images, 0 to 1, beside the first 16; 0 for none at all.
+        rate: share of the images to compare, 0 to 1, after the first 16, which all are; 0 for none at all.
     """
 
     def __init__(self, rate: float) -> None:
@@ -40,11 +40,11 @@ class DecodingCheck:
 
     @property
     def given_up(self) -> bool:
-        """Whether so many images were wrong that the decoder is not used any more."""
+        """Tell whether so many images were wrong that the decoder is not used any more."""
         return self.wrong >= _GIVEN_UP_AFTER
 
     def wanted(self, count: int) -> list[int]:
-        """Return which of the next `count` images are to be compared."""
+        """Choose which of the next `count` images to compare, and return their indices."""
         chosen = []
         for index in range(count):
             if self._first:
@@ -58,24 +58,26 @@ class DecodingCheck:
         return chosen
 
     def is_wrong(self, pixels: Pixels, encoded: bytes, name: str) -> bool:
-        """Compare an image with what Pillow makes of its bytes; a wrong one is told and counted.
+        """Tell whether an image differs from what Pillow makes of its bytes; log and count it if so.
 
         Args:
             pixels: uint8 [H, W, 3], from the decoder.
             encoded: the file's bytes.
-            name: of the image, for the message.
+            name: the image's, for the message.
         """
         try:
             with Image.open(io.BytesIO(encoded)) as image:
                 expected = np.asarray(image.convert("RGB"))
         except Exception:  # noqa: BLE001 - what Pillow refuses is for the host's decoder to judge
             return True
-        off = largest_difference(pixels, expected)
-        if off <= TOLERANCE:
+        difference = largest_difference(pixels, expected)
+        if difference <= TOLERANCE:
             return False
         self.wrong += 1
-        then = "this GPU's decoder is not used any more in this run" if self.given_up else "Pillow's pixels are taken"
-        log.warning("%s: the GPU's decoder got it wrong (%.0f levels off in a block of pixels); %s", name, off, then)
+        action = "this GPU's decoder is not used any more in this run" if self.given_up else "Pillow's pixels are taken"
+        log.warning(
+            "%s: the GPU's decoder got it wrong (%.0f levels off in a block of pixels); %s", name, difference, action
+        )
         return True
 
 

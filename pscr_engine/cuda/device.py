@@ -1,7 +1,7 @@
-"""What the engine needs of a GPU, as plain integers: addresses and handles that any library takes.
+"""The interface of a GPU: its memory, streams, events and kernels, as plain integers that any library takes.
 
-Implemented by PyCUDA (`pycuda_device`) and by cuda.bindings (`bindings_device`), in the device's primary
-context, which ONNX Runtime, PyTorch and nvImageCodec share; it is made current in the thread that asks.
+Implemented with PyCUDA (`pycuda_device`) and with cuda.bindings (`bindings_device`), in the device's primary context,
+which ONNX Runtime, PyTorch and nvImageCodec share; `Device.current` makes it current in a thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DeviceBuffer(Protocol):
     nbytes: int
 
     def free(self) -> None:
-        """Give it back. It must not be in use."""
+        """Give the memory back. Nothing may be using it."""
         ...
 
 
@@ -45,12 +45,12 @@ class PinnedBuffer(Protocol):
     address: int
 
     def free(self) -> None:
-        """Give it back. It must not be in use."""
+        """Give the memory back. Nothing may be using it."""
         ...
 
 
 class Stream(Protocol):
-    """Work in order, beside other streams.
+    """A queue of work on the device: done in order, and side by side with other streams.
 
     Attributes:
         handle: CUstream as an integer; never 0, the default stream, which waits for all others.
@@ -59,7 +59,7 @@ class Stream(Protocol):
     handle: int
 
     def synchronize(self) -> None:
-        """Wait until its work is done."""
+        """Wait until all work in the stream is done."""
         ...
 
 
@@ -67,15 +67,15 @@ class Event(Protocol):
     """A point in a stream's work."""
 
     def record(self, stream: Stream) -> None:
-        """Set it to the end of what `stream` has to do now."""
+        """Place the event behind all work that `stream` has now."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until it is reached."""
+        """Wait until the event is reached."""
         ...
 
     def block(self, stream: Stream) -> None:
-        """Have `stream` wait for it, without the host."""
+        """Make `stream` wait for the event on the device; the host does not wait."""
         ...
 
 
@@ -83,7 +83,7 @@ class Kernel(Protocol):
     """A function on the device."""
 
     def launch(self, grid: tuple[int, int, int], block: int, stream: Stream, *arguments: int) -> None:
-        """Start it. `arguments` are as the kernel's `signature` says."""
+        """Start the function, with `block` threads per block; the kernel's `signature` gives the arguments' types."""
         ...
 
 
@@ -94,7 +94,7 @@ class Device(Protocol):
         index: as in "cuda:INDEX".
         name: of the product, "NVIDIA H200" for example.
         compute_capability: (9, 0) for example.
-        driver: version of CUDA that the driver supports, 13000 for 13.0.
+        driver: the version of CUDA that the driver supports, 13000 for 13.0.
         pci_bus_id: "0000:17:00.0" for example.
     """
 
@@ -109,19 +109,19 @@ class Device(Protocol):
         ...
 
     def memory(self) -> tuple[int, int]:
-        """Bytes free and bytes in all."""
+        """Return the free and the total memory, in bytes."""
         ...
 
     def stream(self) -> Stream:
-        """A new stream that does not wait for the default stream."""
+        """Create a stream that does not wait for the default stream."""
         ...
 
     def event(self) -> Event:
-        """A new event, without timing."""
+        """Create an event without timing."""
         ...
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
-        """Memory on the device.
+        """Allocate memory on the device.
 
         Raises:
             DeviceMemoryError: there is not enough.
@@ -129,7 +129,7 @@ class Device(Protocol):
         ...
 
     def pinned(self, nbytes: int) -> PinnedBuffer:
-        """Page-locked memory of the host."""
+        """Allocate page-locked memory of the host."""
         ...
 
     def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream, start: int = 0) -> None:
@@ -149,7 +149,7 @@ class Device(Protocol):
 
         Args:
             image: the file's content.
-            name: of the function.
+            name: the function's.
             signature: one letter per argument: "P" an address, "i" an int32.
         """
         ...
@@ -160,7 +160,7 @@ class DeviceMemoryError(BackendError):
 
 
 def no_room(name: str, nbytes: int, free: int, total: int) -> DeviceMemoryError:
-    """What to raise when memory can't be had."""
+    """Create the error that says how much memory was asked for and how much is free."""
     return DeviceMemoryError(
         f"{name}: {nbytes / 1e9:.2f} GB asked for, {free / 1e9:.2f} of {total / 1e9:.1f} GB free; "
         "use a smaller --batch-size"
@@ -168,7 +168,7 @@ def no_room(name: str, nbytes: int, free: int, total: int) -> DeviceMemoryError:
 
 
 def no_driver(reason: str) -> str:
-    """What to say when CUDA does not start."""
+    """Return the message that says what to do on a host where CUDA does not start."""
     return (
         f"no usable NVIDIA driver ({reason}): install a driver of release 580 or later and see that nvidia-smi "
         "works, or score on the CPU with --devices cpu"

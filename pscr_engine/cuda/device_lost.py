@@ -1,4 +1,4 @@
-"""Tell an error on a GPU from the end of the GPU."""
+"""Tell whether an error on a GPU means that the GPU no longer answers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .device import Device, DeviceMemoryError
 
 @contextmanager
 def raise_if_device_lost(device: Device) -> Iterator[None]:
-    """Let errors of the body pass, unless the GPU is gone: then every call to it fails, each library's in its own way.
+    """Turn an error of the body into DeviceLostError if the GPU no longer answers; let other errors pass.
 
     Raises:
-        DeviceLostError: it is gone (an Xid, uncorrectable memory, off the bus).
+        DeviceLostError: every call to the GPU fails now (after an Xid, uncorrectable memory, off the bus).
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""How many GPUs there are and how old their driver is, without opening any: by the driver's own library alone."""
+"""Calls to the driver's own library that need no opened GPU: how many there are, its version, the memory pool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 
 
 def gpu_count() -> int:
-    """GPUs that the driver shows this process; 0 without a driver."""
+    """Count the GPUs that the driver shows this process; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -19,7 +19,7 @@ def gpu_count() -> int:
 
 
 def driver_version() -> int:
-    """The CUDA that the driver supports, 13000 for 13.0; 0 without a driver."""
+    """Return the version of CUDA that the driver supports, 13000 for 13.0; 0 without a driver."""
     version = ctypes.c_int(0)
     try:
         ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -35,10 +35,10 @@ _KEPT_BYTES = 2 * 2**30
 
 
 def keep_freed_memory(index: int) -> None:
-    """Have the pool keep what is freed, up to 2 GiB, for the next images: by default each wait gives it all back.
+    """Make a GPU's memory pool keep up to 2 GiB of freed memory for the next images; by default it keeps none.
 
     Args:
-        index: of the GPU.
+        index: the GPU's.
     """
     driver, device, pool = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_void_p()
     kept = ctypes.c_uint64(_KEPT_BYTES)

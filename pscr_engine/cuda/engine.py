@@ -1,4 +1,4 @@
-"""What scores patches on the device: the interface of ONNX Runtime's CUDA provider and of TensorRT."""
+"""The interface of what scores patches on a GPU; ONNX Runtime's CUDA provider and TensorRT implement it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, info: BundleInfo, exemplars: int) -> Shape:
-        """Those of a bundle."""
+        """Read the sizes from a bundle's description; M is `exemplars`."""
         return cls(info.sampling.patches, info.patch_size, info.feature_size, exemplars)
 
     @property
     def image_bytes(self) -> int:
-        """The patches of one image, uint8 [D, P, P, 3]."""
+        """Count the bytes of one image's patches, uint8 [D, P, P, 3]."""
         return self.patches * self.patch_size * self.patch_size * 3
 
 
@@ -41,9 +41,9 @@ class Engine(Protocol):
 
     Attributes:
         name: as in `--backend`.
-        version: of the library.
+        version: the library's.
         precision: which of the bundle's graphs runs.
-        batch_size: B. Always so many are computed; of a smaller batch, the rest is to be ignored.
+        batch_size: B. Always so many images are computed; ignore the scores behind those of a smaller batch.
         streams: one per lane; what is enqueued on a lane is computed in order, and lanes side by side.
     """
 
@@ -58,15 +58,15 @@ class Engine(Protocol):
 
         Raises:
             DeviceMemoryError: the device has too little memory.
-            BackendError: it failed otherwise.
+            BackendError: it fails for another reason.
         """
         ...
 
     def resize(self, batch_size: int) -> None:
-        """Change B. Nothing is under way on any stream.
+        """Change the batch size B, while nothing is under way on any stream.
 
         Raises:
-            BackendError: it can't run such batches.
+            BackendError: the engine can't run batches of that size.
         """
         ...
 

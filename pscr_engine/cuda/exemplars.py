@@ -1,4 +1,4 @@
-"""The exemplar cache, resident on the device."""
+"""The exemplar cache, kept in the device's memory."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class ResidentExemplars:
 
     @classmethod
     def upload(cls, device: Device, exemplars: Exemplars) -> ResidentExemplars:
-        """Copy to the device, which is current in this thread.
+        """Copy the exemplars to the device, which is current in this thread.
 
         Raises:
-            DeviceMemoryError: there is no room for it.
+            DeviceMemoryError: the device has too little memory.
         """
         return cls(_upload(device, exemplars.hidden), _upload(device, exemplars.labels), exemplars.count)
 

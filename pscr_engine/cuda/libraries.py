@@ -1,7 +1,7 @@
 """NVIDIA's libraries from pip packages: found and loaded, so that nobody has to set LD_LIBRARY_PATH.
 
-`pip install` puts them in `nvidia/*/lib` beside the other packages. The system's loader does not look there; it takes
-what the process has loaded already, by the name that a library gives itself.
+`pip install` puts them in `nvidia/*/lib` beside the other packages. The system's loader does not look there; but
+it takes a library of the same name (soname) that the process has loaded already.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ FOR_ONNXRUNTIME = (
 
 
 def library_files(names: tuple[str, ...] = (*FOR_ONNXRUNTIME, "nvjpeg")) -> dict[str, Path]:
-    """Return the file of each of these libraries that there is, the first along Python's path.
+    """Return the file of each of these libraries that is installed, the first along Python's path.
 
-    Looks into a few folders only: whole file systems would take minutes.
+    It looks into a few folders only: whole file systems would take minutes.
     """
-    found: dict[str, Path] = {}
+    out: dict[str, Path] = {}
     for entry in sys.path:
         if not entry:
             continue
         for folder in sorted(Path(entry).glob("nvidia/*/lib")):
             for name in names:
-                if name not in found and (files := sorted(folder.glob(f"lib{name}.so.*"))):
-                    found[name] = files[0]
-    return found
+                if name not in out and (files := sorted(folder.glob(f"lib{name}.so.*"))):
+                    out[name] = files[0]
+    return out
 
 
 @cache
@@ -52,7 +52,7 @@ def load_libraries(names: tuple[str, ...]) -> dict[str, Path]:
     """Load libraries, once per process; what doesn't load is left to the system's loader.
 
     Returns:
-        Those that were loaded.
+        The files that were loaded, by name.
     """
     waiting, loaded = library_files(names), dict[str, Path]()
     while True:  # each may need some of the others

@@ -1,4 +1,4 @@
-"""Open a GPU, and say in one line why not."""
+"""Open a GPU with the library that is installed for it, or say in one line why that is not possible."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def open_device(index: int = 0) -> Device:
 
 
 def has_pycuda() -> bool:
-    """Whether PyCUDA is installed."""
+    """Tell whether PyCUDA is installed."""
     return find_spec("pycuda") is not None
 
 
 def has_bindings() -> bool:
-    """Whether cuda.bindings is installed."""
+    """Tell whether cuda.bindings is installed."""
     return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None

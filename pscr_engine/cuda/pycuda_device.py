@@ -1,4 +1,4 @@
-"""A device through PyCUDA."""
+"""`device.Device` by PyCUDA, a package that is compiled where it is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NON_BLOCKING = 1
 
 
 class PyCudaDevice:
-    """See `device.Device`."""
+    """A GPU, opened with PyCUDA; `device.Device` describes the attributes and methods."""
 
     def __init__(self, index: int) -> None:
         device = cuda.Device(index)
@@ -32,7 +32,11 @@ class PyCudaDevice:
 
     @classmethod
     def open(cls, index: int) -> PyCudaDevice:
-        """See `open.open_device`."""
+        """Open the GPU `index`.
+
+        Raises:
+            BackendError: no driver, an old driver, or no such GPU.
+        """
         try:
             cuda.init()
             count = cuda.Device.count()
@@ -47,7 +51,7 @@ class PyCudaDevice:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """See `device.Device`."""
+        """Make the device current in this thread while the body runs."""
         self._context.push()
         try:
             yield
@@ -55,50 +59,50 @@ class PyCudaDevice:
             self._context.pop()
 
     def memory(self) -> tuple[int, int]:
-        """See `device.Device`."""
+        """Return the free and the total memory, in bytes."""
         free, total = cuda.mem_get_info()
         return int(free), int(total)
 
     def stream(self) -> _Stream:
-        """See `device.Device`."""
+        """Create a stream that does not wait for the default stream."""
         return _Stream(self)
 
     def event(self) -> _Event:
-        """See `device.Device`."""
+        """Create an event without timing."""
         return _Event(self)
 
     def allocate(self, nbytes: int) -> _DeviceBuffer:
-        """See `device.Device`."""
+        """Allocate memory on the device; raise DeviceMemoryError if there is not enough."""
         try:
             return _DeviceBuffer(nbytes)
         except cuda.MemoryError as error:
             raise no_room(self.name, nbytes, *self.memory()) from error
 
     def pinned(self, nbytes: int) -> _PinnedBuffer:
-        """See `device.Device`."""
+        """Allocate page-locked memory of the host."""
         return _PinnedBuffer(nbytes)
 
     def copy_to_device(self, address: int, source: PinnedBuffer, nbytes: int, stream: Stream, start: int = 0) -> None:
-        """See `device.Device`."""
+        """Begin to copy `nbytes` of `source`, from byte `start` on, to `address`."""
         cuda.memcpy_htod_async(address, source.array[start : start + nbytes], _own(stream))
 
     def copy_to_host(self, target: PinnedBuffer, address: int, nbytes: int, stream: Stream, start: int = 0) -> None:
-        """See `device.Device`."""
+        """Begin to copy `nbytes` from `address` to `target`, from byte `start` on."""
         cuda.memcpy_dtoh_async(target.array[start : start + nbytes], address, _own(stream))
 
     def copy_on_device(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
-        """See `device.Device`."""
+        """Begin to copy `nbytes` from the address `source` to the address `target`."""
         cuda.memcpy_dtod_async(target, source, nbytes, _own(stream))
 
     def kernel(self, image: bytes, name: str, signature: str) -> _Kernel:
-        """See `device.Device`."""
-        if name not in self._kernels:  # a module takes memory on the device
+        """Load a function of a fatbin, a cubin or PTX, once per name."""
+        if name not in self._kernels:  # each loaded module takes memory on the device
             self._kernels[name] = _Kernel(self, image, name, signature)
         return self._kernels[name]
 
 
 class _Owned:
-    """Lets go of PyCUDA's objects while the device is current, in whatever thread that happens: else they leak."""
+    """Releases PyCUDA's objects while the device is current, in whatever thread that happens; else they would leak."""
 
     def __init__(self, device: PyCudaDevice) -> None:
         self._device = device

@@ -1,6 +1,6 @@
 """CUDA graphs: work that is recorded once and then started with a single call.
 
-By the driver's own functions, since PyCUDA has none for it; they serve whichever library opened the device.
+They are recorded by the driver's own functions, since PyCUDA has none for it, whichever library opened the device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allo
 
 
 class CaptureError(BackendError):
-    """What was to be recorded can't be: it waits for the device, for example."""
+    """The work can't be recorded, for example because it waits for the device."""
 
 
 class Graph:
@@ -23,10 +23,10 @@ class Graph:
 
     Args:
         stream: what `record` enqueues on, and where the work will run; its device is current in this thread.
-        record: enqueues the work. It is not done meanwhile.
+        record: enqueues the work, which is recorded and not done yet.
 
     Raises:
-        CaptureError: it can't be recorded. The stream goes on as before.
+        CaptureError: the work can't be recorded; the stream is usable as before.
     """
 
     def __init__(self, stream: Stream, record: Callable[[], None]) -> None:
@@ -49,14 +49,14 @@ class Graph:
         """Begin the work on the stream.
 
         Raises:
-            BackendError: CUDA refuses.
+            BackendError: CUDA can't start it.
         """
         code = self._driver.cuGraphLaunch(self._recorded, self._stream)
         if code:
             raise BackendError(f"cuGraphLaunch failed (CUDA error {code})")
 
     def free(self) -> None:
-        """Give it back. It must not be under way."""
+        """Give the graph's memory back. Its work must not be under way."""
         self._driver.cuGraphExecDestroy(self._recorded)
 
     def _call(self, function: str, *arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Patches of decoded images on the device: the tables that the kernel reads, and its launch."""
+"""Take patches of decoded images on the device: the tables that the kernel reads, and its launch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DeviceImage(NamedTuple):
         address: of its first byte.
         pitch: bytes from row to row.
         height, width: in pixels.
-        digest: see `Sampling.corners`.
+        digest: what random corners depend on, as for `Sampling.corners`.
     """
 
     address: int
@@ -56,17 +56,12 @@ class Tables:
     taps: NDArray[np.void]
     corners: NDArray[np.int32]
 
-    @property
-    def nbytes(self) -> int:
-        """Of all three."""
-        return self.images.nbytes + self.taps.nbytes + self.corners.nbytes
-
     @classmethod
     def build(cls, images: Sequence[DeviceImage], sampling: Sampling, max_pixels: int | None = None) -> Tables:
-        """Tables for a batch.
+        """Build the tables for a batch.
 
         Raises:
-            TooSmallError: an image can't be enlarged within `max_pixels`; see `Sampling.fitted_size` to ask before.
+            TooSmallError: an image can't be enlarged within `max_pixels`, as `Sampling.fitted_size` finds.
         """
         described = np.empty(len(images), IMAGE)
         corners = np.empty((len(images), sampling.patches, 2), np.int32)
@@ -86,7 +81,7 @@ class Tables:
 
 @lru_cache(maxsize=4096)
 def bilinear_taps(size: int, enlarged: int) -> NDArray[np.void]:
-    """Which pixels, with which weights, make each pixel of an enlarged side: `TAPS` [enlarged].
+    """Compute which pixels, with which weights, make each pixel of an enlarged side: `TAPS` [enlarged].
 
     The triangle filter of Pillow's resize with its integer weights, so that results are equal to
     the bit (Pillow, src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc).
@@ -97,7 +92,7 @@ def bilinear_taps(size: int, enlarged: int) -> NDArray[np.void]:
         centre = (index + 0.5) * scale
         first = max(0, int(centre - 1 + 0.5))
         end = min(size, int(centre + 1 + 0.5))
-        weights = [max(0.0, 1.0 - abs(at - centre + 0.5)) for at in range(first, end)]
+        weights = [max(0.0, 1.0 - abs(pixel - centre + 0.5)) for pixel in range(first, end)]
         total = sum(weights)
         out[index]["first"] = first
         for tap, weight in enumerate(weights):
@@ -107,7 +102,7 @@ def bilinear_taps(size: int, enlarged: int) -> NDArray[np.void]:
 
 
 class DeviceSampler:
-    """Launches the kernel; its tables are in buffers allocated once.
+    """Launches the kernel that takes patches; its tables are in buffers allocated once.
 
     Args:
         device: current in this thread.
@@ -120,14 +115,10 @@ class DeviceSampler:
         self._kernel = device.kernel(fatbin("patches"), KERNEL, SIGNATURE)
         P = sampling.patch_size
         fixed = batch_size * (IMAGE.itemsize + sampling.patches * 8)
-        # An enlarged side is seldom longer than four patches; more taps than fit go in several launches.
+        # Images that need more than 5·P taps are enlarged on the host (`stages._ENLARGED_SIDES`).
         self._capacity = fixed + batch_size * 5 * P * TAPS.itemsize
         self._tables = device.allocate(self._capacity)
         self._staging = device.pinned(self._capacity)
-
-    def fits(self, tables: Tables) -> bool:
-        """Whether `launch` takes them at once."""
-        return tables.nbytes <= self._capacity
 
     def launch(self, tables: Tables, out: int, stream: Stream) -> None:
         """Begin to write the patches, uint8 [B·D, P, P, 3], to the address `out`.

@@ -1,4 +1,4 @@
-"""`score_std` on the device: the spread over exemplars, so that only one number per image comes back."""
+"""Compute `score_std`, the deviation over exemplars, on the device, so that one number per image comes back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _LANES = 128
 
 
 def scratch_bytes(images: int) -> int:
-    """Memory that `Spread.launch` needs for so many images."""
+    """Return the bytes of scratch memory that `ScoreStd.launch` needs for so many images."""
     return images * _LANES * 2 * 8
 
 
-class Spread:
-    """Launches the kernels.
+class ScoreStd:
+    """Launches the kernels that compute `score_std`.
 
     Args:
-        device: current in this thread.
+        device: the GPU, current in this thread.
     """
 
     def __init__(self, device: Device) -> None:

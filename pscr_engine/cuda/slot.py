@@ -1,4 +1,4 @@
-"""The buffers of one micro-batch on the device, allocated once and used again and again."""
+"""The buffers of one micro-batch on the device, allocated once and used for one micro-batch after another."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..sampling import Sampling
 from .device import Device, DeviceBuffer
 from .engine import Shape, Tensors
 from .sampler import DeviceSampler
-from .score_std import Spread, scratch_bytes
+from .score_std import ScoreStd, scratch_bytes
 
 
 class Wanted(NamedTuple):
-    """What comes back to the host beside score and score_std."""
+    """Which results come back to the host besides score and score_std."""
 
     features: bool = False
     exemplar_scores: bool = False
 
 
 class Results(NamedTuple):
-    """What has come back: views of the slot's pinned memory."""
+    """Results on the host, float32 [B], [B], [B, C] and [B, M]: views of the slot's pinned memory."""
 
     score: NDArray[np.float32]
     score_std: NDArray[np.float32]
@@ -31,18 +31,18 @@ class Results(NamedTuple):
 
 
 class Slot:
-    """See the module.
+    """The buffers of one micro-batch, with the stream and the events that keep its steps in order.
 
     Args:
         device: current in this thread.
         sampling: how patches are taken on the device; None if they all come from the host.
         rows: images at most.
-        shape: of the tensors.
-        wanted: what comes back.
-        lane: which one of the engine's computes it.
+        shape: sizes of the engine's tensors.
+        wanted: which results come back.
+        lane: which of the engine's lanes computes it.
 
     Raises:
-        DeviceMemoryError: there is no room for it; nothing is left behind.
+        DeviceMemoryError: the device has too little memory; what had been allocated is freed.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Slot:
             self.free()
             raise
         self.stream = device.stream()
-        # Patches are there; scores are there; results are back on the host.
+        # Reached when the patches are in the slot, the scores are computed, the results are on the host.
         self.ready, self.scored, self.back = device.event(), device.event(), device.event()
         self.held: list[Any] = []
         """Images that are read on `stream`; only to be freed once it has been synchronised.
@@ -85,16 +85,16 @@ class Slot:
 
     @property
     def gathered(self) -> Tensors:
-        """Outputs of several batches, one after another; made when they are first needed."""
+        """Return buffers for the outputs of several batches, one after another; allocated when first needed."""
         if self._gathered is None:
             _, *outputs = self.row_bytes
             self._gathered = Tensors(0, *(self._buffer(self.rows * nbytes) for nbytes in outputs))
         return self._gathered
 
-    def read_back(self, outputs: Tensors, images: int, spread: Spread) -> None:
-        """Begin, on `stream`, to compute `score_std` and to copy what is wanted to the host; `back` follows."""
+    def read_back(self, outputs: Tensors, images: int, score_std: ScoreStd) -> None:
+        """Begin, on `stream`, to compute `score_std` and to copy the wanted results to the host; then record `back`."""
         M, C = self.shape.exemplars, self.shape.feature_size
-        spread.launch(
+        score_std.launch(
             outputs.exemplar_scores,
             outputs.score,
             self._scratch,
@@ -113,7 +113,7 @@ class Slot:
         self.back.record(self.stream)
 
     def results(self, images: int) -> Results:
-        """Of the last `read_back`, once `back` is reached. Valid until the next."""
+        """View the results of the last `read_back`, once `back` is reached; they are valid until the next one."""
         rows, floats = self.rows, self._host.array.view(np.float32)
         C, M = self.shape.feature_size, self.shape.exemplars
         features = exemplar_scores = None

@@ -1,11 +1,11 @@
-"""The stages on a GPU: what it decodes stays there, from encoded bytes to a few floats.
+"""The stages on a GPU: images that it decodes stay in its memory, and only a few floats per image come back.
 
 decode (host)   headers; what the GPU does not decode is decoded and sampled here, into pinned memory
 upload          into a free slot: host patches are copied, the rest is decoded on the GPU and sampled by the kernel
 infer           the engine, and behind it the copy back, are enqueued
 collect         waits for the copy, hands the results out, frees the slot
 
-Each has a thread of its own and a slot goes through them in order, so with several slots the upload of
+Each has threads of its own and a slot goes through them in order, so with several slots the upload of
 one micro-batch, the inference of the one before, and the copy back of the one before that run at once.
 """
 
@@ -32,17 +32,17 @@ from .device import Device, DeviceMemoryError, PinnedBuffer
 from .device_lost import raise_if_device_lost
 from .engine import Engine, Shape, Tensors
 from .sampler import DeviceImage, Tables
-from .score_std import Spread
+from .score_std import ScoreStd
 from .slot import Slot, Wanted
 
 log = logging.getLogger("pscr_engine")
 
-# One is filled, one is read back; beside them, one is computed per lane of the engine.
+# Slots besides those that the engine's lanes compute, one each: one is filled, one is read back.
 _SLOTS_BESIDE = 2
 _DECODE_TASKS = 2
-# Decoded images on the device at once, per slot; beyond, a batch is decoded in groups.
+# Bytes of decoded images on the device at once, per slot; a larger batch is decoded in groups.
 _DECODED_BYTES = 512 * 2**20
-# Images that the kernel enlarges further than this, height and width together, are enlarged on the host.
+# Images whose enlarged height and width add up to more than so many times P are enlarged on the host.
 _ENLARGED_SIDES = 5
 _WAIT_SECONDS = 0.05
 _MANY_REFUSED = 8
@@ -50,15 +50,16 @@ _MANY_REFUSED = 8
 
 @dataclass(slots=True)
 class _Work:
-    """What becomes of one micro-batch.
+    """The state of one micro-batch between the stages.
 
     Args:
         encoded: images for the GPU's decoder.
-        placed: whose patches are where in the slot. The place of an image that has failed is computed in vain.
-        pinned: patches that come from the host, at their places.
-        slot: from `upload` to `collect`.
+        placed: queries in the order of their patches in the slot; None for an image that failed, whose scores are
+            ignored.
+        pinned: patches that come from the host, in the same order.
+        slot: the buffers on the device, from `upload` to `collect`.
         outputs: addresses of the scores.
-        enqueued: when the engine was given the work.
+        enqueued: time at which the engine was given the work.
     """
 
     encoded: list[tuple[Query, Encoded]] = field(default_factory=list)
@@ -75,12 +76,12 @@ class DeviceStages:
     Args:
         device: the GPU.
         engine: what scores patches there.
-        shape: of the engine's tensors.
+        shape: sizes of the engine's tensors.
         decoder: for JPEGs; None to decode everything on the host.
-        settings: of the run.
+        settings: the run's.
 
     Raises:
-        DeviceMemoryError: there is no room for the slots.
+        DeviceMemoryError: the device has too little memory for the slots.
         BackendError: the engine can't run.
     """
 
@@ -88,18 +89,18 @@ class DeviceStages:
         self, device: Device, engine: Engine, shape: Shape, decoder: ImageDecoder | None, settings: StageSettings
     ) -> None:
         self._device, self._engine, self._shape, self._settings = device, engine, shape, settings
-        # The kernel knows patch grids, and no resizing of whole images.
+        # The kernel cuts patches; it can't resize whole images, as sampling "none" does.
         on_device = decoder is not None and settings.sampling.name != "none"
         self._decoder = decoder if on_device else None
         self._check = DecodingCheck(settings.verify_decoding)
-        self._looked_at: PinnedBuffer | None = None
+        self._compared: PinnedBuffer | None = None
         self._images = ThreadPoolExecutor(settings.decode_threads, "image")
         self._pinned: list[PinnedBuffer] = []
         self._unused_pinned: deque[PinnedBuffer] = deque()
         self._slots: list[Slot] = []
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._halved = False
-        self._refusal_told = False
+        self._refusal_reported = False
         self._last_done = 0.0
         self._lost = False
         self.stages = (
@@ -117,7 +118,7 @@ class DeviceStages:
             raise
 
     def _watched(self, stage: Callable[[MicroBatch], MicroBatch]) -> Callable[[MicroBatch], MicroBatch]:
-        """`stage`, whose errors are told apart from the end of the GPU."""
+        """Wrap a stage so that it raises DeviceLostError, and notes it, once the GPU no longer answers."""
 
         def call(batch: MicroBatch) -> MicroBatch:
             try:
@@ -133,7 +134,7 @@ class DeviceStages:
         s = self._settings
         if self._engine.batch_size != s.batch_size:
             self._engine.resize(s.batch_size)
-        self._spread = Spread(self._device)
+        self._score_std = ScoreStd(self._device)
         lanes = len(self._engine.streams)
         for number in range(lanes + _SLOTS_BESIDE):
             sampling = s.sampling if self._decoder else None
@@ -151,7 +152,7 @@ class DeviceStages:
     # decode ---------------------------------------------------------------------------------------------------------
 
     def decode(self, batch: MicroBatch) -> MicroBatch:
-        """Read headers; decode on the host what the GPU doesn't."""
+        """Read headers, and decode on the host the images that the GPU doesn't decode."""
         if not batch.queries:
             return batch
         s, work, on_host = self._settings, _Work(), []
@@ -169,15 +170,15 @@ class DeviceStages:
             elif query.ok:
                 work.encoded.append((query, encoded))
         if on_host:
-            places = self._places(work)
-            list(self._images.map(self._decode_on_host, on_host, places[: len(on_host)]))
+            patches = self._host_patches(work)
+            list(self._images.map(self._decode_on_host, on_host, patches[: len(on_host)]))
             work.placed = [query if query.ok else None for query in on_host]
         s.stats.decode.add(len(batch.queries), 0)
         batch.work = work
         return batch
 
     def _read(self, query: Query) -> Encoded | None:
-        """The header of an image that is for the GPU; it may fail here."""
+        """Read the header of an image, whose query may fail here; return None if the host is to decode it."""
         s, data, decoder = self._settings, query.data, self._decoder
         encoded = decoder.read(data) if decoder is not None and data else None
         if encoded is None or data is None:
@@ -198,21 +199,21 @@ class DeviceStages:
             query.digest = content_digest(data)
         return encoded
 
-    def _decode_on_host(self, query: Query, place: Pixels) -> None:
+    def _decode_on_host(self, query: Query, out: Pixels) -> None:
         s, start = self._settings, perf_counter()
         decode(query, s.decoding)
         decoded = perf_counter()
-        sample(query, place, s.sampling, s.decoding.max_pixels)
+        sample(query, out, s.sampling, s.decoding.max_pixels)
         s.stats.decode.add(0, decoded - start)
         s.stats.sample.add(int(query.ok), perf_counter() - decoded)
 
-    def _places(self, work: _Work) -> Pixels:
-        """Pinned memory for the patches of a micro-batch, uint8 [rows, D, P, P, 3]."""
+    def _host_patches(self, work: _Work) -> Pixels:
+        """Return pinned memory for the patches of a micro-batch, uint8 [rows, D, P, P, 3]."""
         rows, shape = self._settings.rows, self._shape
         if work.pinned is None:
             try:
                 work.pinned = self._unused_pinned.pop()
-            except IndexError:  # as many as there are micro-batches under way; then they go round
+            except IndexError:  # allocated once for each micro-batch under way, then reused
                 with self._device.current():
                     work.pinned = self._device.pinned(rows * shape.image_bytes)
                 self._pinned.append(work.pinned)
@@ -246,7 +247,7 @@ class DeviceStages:
         return batch
 
     def _take_slot(self) -> Slot | None:
-        """A slot that nobody uses any more; None if the run is to end."""
+        """Wait for a slot that is free; return None if the run is to end."""
         while not self._settings.stopping.is_set():
             try:
                 return self._free.get(timeout=_WAIT_SECONDS)
@@ -254,16 +255,16 @@ class DeviceStages:
                 continue
         return None
 
-    def _copy(self, work: _Work, place: int, count: int) -> None:
-        """Begin to copy patches from their places in pinned memory to the same places in the slot."""
+    def _copy(self, work: _Work, first: int, count: int) -> None:
+        """Begin to copy the patches of `count` images, from index `first` on, from pinned memory to the slot."""
         slot, nbytes = work.slot, self._shape.image_bytes
         assert slot is not None
         assert work.pinned is not None
-        target = slot.engine_tensors.patches + place * nbytes
-        self._device.copy_to_device(target, work.pinned, count * nbytes, slot.stream, place * nbytes)
+        target = slot.engine_tensors.patches + first * nbytes
+        self._device.copy_to_device(target, work.pinned, count * nbytes, slot.stream, first * nbytes)
 
     def _decode_on_device(self, work: _Work, slot: Slot, group: Sequence[tuple[Query, Encoded]]) -> list[Query]:
-        """Decode and sample a group; those that the decoder refuses come back."""
+        """Decode and sample a group on the GPU; return the queries whose images its decoder refuses."""
         s = self._settings
         decoder = self._decoder
         assert decoder is not None
@@ -293,7 +294,7 @@ class DeviceStages:
         return refused
 
     def _wrong(self, group: Sequence[tuple[Query, Encoded]], decoded: Sequence[Decoded | None], slot: Slot) -> set[int]:
-        """Which of a group's images are not what Pillow makes of their bytes, as far as they are compared."""
+        """Compare some of a group's images with what Pillow makes of them; return the indices of those to discard."""
         chosen = [index for index in self._check.wanted(len(group)) if decoded[index] is not None]
         if not chosen:
             return set()
@@ -306,7 +307,7 @@ class DeviceStages:
                 pixels = self._pixels(image, slot)
                 if self._check.is_wrong(pixels, query.data, query.path or f"row {query.row}"):
                     wrong.add(index)
-                if self._check.given_up:  # then all that it has just decoded is in doubt
+                if self._check.given_up:  # all that the decoder has just decoded may be wrong, too
                     self._decoder = None
                     wrong.update(range(len(group)))
                     break
@@ -314,30 +315,30 @@ class DeviceStages:
         return wrong
 
     def _pixels(self, image: Decoded, slot: Slot) -> Pixels:
-        """Copy a decoded image to the host, uint8 [H, W, 3]; valid until the next."""
-        if self._looked_at is None or self._looked_at.array.nbytes < image.nbytes:
-            if self._looked_at is not None:
-                self._looked_at.free()
-            self._looked_at = self._device.pinned(image.nbytes)
-        self._device.copy_to_host(self._looked_at, image.address, image.nbytes, slot.stream)
+        """Copy a decoded image to the host, uint8 [H, W, 3], valid until the next call."""
+        if self._compared is None or self._compared.array.nbytes < image.nbytes:
+            if self._compared is not None:
+                self._compared.free()
+            self._compared = self._device.pinned(image.nbytes)
+        self._device.copy_to_host(self._compared, image.address, image.nbytes, slot.stream)
         slot.stream.synchronize()
-        return image.pixels_in(self._looked_at.array)
+        return image.pixels_in(self._compared.array)
 
     def _decode_after_all(self, work: _Work, refused: Sequence[Query]) -> None:
-        """What the GPU's decoder refuses, the host's decides on: it also knows the reason."""
-        if len(refused) >= _MANY_REFUSED and not self._refusal_told and not self._check.given_up:
-            self._refusal_told = True
+        """Decode on the host what the GPU's decoder has refused; the host's decoder also knows why an image fails."""
+        if len(refused) >= _MANY_REFUSED and not self._refusal_reported and not self._check.given_up:
+            self._refusal_reported = True
             log.warning("the GPU's decoder refuses many JPEGs, which takes time: look at their format")
-        begin = len(work.placed)
-        places = self._places(work)[begin : begin + len(refused)]
-        list(self._images.map(self._decode_on_host, refused, places))
+        first = len(work.placed)
+        patches = self._host_patches(work)[first : first + len(refused)]
+        list(self._images.map(self._decode_on_host, refused, patches))
         work.placed += [query if query.ok else None for query in refused]
-        self._copy(work, begin, len(refused))
+        self._copy(work, first, len(refused))
 
     # infer and collect ----------------------------------------------------------------------------------------------
 
     def infer(self, batch: MicroBatch) -> MicroBatch:
-        """Enqueue the engine's work and the copy back."""
+        """Enqueue the engine's work and the copy of its results to the host."""
         work = batch.work
         if work is None or work.slot is None:
             return batch
@@ -349,13 +350,13 @@ class DeviceStages:
             work.outputs = self._score(slot, count)
             slot.scored.record(stream)
             slot.scored.block(slot.stream)
-            slot.read_back(work.outputs, count, self._spread)
+            slot.read_back(work.outputs, count, self._score_std)
         return batch
 
     def _score(self, slot: Slot, count: int) -> Tensors:
-        """Enqueue the engine for `count` images; where their scores will be.
+        """Enqueue the engine for `count` images; return the addresses of the scores to come.
 
-        Batches behind the first are moved to its place: engines want aligned addresses.
+        Later batches are first copied to the first one's addresses: engines want aligned addresses.
         """
         device, stream = self._device, self._engine.streams[slot.lane]
         tensors, row_bytes = slot.engine_tensors, slot.row_bytes
@@ -378,7 +379,7 @@ class DeviceStages:
         return slot.gathered if gathers else tensors
 
     def _halve(self, error: DeviceMemoryError) -> None:
-        """Make batches smaller, once; a second time it is not chance."""
+        """Reduce the batch size by half, once; raise the error the second time, when chance can't be the cause."""
         if self._halved or self._engine.batch_size == 1:
             raise error
         self._halved = True
@@ -388,7 +389,7 @@ class DeviceStages:
         self._engine.resize(smaller)
 
     def collect(self, batch: MicroBatch) -> MicroBatch:
-        """Wait for the results, hand them out, and free the slot."""
+        """Wait for the results, write them to the queries, and free the slot."""
         work = batch.work
         if work is None or work.slot is None:
             self._drop(batch)
@@ -396,7 +397,7 @@ class DeviceStages:
         slot, s = work.slot, self._settings
         with self._device.current():
             slot.back.synchronize()
-        # The device's own time: not what a micro-batch waited for the one before it.
+        # The device's own time, without what a micro-batch waited for the one before it.
         now = perf_counter()
         count = sum(query is not None for query in work.placed)
         s.stats.infer.add(count, now - max(work.enqueued, self._last_done))
@@ -410,7 +411,7 @@ class DeviceStages:
             None if results.exemplar_scores is None else results.exemplar_scores.copy(),
             precision=self._engine.precision,
         )
-        with self._device.current():  # the images' memory is freed on whatever device is
+        with self._device.current():  # the images' memory is freed on the current device
             slot.held.clear()
         self._drop(batch)
         self._free.put(slot)
@@ -422,7 +423,7 @@ class DeviceStages:
         batch.work = None
 
     def close(self) -> None:
-        """Wait for the device, then give all buffers back."""
+        """Wait for the device, then give all buffers back; leave them to a device that is lost."""
         self._images.shutdown(wait=True, cancel_futures=True)
         if self._lost:
             return
@@ -434,8 +435,8 @@ class DeviceStages:
                 slot.free()
             for pinned in self._pinned:
                 pinned.free()
-            if self._looked_at is not None:
-                self._looked_at.free()
+            if self._compared is not None:
+                self._compared.free()
         self._slots.clear()
         self._pinned.clear()
 
@@ -445,7 +446,7 @@ def _device_image(image: Decoded, digest: bytes) -> DeviceImage:
 
 
 def _groups(encoded: Sequence[tuple[Query, Encoded]]) -> Iterator[list[tuple[Query, Encoded]]]:
-    """Runs of images that decoded take no more than `_DECODED_BYTES`, or of one that is larger."""
+    """Split images into groups that take at most `_DECODED_BYTES` when decoded; a larger image is a group itself."""
     group: list[tuple[Query, Encoded]] = []
     held = 0
     for item in encoded:

@@ -1,4 +1,4 @@
-"""Where an image's score comes from: its patches, one by one, and the exemplars that it is most like."""
+"""Explanations of an image's score: what each patch scores by itself, and which exemplars are nearest."""
 
 from .explanation import Explanation
 from .findings import NearExemplar, PatchScore

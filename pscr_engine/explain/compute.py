@@ -1,4 +1,4 @@
-"""From an image to its explanation, by scoring the image and each of its patches."""
+"""The computation of an explanation: it scores an image and each of its patches, and finds near exemplars."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def explain(
         bundle: the opened bundle that `backend` runs.
         backend: scores the patches.
         image: a path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB.
-        nearest: how many exemplars, by Euclidean distance of features.
+        nearest: how many exemplars to find, by Euclidean distance of features.
         small_images: "upscale" an image with a side below the patch size, or make it an "error".
         max_pixels: images with more pixels are refused.
 
     Raises:
         ImageError: the image can't be scored.
         StoreError: its object store is out of reach.
-        TypeError: something that is no image.
+        TypeError: `image` is something else.
         UsageError: `nearest` is negative.
     """
     if nearest < 0:
@@ -84,11 +84,11 @@ def explain(
 
 
 def _patches(pixels: Pixels, sampling: Sampling, digest: bytes) -> Pixels:
-    """The patches as images: uint8 [D, P, P, 3], or [0, P, P, 3] where the only patch has the image's own score.
+    """Cut out the patches, uint8 [D, P, P, 3], to be scored as images; none if D is 1: it has the image's own score.
 
     All D patches of an image of P×P pixels are that image, and the mean of D equal features is that feature:
     scored as an image, a patch gets the head's answer for its own feature, by any backend and any graph.
-    Only "none", with its single patch, would resize it first.
+    Only the sampling "none", with its single patch, would resize it first.
     """
     D, P = sampling.patches, sampling.patch_size
     if D == 1:
@@ -105,7 +105,7 @@ def _scores(image: ScoredImage, name: str) -> tuple[float, float]:
 
 
 def _nearest(bundle: Bundle, image: ScoredImage, count: int) -> tuple[tuple[NearExemplar, ...], float]:
-    """The `count` exemplars whose features are nearest to the image's, and the median distance of all."""
+    """Find the `count` exemplars whose features are nearest to the image's, and the median distance of all."""
     cache, files = bundle.exemplars, bundle.exemplar_files()
     assert image.exemplar_scores is not None
     assert image.features is not None

@@ -1,4 +1,4 @@
-"""The exemplars' own images: a bundle has only their paths and digests."""
+"""Thumbnails of the exemplars' own images, found by path: a bundle has only their paths and digests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ THUMBNAIL_SIZE = 256
 
 
 def thumbnail(exemplar: NearExemplar, root: Path | None) -> Image.Image | str:
-    """A small copy of the exemplar's image, or in a few words why there is none.
+    """Return a small copy of the exemplar's image, or in a few words why there is none.
 
-    Only the file that was exported is shown: its SHA-256 is compared.
+    Only the file that the bundle was made from is accepted: its SHA-256 must be the exemplar's.
 
     Args:
-        exemplar: whose path is looked up as it is, or from `root`.
-        root: a folder, or None.
+        exemplar: the exemplar.
+        root: folder that its path is relative to; None for the working directory.
     """
     location = str(exemplar.path if root is None else root / exemplar.path)
     query = Query(exemplar.index, location=location)

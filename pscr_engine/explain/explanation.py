@@ -1,4 +1,4 @@
-"""What `Scorer.explain` gives: findings that can be saved as a page or as a picture."""
+"""The result of `Scorer.explain`: findings that can be saved as a page or as a picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Explanation(Findings):
             exemplar_root: folder in which the exemplars' own images are found by their paths.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: the file has another suffix.
             OutputError: it can't be written.
             MissingDependencyError: jinja2 is not installed.
         """

@@ -1,4 +1,4 @@
-"""What an explanation finds: the scores of an image and its patches, and the exemplars that are near."""
+"""The findings of an explanation: the scores of an image and its patches, and the nearest exemplars."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class NearExemplar:
     """An exemplar whose features are near the image's.
 
     Args:
-        index: its place in the exemplar cache, from 0.
-        path: as the list of exemplars named it.
+        index: its index in the exemplar cache, from 0.
+        path: its path, as the list of exemplars named it.
         sha256: hexadecimal digest of its file.
         label: its score, on the label scale.
-        distance: Euclidean, between its features and the image's.
+        distance: Euclidean distance between its features and the image's.
         delta: predicted difference image − exemplar, on the label scale.
     """
 
@@ -49,7 +49,7 @@ class NearExemplar:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Findings:
-    """Where an image's score comes from.
+    """The numbers that say where an image's score comes from.
 
     Args:
         name: the image's path, or what else it is called.
@@ -58,9 +58,9 @@ class Findings:
         score_std: population standard deviation over exemplars of label + delta.
         patches: the D patches in the order in which they are taken.
         nearest: the nearest exemplars, the nearest first.
-        median_distance: of all exemplars, to tell what is near.
-        bundle: the model.
-        precision, device: what computed it.
+        median_distance: median distance of all exemplars, for comparison.
+        bundle: the bundle that scored the image.
+        precision, device: precision and device of the backend that ran it.
     """
 
     name: str
@@ -76,5 +76,5 @@ class Findings:
 
     @property
     def mean_patch_score(self) -> float:
-        """Mean of the patches' scores; not the image's score, since the head is not linear in the mean feature."""
+        """Return the mean of the patches' scores; the image's may differ: the head isn't linear in the mean."""
         return float(np.mean([patch.score for patch in self.patches]))

@@ -1,4 +1,4 @@
-"""Where the outlines and the badges of the patches go, in pixels of the image."""
+"""The layout of an explained image: outlines and badges of its patches, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..sampling import Box
 from .findings import Findings
 from .wording import Numbers, colour, colour_scale
 
-# In units: as wide or high as the image is, it measures so many.
+# The longer side of an image measures so many units; the lengths below are in units.
 _UNITS = 640
 _FONT, _HEIGHT, _GAP, _LETTER = 22, 32, 4, 13
 _MARGIN = 4
@@ -19,11 +19,11 @@ class Mark:
     """A patch's outline, and its badge: its number, then its score.
 
     Args:
-        number: from 1.
-        score: as text.
-        difference: from the image's score, as text.
-        colour: of the difference, as #rrggbb.
-        box: the patch.
+        number: the patch's number, from 1.
+        score: its score, as text.
+        difference: its score less the image's, as text.
+        colour: colour of the difference, as #rrggbb.
+        box: the patch's outline.
         badge: where number and score are written.
         split: where in the badge the number ends and the score begins.
     """
@@ -42,8 +42,8 @@ class Figure:
     """An image with its marks.
 
     Args:
-        view: what is to be seen: the image, and badges that stand out over its edge.
-        unit: a length that is as long for an image of any size.
+        view: the visible area: the image, and badges that reach beyond its edge.
+        unit: a fixed share of the image's longer side, in which widths of lines are given.
         font: size of the badges' letters.
         marks: one per patch.
     """
@@ -55,7 +55,7 @@ class Figure:
 
 
 def lay_out(findings: Findings, numbers: Numbers) -> Figure:
-    """Badges at the middle of their patches, or below one another where these coincide."""
+    """Place each badge at the middle of its patch, or below the earlier badges that it would overlap."""
     height, width = findings.pixels.shape[:2]
     unit, scale = max(height, width) / _UNITS, colour_scale(findings)
     marks: list[Mark] = []
@@ -63,7 +63,7 @@ def lay_out(findings: Findings, numbers: Numbers) -> Figure:
         difference = patch.score - findings.score
         score = numbers.score(patch.score)
         split = (len(str(number)) + 1.2) * _LETTER * unit
-        badge = _place(patch.box, split + (len(score) + 0.8) * _LETTER * unit, unit, [mark.badge for mark in marks])
+        badge = _badge(patch.box, split + (len(score) + 0.8) * _LETTER * unit, unit, [mark.badge for mark in marks])
         marks.append(
             Mark(
                 number,
@@ -75,18 +75,18 @@ def lay_out(findings: Findings, numbers: Numbers) -> Figure:
                 badge.left + split,
             )
         )
-    shown = [Box(0, 0, width, height), *(mark.badge for mark in marks)]
+    boxes = [Box(0, 0, width, height), *(mark.badge for mark in marks)]
     margin = _MARGIN * unit
     view = Box(
-        min(box.left for box in shown) - margin,
-        min(box.top for box in shown) - margin,
-        max(box.right for box in shown) + margin,
-        max(box.bottom for box in shown) + margin,
+        min(box.left for box in boxes) - margin,
+        min(box.top for box in boxes) - margin,
+        max(box.right for box in boxes) + margin,
+        max(box.bottom for box in boxes) + margin,
     )
     return Figure(view, unit, _FONT * unit, tuple(marks))
 
 
-def _place(patch: Box, width: float, unit: float, taken: list[Box]) -> Box:
+def _badge(patch: Box, width: float, unit: float, taken: list[Box]) -> Box:
     left, top = (patch.left + patch.right - width) / 2, (patch.top + patch.bottom - _HEIGHT * unit) / 2
     while True:
         badge = Box(left, top, left + width, top + _HEIGHT * unit)

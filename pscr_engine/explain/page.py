@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, and may run and load nothing."""
+"""The HTML page of explanations: one file that runs no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SMALL_IMAGE = 64
 
 
 def render(all_findings: Iterable[Findings], exemplar_root: Path | None) -> bytes | None:
-    """One section for each. They are taken one by one: a section is smaller than an image. None without any."""
+    """Render a page with a section per explanation, holding one image at a time; return None if there are none."""
     sections = [_section(findings, exemplar_root) for findings in all_findings]
     if not sections:
         return None
@@ -60,17 +60,17 @@ def _section(findings: Findings, exemplar_root: Path | None) -> dict[str, Any]:
                 "distance": distance(exemplar.distance),
                 "delta": numbers.difference(exemplar.delta),
                 "score": numbers.score(exemplar.label + exemplar.delta),
-                "why_none": found if isinstance(found, str) else None,
-                "thumbnail": None if isinstance(found, str) else _data_uri(found, max(found.size)),
+                "why_none": image if isinstance(image, str) else None,
+                "thumbnail": None if isinstance(image, str) else _data_uri(image, max(image.size)),
             }
             for exemplar in findings.nearest
-            for found in (thumbnail(exemplar, exemplar_root),)
+            for image in (thumbnail(exemplar, exemplar_root),)
         ],
     }
 
 
 def _bars(findings: Findings, figure: Figure) -> list[dict[str, Any]]:
-    """Each patch's row: its mark, and the bar of its difference, from the middle of [0, 100] to one side."""
+    """List each patch's mark and the bar of its difference, which goes from the middle of [0, 100] to one side."""
     scale = colour_scale(findings)
     rows = []
     for mark, patch in zip(figure.marks, findings.patches, strict=True):
@@ -80,7 +80,7 @@ def _bars(findings: Findings, figure: Figure) -> list[dict[str, Any]]:
 
 
 def _data_uri(image: Image.Image, size: int) -> str:
-    """Encode as JPEG, or as PNG where that is small, of at most size × size pixels."""
+    """Encode an image, shrunk to at most size × size pixels, as JPEG, or as PNG where it is small."""
     image = image.copy()
     image.thumbnail((size, size))
     if max(image.size) <= _SMALL_IMAGE:

@@ -1,4 +1,4 @@
-"""The picture: the same as the page, to be pasted where pages can't be."""
+"""The PNG picture of explanations: what the page shows, for where a page can't be shown."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _FIGURE = 620
 _CARD, _THUMBNAIL = 192, 160
 _PAPER, _INK, _QUIET, _RAISED = "#ffffff", "#1b1f24", "#555d68", "#f0f1f4"
 
-# Pillow's own font, the one that is always there, has none of these.
+# Pillow's built-in font, the only one that is always there, lacks these characters.
 _LACKING = str.maketrans({"\N{MINUS SIGN}": "-", "×": "x", "…": "..."})
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def draw(all_findings: Iterable[Findings], exemplar_root: Path | None) -> bytes | None:
-    """As PNG, one below the other. They are taken one by one, as for a page. None without any."""
+    """Draw all explanations as one PNG, one below the other, holding one image at a time; None if there are none."""
     sheets = [_explanation(findings, exemplar_root) for findings in all_findings]
     if not sheets:
         return None
@@ -74,27 +74,27 @@ def _explanation(findings: Findings, exemplar_root: Path | None) -> Image.Image:
 
 
 def _figure(findings: Findings, figure: Figure, width: int) -> Image.Image:
-    """The image with its marks, within width × _FIGURE pixels."""
+    """Draw the image with its marks, within width × _FIGURE pixels."""
     view, (height, length) = figure.view, findings.pixels.shape[:2]
     scale = min(width / (view.right - view.left), _FIGURE / (view.bottom - view.top))
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def on_canvas(x: float, y: float) -> tuple[float, float]:
         return (x - view.left) * scale, (y - view.top) * scale
 
-    right, bottom = place(view.right, view.bottom)
+    right, bottom = on_canvas(view.right, view.bottom)
     canvas = Image.new("RGB", (math.ceil(right), math.ceil(bottom)), _PAPER)
     size = max(round(length * scale), 1), max(round(height * scale), 1)
-    left, top = place(0, 0)
+    left, top = on_canvas(0, 0)
     canvas.paste(Image.fromarray(findings.pixels).resize(size), (round(left), round(top)))
     pen, unit = ImageDraw.Draw(canvas), figure.unit * scale
     for mark in figure.marks:
-        (left, top), (right, bottom) = place(*mark.box[:2]), place(*mark.box[2:])
+        (left, top), (right, bottom) = on_canvas(*mark.box[:2]), on_canvas(*mark.box[2:])
         for out, ink, line in ((2, "#101010", 5), (1, mark.colour, 3)):  # the colour with a dark rim on both sides
             pen.rectangle((left - out, top - out, right + out, bottom + out), outline=ink, width=line)
     font = _font(max(round(figure.font * scale), 6))
     for mark in figure.marks:
-        (left, top), (right, bottom) = place(*mark.badge[:2]), place(*mark.badge[2:])
-        split, _ = place(mark.split, 0)
+        (left, top), (right, bottom) = on_canvas(*mark.badge[:2]), on_canvas(*mark.badge[2:])
+        split, _ = on_canvas(mark.split, 0)
         pen.rounded_rectangle((left, top, right, bottom), 4 * unit, "#101010", mark.colour, 3)
         middle = (top + bottom) / 2
         pen.text(((left + split) / 2, middle), str(mark.number), "#c8ccd2", font, "mm")
@@ -103,7 +103,7 @@ def _figure(findings: Findings, figure: Figure, width: int) -> Image.Image:
 
 
 def _crops(findings: Findings, figure: Figure, width: int) -> Image.Image:
-    """The patches by themselves, in rows, each with what it scores."""
+    """Draw the patches by themselves, in rows, each with its score."""
     across = math.ceil(math.sqrt(len(figure.marks)))
     size = (width - (across - 1) * _GAP) // across
     image = Image.fromarray(findings.pixels)
@@ -131,14 +131,14 @@ def _legend(findings: Findings, numbers: Numbers) -> Image.Image:
 
 
 def _card(exemplar: NearExemplar, numbers: Numbers, exemplar_root: Path | None) -> Image.Image:
-    found = thumbnail(exemplar, exemplar_root)
+    image = thumbnail(exemplar, exemplar_root)
     frame = Image.new("RGB", (_CARD, _THUMBNAIL), _RAISED)
     pen = ImageDraw.Draw(frame)
-    if isinstance(found, str):
-        pen.text((_CARD / 2, _THUMBNAIL / 2), found, _QUIET, _font(15), "mm")
+    if isinstance(image, str):
+        pen.text((_CARD / 2, _THUMBNAIL / 2), image, _QUIET, _font(15), "mm")
     else:
-        found.thumbnail((_CARD, _THUMBNAIL))
-        frame.paste(found, ((_CARD - found.width) // 2, (_THUMBNAIL - found.height) // 2))
+        image.thumbnail((_CARD, _THUMBNAIL))
+        frame.paste(image, ((_CARD - image.width) // 2, (_THUMBNAIL - image.height) // 2))
     lines = [
         _fitted(exemplar.path, 16, _CARD),
         f"distance {distance(exemplar.distance)}",
@@ -149,7 +149,7 @@ def _card(exemplar: NearExemplar, numbers: Numbers, exemplar_root: Path | None) 
 
 
 def _text(text: str, size: int, ink: str = _INK, width: int = _INNER, *, wrap: bool = True) -> Image.Image:
-    """`text` on as many lines as it takes; without `wrap`, as wide as it is."""
+    """Draw `text` on as many lines of `width` pixels as it needs; without `wrap`, on one line of its own width."""
     font, text = _font(size), text.translate(_LACKING)
     lines = _wrapped(text, font, width) if wrap else [text]
     if not wrap:
@@ -163,9 +163,9 @@ def _text(text: str, size: int, ink: str = _INK, width: int = _INNER, *, wrap: b
 
 
 def _fitted(text: str, size: int, width: int) -> str:
-    """As much of `text` as fits on one line."""
+    """Shorten `text` so that it fits on one line of `width` pixels."""
     font, whole = _font(size), printable(text)
-    lengths = range(min(len(whole), 8 + 5 * width // size), 0, -1)  # no five letters are narrower than one is high
+    lengths = range(min(len(whole), 8 + 5 * width // size), 0, -1)  # five letters are never narrower than one is high
     shorter = (elided(whole, length).translate(_LACKING) for length in lengths)
     return next((line for line in shorter if font.getlength(line) <= width), "")
 
@@ -192,8 +192,8 @@ def _column(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
 def _pasted(placed: Sequence[tuple[Image.Image, tuple[int, int]]]) -> Image.Image:
     size = max(x + block.width for block, (x, _) in placed), max(y + block.height for block, (_, y) in placed)
     canvas = Image.new("RGB", size, _PAPER)
-    for block, place in placed:
-        canvas.paste(block, place)
+    for block, corner in placed:
+        canvas.paste(block, corner)
     return canvas
 
 

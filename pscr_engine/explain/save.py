@@ -1,4 +1,4 @@
-"""Writes explanations as a page or as a picture."""
+"""The writing of explanations to a file, as an HTML page or as a PNG picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..atomic import atomic_file
+from ..atomic import atomic_file, check_output_file
 from ..errors import MissingDependencyError, OutputError, UsageError
 from .findings import Findings
 
@@ -14,11 +14,11 @@ SUFFIXES = (".html", ".png")
 
 
 def check_output(path: Path) -> str:
-    """The suffix, ".html" or ".png".
+    """Check that explanations can be written to `path`, and return its suffix, ".html" or ".png".
 
     Raises:
-        UsageError: it has another.
-        OutputError: there is no folder for it.
+        UsageError: it has another suffix.
+        OutputError: it is a folder, or its folder doesn't exist.
         MissingDependencyError: it is to be a page, and jinja2 is not installed.
     """
     suffix = path.suffix.lower()
@@ -26,15 +26,14 @@ def check_output(path: Path) -> str:
         raise UsageError(
             f"{path}: an explanation is a page or a picture; name it {' or '.join('*' + s for s in SUFFIXES)}"
         )
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+    check_output_file(path, "explanation")
     if suffix == ".html" and find_spec("jinja2") is None:
         raise MissingDependencyError("jinja2", "an HTML page", "report")
     return suffix
 
 
 def save(all_findings: Iterable[Findings], path: str | Path, exemplar_root: str | Path | None = None) -> None:
-    """Write them to one file, one after another; nothing if there are none. See `Explanation.save`."""
+    """Write explanations to one file, as `Explanation.save` does for one; write nothing if there are none."""
     path = Path(path)
     root = None if exemplar_root is None else Path(exemplar_root)
     if check_output(path) == ".html":

@@ -1,4 +1,4 @@
-"""What page, picture and terminal say alike, and in which colours."""
+"""Texts and colours that the page, the picture and the terminal have in common."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from ..bundle import Bundle
 from .findings import Findings
 
-# Okabe and Ito's blue and vermilion, and a grey between: told apart by colour-blind people, too.
+# Okabe and Ito's blue and vermilion, and a grey between, which colour-blind people can tell apart, too.
 _WORSE, _SAME, _BETTER = (213, 94, 0), (150, 150, 150), (0, 114, 178)
 # Differences smaller than this share of the label range are not shown in full colour, however small all are.
 _LEAST_SCALE = 0.01
 
 
 def printable(text: str) -> str:
-    """`text` on one line: what can't be shown, half of a surrogate pair for example, becomes a question mark."""
+    """Replace each character that can't be shown, a line break or half a surrogate pair for example, by U+FFFD."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def elided(text: str, length: int) -> str:
-    """At most `length` characters of `text`: from the middle, where paths have least to say, some are left out."""
+    """Shorten `text` to at most `length` characters: some of the middle, where paths say least, is left out."""
     if len(text) <= length:
         return text
     head = length // 3
@@ -27,36 +27,36 @@ def elided(text: str, length: int) -> str:
 
 
 class Numbers:
-    """Scores with as many digits as the label range wants: about a thousandth of it."""
+    """A format for scores, with as many digits as it takes to show a thousandth of the label range."""
 
     def __init__(self, bundle: Bundle) -> None:
         low, high = bundle.info.label_range
         self._digits = min(max(3 - math.floor(math.log10(high - low)), 0), 9) if high > low else 3
 
     def score(self, value: float) -> str:
-        """For example 3.421."""
+        """Format a score, such as 3.421."""
         return f"{value:z.{self._digits}f}".replace("-", "\N{MINUS SIGN}")
 
     def difference(self, value: float) -> str:
-        """For example +0.035, or ±0.000."""
-        shown = f"{value:+z.{self._digits}f}"
-        return "±" + shown[1:] if float(shown) == 0 else shown.replace("-", "\N{MINUS SIGN}")
+        """Format a difference of scores with its sign, such as +0.035 or ±0.000."""
+        text = f"{value:+z.{self._digits}f}"
+        return "±" + text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def distance(value: float) -> str:
-    """Of features: three significant digits, or more of a large one."""
+    """Format a distance of features: three significant digits, or a whole number from 1,000."""
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:,.0f}"
 
 
 def colour_scale(findings: Findings) -> float:
-    """The difference from the image's score that is shown in full colour."""
+    """Return the difference from the image's score that is shown in full colour."""
     low, high = findings.bundle.info.label_range
     differences = [abs(patch.score - findings.score) for patch in findings.patches]
     return max(*differences, _LEAST_SCALE * (high - low), 1e-9)
 
 
 def colour(difference: float, scale: float) -> str:
-    """From vermilion, worse than the image, by way of grey to blue, better; as #rrggbb."""
+    """Return a difference's colour, #rrggbb: from vermilion (worse than the image) over grey to blue (better)."""
     end = _BETTER if difference > 0 else _WORSE
     share = min(abs(difference) / scale, 1)
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(_SAME, end, strict=True))
@@ -64,7 +64,7 @@ def colour(difference: float, scale: float) -> str:
 
 
 def heading(findings: Findings, numbers: Numbers) -> str:
-    """The two scores, to be told apart at a glance."""
+    """Write the image's score and, if there are several patches, the mean of their scores."""
     score = f"score {numbers.score(findings.score)}"
     if len(findings.patches) == 1:
         return score
@@ -72,7 +72,7 @@ def heading(findings: Findings, numbers: Numbers) -> str:
 
 
 def about_patches(findings: Findings, numbers: Numbers) -> str:
-    """What a patch's score is, and what it is not."""
+    """Explain what a patch's score is, and what it is not."""
     D = len(findings.patches)
     if D == 1:
         return "There is one patch: its feature is the image's feature, and its score is the image's score."
@@ -85,7 +85,7 @@ def about_patches(findings: Findings, numbers: Numbers) -> str:
 
 
 def about_exemplars(findings: Findings) -> str:
-    """What near, and what delta means."""
+    """Explain which exemplars are near, and what delta means."""
     M = findings.bundle.exemplars.count
     return (
         f"Of {M:,} exemplars, those at the smallest Euclidean distance of features; the median distance of all is "
@@ -95,7 +95,7 @@ def about_exemplars(findings: Findings) -> str:
 
 
 def about_model(findings: Findings) -> str:
-    """What computed it."""
+    """Describe the model, precision, device and bundle that computed the scores."""
     info, M = findings.bundle.info, findings.bundle.exemplars.count
     D, P = info.sampling.patches, info.patch_size
     patches = "1 patch" if D == 1 else f"{D} patches"

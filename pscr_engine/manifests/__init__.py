@@ -1,4 +1,4 @@
-"""Source: where the rows come from. One module per kind of manifest."""
+"""Manifests: the lists of images to score. One module per kind."""
 
 from .base import Manifest, ManifestOptions
 from .open import open_manifest

@@ -1,4 +1,4 @@
-"""What every kind of manifest offers, and how a row's value becomes a query."""
+"""What every kind of manifest offers, and how it can be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ManifestFile: TypeAlias = "Path | StoredObject"
 """A file of a manifest: both kinds have `open`, `name` and `parent`."""
+
+State = tuple[Any, ...]
+"""What changes with a file's content: see `state_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +46,25 @@ class ManifestOptions:
     allow_private_addresses: bool = False
 
 
-T = TypeVar("T")
-
-
 class Reader(Protocol):
-    """Reads ranges of a manifest's rows. Ranges in ascending order cost one pass over the manifest in all."""
+    """A reader of ranges of a manifest's rows. Ranges in ascending order cost one pass over the manifest in all."""
 
     def read(self, rows: range) -> Iterator[Query]:
-        """The rows of `rows` that there are, in order."""
+        """Yield the queries of those `rows` that exist, in order."""
         ...
 
 
-State = tuple[Any, ...]
-
-
 class Columns(Protocol):
-    """Reads chosen rows of a manifest's own columns.
+    """A reader of chosen rows of a manifest's own columns.
 
     Attributes:
-        schema: the columns.
+        schema: names and types of the columns.
     """
 
     schema: pa.Schema
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Those rows, which must ascend, in order. Calls in ascending order cost one pass over the manifest in all.
+        """Read the given rows, which must ascend. Calls in ascending order cost one pass over the manifest in all.
 
         Raises:
             ManifestError: it can't be read, or has fewer rows.
@@ -97,16 +94,16 @@ class Manifest(ABC):
     _stamps: Sequence[State | None] = ()
 
     def _watch(self, files: Sequence[ManifestFile]) -> None:
-        """Remember the state of the files that the list is in. Before they are read."""
+        """Remember the state of the files that the list is in; to be called before they are read."""
         self._files, self._stamps = files, [state_of(file) for file in files]
 
     @property
     def files(self) -> Sequence[ManifestFile]:
-        """The files that the list is in."""
+        """Return the files that the list is in."""
         return self._files
 
     def check_unchanged(self) -> None:
-        """See that the list is still what was fingerprinted: it is read while the run goes on, by several processes.
+        """Check that the list is still what was fingerprinted: several processes read it while the run goes on.
 
         Raises:
             ManifestError: a file of it has changed or gone.
@@ -116,15 +113,18 @@ class Manifest(ABC):
                 raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
     def accept_host_view(self, host: str) -> None:
-        """Take the list as another host shows it, where its numbers and times may differ, from now on.
+        """Accept this host's inodes and modification times as the baseline, after checking that sizes agree.
+
+        Args:
+            host: this host's name, for messages.
 
         Raises:
             ManifestError: a file of it is not there, or has another size.
         """
         now = _states_now(self._files)
         for file, before, here in zip(self._files, self._stamps, now, strict=True):
-            shown = 1 if isinstance(file, Path) else None  # of a file all hosts show the same size, and no more
-            if here is None or before is None or here[:shown] != before[:shown]:
+            end = 1 if isinstance(file, Path) else None  # all hosts show the same size of a file, and no more
+            if here is None or before is None or here[:end] != before[:end]:
                 raise ManifestError(
                     f"{file}: is not the same on {host}, or not there; all nodes must see the same list"
                 )
@@ -132,38 +132,38 @@ class Manifest(ABC):
 
     @abstractmethod
     def reader(self) -> Reader:
-        """A reader of its own, with its own open files."""
+        """Return a reader with open files of its own."""
 
     def columns(self, names: Sequence[str]) -> Columns:
-        """A reader of those of `column_names`."""
+        """Return a reader of some of `column_names`."""
         raise NotImplementedError(f"{type(self).__name__} has no columns")
 
     def rows(self, start: int = 0) -> Iterator[Query]:
-        """Every row from `start` on, in order."""
+        """Yield the queries of all rows from `start` on, in order."""
         return self.reader().read(range(start, sys.maxsize))
 
 
 def state_of(file: ManifestFile) -> State | None:
-    """What changes with a file's content, its size first. Of an object, what it was when it was listed."""
+    """Return what changes with a file's content, its size first; for an object, as it was when it was listed."""
     if not isinstance(file, Path):
         return file.size, file.state
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns
+    return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _states_now(files: Sequence[ManifestFile]) -> list[State | None]:
-    """`state_of` each, looking again at objects."""
+    """Return each file's `state_of` now: objects are looked up again."""
     stored = [file.path for file in files if not isinstance(file, Path)]
     if not stored:
         return [state_of(file) for file in files]
     from ..stores.objects import look_at_all
 
-    found = dict(zip(stored, look_at_all(stored), strict=True))
+    objects = dict(zip(stored, look_at_all(stored), strict=True))
     states: list[State | None] = []
     for file in files:
-        now = file if isinstance(file, Path) else found[file.path]
+        now = file if isinstance(file, Path) else objects[file.path]
         states.append(None if now is None else state_of(now))
     return states

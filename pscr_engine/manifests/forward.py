@@ -1,10 +1,10 @@
-"""Read what can only be read from its beginning: text files, tar shards."""
+"""Readers of what can only be read from its beginning: text files, tar shards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Generic
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from ..errors import ManifestError
 from ..records import Query
 
-if TYPE_CHECKING:
-    pass
-from .base import T
+T = TypeVar("T")
 
 
 class ForwardReader(Generic[T]):
-    """Reads ranges of what can only be read from its beginning.
+    """A reader of ranges of what can only be read from its beginning.
 
     Args:
-        records: gives all records, from the first on.
+        records: returns an iterator over all records, from the first on.
         make: turns a row's number and its record into a query. Not called for rows that are passed over.
     """
 
@@ -31,7 +29,7 @@ class ForwardReader(Generic[T]):
         self._records, self._next = records(), 0
 
     def read(self, rows: range) -> Iterator[Query]:
-        """See `Reader.read`. A range before the last one starts from the beginning again."""
+        """Yield the queries of those `rows` that exist. A range before the last one starts from the beginning again."""
         if rows.start < self._next:
             self._records, self._next = self._open(), 0
         for _ in islice(self._records, rows.start - self._next):
@@ -42,13 +40,13 @@ class ForwardReader(Generic[T]):
 
 
 class ForwardColumns(Generic[T]):
-    """See `Columns`. Reads what can only be read from its beginning.
+    """A reader of columns of what can only be read from its beginning.
 
     Args:
-        schema: the columns.
-        records: gives all records, from the first on.
-        to_table: turns some of them into rows.
-        path: of the manifest, for errors.
+        schema: names and types of the columns.
+        records: all records, from the first on.
+        to_table: turns some records into a table of these columns.
+        path: the manifest's, for messages.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class ForwardColumns(Generic[T]):
         self._next = 0
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
-        """See `Columns.take`. Rows before those of an earlier call are gone."""
+        """Read the given rows, which must ascend, and come after those of earlier calls."""
         picked = []
         for row in rows.tolist():
             assert row >= self._next
@@ -71,5 +69,5 @@ class ForwardColumns(Generic[T]):
 
 
 def too_short(path: object, row: int) -> ManifestError:
-    """The error for a manifest that has lost rows."""
+    """Return the error for a manifest that has lost rows since it was scored."""
     return ManifestError(f"{path}: has no row {row}, although it was scored; it has changed since the run")

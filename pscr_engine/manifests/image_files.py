@@ -1,4 +1,4 @@
-"""Directories and globs of image files."""
+"""Manifests that are directories or globs of image files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IMAGE_SUFFIXES = frozenset(
 
 
 class FileListManifest(Manifest):
-    """Image files in a fixed order: sorted by name."""
+    """A list of image files in a fixed order: sorted by name."""
 
     id_type: pa.DataType | None = None
 
@@ -53,7 +53,7 @@ class FileListManifest(Manifest):
 
     @classmethod
     def from_glob(cls, pattern: str, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
-        """The files that a pattern matches, whatever their extension; folders among them are left out."""
+        """List the files that a pattern matches, whatever their extension, without folders."""
         refuse_columns(f"glob {pattern}", options)
         files = [name for name in names if not Path(name).is_dir()]
         if not files:
@@ -62,41 +62,41 @@ class FileListManifest(Manifest):
 
     @classmethod
     def from_keys(cls, prefix: StorePath, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
-        """The objects `names`, relative to a prefix in an object store."""
+        """List the objects `names`, relative to a prefix in an object store."""
         refuse_columns(prefix, options)
         return cls(names, prefix)
 
     @classmethod
     def from_directory(cls, directory: Path, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
-        """The image files `names`, relative to `directory`."""
+        """List the image files `names`, relative to `directory`."""
         refuse_columns(directory, options)
         if not names:
             raise ManifestError(f"{directory}: no image files in it ({' '.join(sorted(IMAGE_SUFFIXES))})")
         return cls(names, directory)
 
     def reader(self) -> FileListManifest:
-        """See `Manifest.reader`."""
+        """Return the manifest itself, which holds no open files."""
         return self
 
     def read(self, rows: range) -> Iterator[Query]:
-        """See `Reader.read`."""
+        """Yield the queries of those `rows` that exist, in order."""
         for row in range(rows.start, min(rows.stop, len(self._names))):
             yield self._maker.make(row, self._names[row])
 
 
 def files_below(directory: Path) -> Iterator[str]:
-    """Names of all files in all folders below, relative to `directory`, in no particular order.
+    """Yield the names of all files in all folders below, relative to `directory`, in no particular order.
 
-    Links to folders are followed, each folder once. Hidden folders, bundles and the output folders of
-    runs are passed over: they are this program's own.
+    Links to folders are followed, each folder once. Hidden folders are passed over, and so are bundles and the
+    output folders of runs: they are this program's own.
     """
     visited = set()
     for folder, folders, files in os.walk(directory, onerror=_raise, followlinks=True):
-        found = os.stat(folder)  # noqa: PTH116 - Path would be slow here
-        if (found.st_dev, found.st_ino) in visited:
+        status = os.stat(folder)  # noqa: PTH116 - Path would be slow here
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        visited.add((found.st_dev, found.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         if folder != str(directory) and ("bundle.json" in files or "run.json" in files):
             folders.clear()
             continue
@@ -106,7 +106,7 @@ def files_below(directory: Path) -> Iterator[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's extension is an image's."""
+    """Tell whether a file has an image's extension."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - Path would be slow here
 
 

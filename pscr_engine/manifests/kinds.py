@@ -1,4 +1,4 @@
-"""Tell kinds of manifests apart by their files' names."""
+"""Kinds of manifests, told apart by their files' names."""
 
 from __future__ import annotations
 
@@ -14,23 +14,16 @@ from .text import CsvManifest, JsonLinesManifest
 from .webdataset import WebDatasetManifest, is_shard
 
 _GLOB_CHARACTERS = frozenset("*?[")
-
-
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
-def is_glob(text: str) -> bool:
-    """Whether there are wildcards in it."""
-    return not _GLOB_CHARACTERS.isdisjoint(text)
-
-
 def open_table(where: object, file: ManifestFile, folder: Place, options: ManifestOptions) -> Manifest:
-    """Open a single file by its name's extension.
+    """Open a manifest that is a single file; its extension tells the kind.
 
     Args:
         where: what the user named.
-        file: to read.
-        folder: that relative paths start from.
+        file: the file to read.
+        folder: the folder that relative paths start from.
         options: how to read it.
 
     Raises:
@@ -56,7 +49,7 @@ def open_table(where: object, file: ManifestFile, folder: Place, options: Manife
 
 def refuse_mixture(directory: object, *, parquet: Sized, shards: Sized, images: Sized) -> None:
     """Raise ManifestError if a directory holds more than one kind of list; to choose one would be a guess."""
-    kinds = [name for name, found in (("Parquet files", parquet), ("tar shards", shards), ("images", images)) if found]
+    kinds = [name for name, files in (("Parquet files", parquet), ("tar shards", shards), ("images", images)) if files]
     if len(kinds) > 1:
         raise ManifestError(
             f"{directory}: holds {' and '.join(kinds)}; "
@@ -71,5 +64,10 @@ def refuse_tables(pattern: str, names: Iterable[str]) -> None:
 
 
 def is_parquet(name: str) -> bool:
-    """Whether a file's name says that it is Parquet."""
+    """Tell whether a file has an extension of Parquet."""
     return name.lower().endswith((".parquet", ".pq"))
+
+
+def is_glob(text: str) -> bool:
+    """Tell whether there are wildcards in a path."""
+    return not _GLOB_CHARACTERS.isdisjoint(text)

@@ -1,4 +1,4 @@
-"""Recognise what kind of manifest a path names."""
+"""Opening of manifests, whose kind is recognised by their path."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
 
 
 def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
-    """A directory of Parquet files, of shards, or of image files."""
+    """Open a directory of Parquet files, of shards, or of image files."""
     parquet, shards, images = [], [], []
     for name in files_below(directory):
         if is_parquet(name):

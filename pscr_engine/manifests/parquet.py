@@ -1,4 +1,4 @@
-"""Parquet manifests: one file, or a directory of them."""
+"""Parquet manifests: one file, or several with the same columns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ParquetManifest(Manifest):
     """
 
     def __init__(self, path: Place, files: Sequence[ManifestFile], folder: Place, options: ManifestOptions) -> None:
-        """`path` is what the user named; relative paths in the rows start from `folder`."""
+        """Open the files; `path` is what the user named, relative paths in the rows start from `folder`."""
         self._watch(list(files))
         schema, self._groups = None, _Groups([], [], [0])
         for file in self._files:
@@ -63,16 +63,16 @@ class ParquetManifest(Manifest):
         self.fingerprint = f"parquet:{self._digest(path, embedded=embedded)}"
 
     def reader(self) -> _ParquetReader:
-        """See `Manifest.reader`."""
+        """Return a reader with open files of its own."""
         return _ParquetReader(self._groups, self._image, self._id, self._maker)
 
     def columns(self, names: Sequence[str]) -> _ParquetColumns:
-        """See `Manifest.columns`. With the types that the file has."""
+        """Return a reader of some columns, with the types that the file has."""
         return _ParquetColumns(self._groups, pa.schema([self._schema.field(name) for name in names]), self._path)
 
     @staticmethod
     def _check_image_type(path: Place, type_: Any) -> bool:
-        """Whether the column holds encoded images, not paths.
+        """Tell whether the column holds encoded images, not paths.
 
         Raises:
             ManifestError: it holds neither.
@@ -92,10 +92,10 @@ class ParquetManifest(Manifest):
         return False
 
     def _digest(self, path: Place, *, embedded: bool) -> str:
-        """SHA-256 of the columns' content; of the footers, where the column holds the images themselves.
+        """Return the SHA-256 of the columns' content, or of the footers if the column holds the images themselves.
 
-        A footer has the place, compressed size and statistics of every column chunk: it tells other
-        images apart without a read of what may be terabytes. Of objects, sizes and ETags are taken.
+        A footer has the offset, compressed size and statistics of every column chunk: it differs for other
+        images, and what may be terabytes need not be read. Of objects, sizes and ETags are taken.
         """
         digest = hashlib.sha256()
         columns = [self._image] + ([self._id] if self._id else [])
@@ -121,7 +121,7 @@ class ParquetManifest(Manifest):
 
 
 class _Groups(NamedTuple):
-    """All row groups of all files: file and index in it; `starts` has one entry more, the end."""
+    """All row groups of all files: file, index in it, and first row; `starts` has one entry more, the end."""
 
     files: list[ManifestFile]
     indices: list[int]
@@ -134,7 +134,7 @@ class _Groups(NamedTuple):
 
 
 class _RowGroups:
-    """Finds the batch that a row is in. Row groups that nobody asks for are not touched.
+    """A reader of the batches that rows are in. Row groups that nobody asks for are not read.
 
     Args:
         groups: all row groups.
@@ -150,10 +150,10 @@ class _RowGroups:
         self._group = -1
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._batch: pa.RecordBatch | None = None
-        self._first = 0  # row of the batch's first
+        self._first = 0  # number of the batch's first row
 
     def batch_with(self, row: int) -> tuple[int, pa.RecordBatch]:
-        """The batch that holds `row`, and the row of its first."""
+        """Return the number of the first row of the batch that holds `row`, and the batch."""
         group = bisect_right(self._groups.starts, row) - 1
         try:
             if group != self._group or row < self._first:
@@ -179,14 +179,13 @@ class _RowGroups:
 
 
 class _ParquetReader:
-    """Reads ranges of rows as queries."""
+    """A reader of ranges of rows as queries."""
 
     def __init__(self, groups: _Groups, image: str, id_: str | None, maker: QueryMaker) -> None:
         self._groups = _RowGroups(groups, [image, *([id_] if id_ else [])])
         self._image, self._id, self._maker = image, id_, maker
 
     def read(self, rows: range) -> Iterator[Query]:
-        """See `Reader.read`."""
         row, end = rows.start, min(rows.stop, self._groups.rows)
         while row < end:
             first, batch = self._groups.batch_with(row)
@@ -199,14 +198,13 @@ class _ParquetReader:
 
 
 class _ParquetColumns:
-    """See `Columns`."""
+    """A reader of chosen rows of some columns."""
 
     def __init__(self, groups: _Groups, schema: pa.Schema, path: Place) -> None:
         self.schema, self._path = schema, path
         self._groups = _RowGroups(groups, schema.names, _TABLE_ROWS)
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
-        """See `Columns.take`."""
         if len(rows) and rows[-1] >= self._groups.rows:
             raise too_short(self._path, int(rows[-1]))
         taken, at = [], 0
@@ -220,13 +218,13 @@ class _ParquetColumns:
 
 
 def _rows_in_bytes(group: Any, nbytes: int, most: int) -> int:
-    """How many rows of a row group, `most` at most, take about so many bytes."""
+    """Return how many rows of a row group, `most` at most, take about `nbytes` bytes."""
     per_row = int(group.total_byte_size) // max(1, int(group.num_rows))
     return max(1, min(most, int(nbytes // max(1, per_row))))
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    """The type that identifiers are written as: Arrow can't sort views, and a dictionary is a way of storing."""
+    """Return the type to write identifiers as: no view, which Arrow can't sort, and no dictionary."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     if pa.types.is_string_view(type_):
@@ -235,7 +233,7 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 
 def _identifiers(column: pa.Array) -> list[Any]:
-    """As Arrow's own scalars, which lose nothing; text and integers as Python's, which are faster."""
+    """Return Arrow's own scalars, which lose nothing; for text, bytes and integers Python's, which are faster."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if _is_text(column.type):
@@ -254,7 +252,7 @@ def _is_bytes(type_: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """The column's values. Text that is not UTF-8 keeps its bytes, as file names do."""
+    """Return the column's values. Text that is not UTF-8 keeps its bytes, as file names do."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if _is_text(column.type):
@@ -267,17 +265,17 @@ def _values(column: pa.Array) -> list[Any]:
         fields = [_values(column.field(name)) for name in names]
         present = column.is_valid().to_pylist()
         return [
-            dict(zip(names, values, strict=True)) if there else None
-            for there, *values in zip(present, *fields, strict=True)
+            dict(zip(names, values, strict=True)) if valid else None
+            for valid, *values in zip(present, *fields, strict=True)
         ]
     return list(column.to_pylist())
 
 
 def _content(column: pa.Array) -> bytes:
-    """Bytes that differ when the column's values do."""
+    """Return bytes that differ when the column's values do."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_temporal(column.type):  # whatever their unit: Python's have no nanoseconds
+    if pa.types.is_temporal(column.type):  # as integers: Python's types have no nanoseconds
         column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
     if not _is_text(column.type):
         return repr(column.to_pylist()).encode()

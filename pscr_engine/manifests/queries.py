@@ -1,4 +1,4 @@
-"""Turn a row of a manifest into a query."""
+"""The making of queries from the rows of a manifest."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ManifestError
 from ..records import Query, Status
 from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, place, scheme_of
-
-if TYPE_CHECKING:
-    pass
 from .base import ManifestOptions
 
 
 def choose_columns(path: object, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
-    """Names of the image column and, if any, of the identifier column.
+    """Choose the image column and, if there is one, the identifier column; return their names.
 
     Raises:
         ManifestError: a column isn't there; the message names those that are.
@@ -43,10 +39,10 @@ def choose_columns(path: object, available: Sequence[str], options: ManifestOpti
 
 @dataclass(frozen=True)
 class QueryMaker:
-    """Turns a manifest's value (path, URI, bytes or {bytes, path}) into a query.
+    """A maker of queries from a manifest's values: path, URI, bytes or {bytes, path}.
 
     Args:
-        base: folder that relative paths start from.
+        base: folder, or prefix in an object store, that relative paths start from.
         confine: refuse paths that leave `base`.
         allow_http: take images from web servers, too.
     """
@@ -57,7 +53,7 @@ class QueryMaker:
 
     @classmethod
     def for_folder(cls, folder: Place, options: ManifestOptions) -> QueryMaker:
-        """Relative paths start from `--root`, else from the manifest's `folder`."""
+        """Return a maker whose relative paths start from `--root`, else from the manifest's `folder`."""
         root = folder if options.root is None else place(options.root, "--root")
         confine = options.root is not None
         if confine and isinstance(root, Path) and not root.is_dir():
@@ -66,11 +62,11 @@ class QueryMaker:
 
     @classmethod
     def at(cls, base: Place, *, confine: bool = False, allow_http: bool = False) -> QueryMaker:
-        """Return what makes queries of paths relative to a folder, or to a prefix in an object store."""
+        """Return a maker whose relative paths start from a folder, or from a prefix in an object store."""
         return (_StoreQueryMaker if isinstance(base, StorePath) else cls)(base, confine, allow_http)
 
     def make(self, row: int, value: object, id_: object = None) -> Query:
-        """The query of one row. A value that names no image gives a query that has failed already."""
+        """Make the query of one row. A value that names no image gives a query that has failed already."""
         query = Query(row, id=id_)
         try:
             self._fill(query, value)
@@ -80,7 +76,7 @@ class QueryMaker:
 
     @cached_property
     def folder(self) -> str:
-        """`base` without symbolic links."""
+        """Return `base` without symbolic links."""
         return os.path.realpath(self.base)  # type: ignore[arg-type]  # a Path: see `_StoreQueryMaker`
 
     def _fill(self, query: Query, value: object) -> None:
@@ -111,7 +107,7 @@ class QueryMaker:
         query.location = location
 
     def _local_path(self, query: Query, uri: str) -> str | None:
-        """The path that a `file://` URI names. None for another URI: what becomes of its query is settled then."""
+        """Return the path of a file:// URI. For any other, set `query.uri` or fail the query, and return None."""
         scheme = scheme_of(uri)
         if scheme == "file":
             return unquote(urlsplit(uri).path)
@@ -128,12 +124,12 @@ class QueryMaker:
         return None
 
     def _within(self, scheme: str, uri: str) -> bool:
-        """Whether a URI is inside `base`."""
+        """Tell whether a URI is inside `base`."""
         return False
 
 
 class _StoreQueryMaker(QueryMaker):
-    """Relative paths start from a prefix in an object store. Absolute ones are this host's."""
+    """A maker whose relative paths start from a prefix in an object store. Absolute ones are this host's."""
 
     @cached_property
     def folder(self) -> str:
@@ -152,11 +148,11 @@ class _StoreQueryMaker(QueryMaker):
             else:
                 query.location = path
             return
-        found = self.base.joined(path)
-        if self.confine and not self.base.contains(found):
+        location = self.base.joined(path)
+        if self.confine and not self.base.contains(location):
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
         else:
-            query.uri = str(found)
+            query.uri = str(location)
 
     def _within(self, scheme: str, uri: str) -> bool:
         assert isinstance(self.base, StorePath)

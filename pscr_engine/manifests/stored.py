@@ -22,7 +22,7 @@ _OUR_OWN = ("bundle.json", "run.json")
 
 
 def open_stored(where: StorePath, options: ManifestOptions, *, directory: bool) -> Manifest:
-    """See `open_manifest`.
+    """Open a manifest of any kind that is in an object store.
 
     Args:
         where: an object, a prefix or a glob.
@@ -34,9 +34,9 @@ def open_stored(where: StorePath, options: ManifestOptions, *, directory: bool) 
         StoreError: the store can't be reached, or refuses.
     """
     require_obstore()
-    found = None if directory else look(where)
-    if found is not None:
-        return open_table(where, found, where.parent, options)
+    file = None if directory else look(where)
+    if file is not None:
+        return open_table(where, file, where.parent, options)
     return _open_glob(where, options) if is_glob(where.key) else _open_prefix(where, options)
 
 
@@ -44,14 +44,14 @@ def _open_glob(pattern: StorePath, options: ManifestOptions) -> Manifest:
     segments = pattern.key.split("/")
     fixed = next(index for index, segment in enumerate(segments) if is_glob(segment))
     base = StorePath(pattern.scheme, pattern.bucket, "/".join(segments[:fixed]))
-    found = [stored for stored in listed(base) if _matches(segments[fixed:], base.relative(stored.path).split("/"))]
-    names = [base.relative(stored.path) for stored in found]
+    files = [stored for stored in listed(base) if _matches(segments[fixed:], base.relative(stored.path).split("/"))]
+    names = [base.relative(stored.path) for stored in files]
     if not names:
         raise ManifestError(f"glob {pattern}: matches no objects")
     if all(map(is_shard, names)):
-        return WebDatasetManifest(found, options)
+        return WebDatasetManifest(files, options)
     if all(map(is_parquet, names)):
-        return ParquetManifest(base, found, base, options)
+        return ParquetManifest(base, files, base, options)
     refuse_tables(str(pattern), names)
     return FileListManifest.from_keys(base, names, options)
 
@@ -95,7 +95,7 @@ def _folders(name: str) -> Iterator[str]:
 
 
 def _matches(pattern: list[str], names: list[str]) -> bool:
-    """As `glob.glob(..., recursive=True)`: "**" is any number of folders, and no wildcard matches a leading dot."""
+    """Match as `glob.glob(..., recursive=True)` does: "**" is any folders, and wildcards match no leading dot."""
     if not pattern or not names:
         return not names and pattern in ([], ["**"])
     first, name = pattern[0], names[0]

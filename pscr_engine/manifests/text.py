@@ -19,11 +19,11 @@ from .forward import ForwardColumns, ForwardReader
 from .queries import QueryMaker, choose_columns
 from .unicode import as_text, text_array
 
-# File names need not be UTF-8: such bytes survive the way to open() this way.
+# File names need not be UTF-8: this keeps such bytes on their way to open().
 _ERRORS = "surrogateescape"
-# A longer field is an unclosed quote, not a prompt.
+# In characters: a longer field is an unclosed quote, not a long prompt.
 _MAX_FIELD = 16 * 2**20
-# More keys than this are data in the place of names.
+# More different keys than this are data, not names.
 _MAX_COLUMNS = 1000
 
 
@@ -47,16 +47,16 @@ class CsvManifest(Manifest):
         self.num_rows: int | None = lines - 1
 
     def reader(self) -> ForwardReader[list[str]]:
-        """See `Manifest.reader`."""
+        """Return a reader with an open file of its own."""
         return ForwardReader(lambda: islice(self._records(), 1, None), self._query)
 
     def columns(self, names: Sequence[str]) -> ForwardColumns[list[str]]:
-        """See `Manifest.columns`. All text, as written: "007" is "007"."""
-        places = [list(self.column_names).index(name) for name in names]
+        """Return a reader of some columns, all of them text, as written: "007" is "007"."""
+        positions = [list(self.column_names).index(name) for name in names]
         schema = pa.schema([(name, pa.string()) for name in names])
 
         def to_table(records: list[list[str]]) -> pa.Table:
-            cells = ([record[at] if at < len(record) else None for record in records] for at in places)
+            cells = ([record[at] if at < len(record) else None for record in records] for at in positions)
             return pa.table([text_array(column) for column in cells], schema=schema)
 
         return ForwardColumns(schema, islice(self._records(), 1, None), to_table, self._path)
@@ -77,7 +77,7 @@ class CsvManifest(Manifest):
 
 
 class JsonLinesManifest(Manifest):
-    """One JSON object per line. Identifiers become text, since lines need not agree on a type.
+    """A file with one JSON object per line. Identifiers become text, since lines need not agree on a type.
 
     A line that is not a JSON object is a row with status `unreadable`: one bad line out of a
     million is no reason to score nothing.
@@ -98,12 +98,12 @@ class JsonLinesManifest(Manifest):
         self.fingerprint = f"jsonl:{digest}"
 
     def reader(self) -> ForwardReader[tuple[int, str]]:
-        """See `Manifest.reader`."""
+        """Return a reader with an open file of its own."""
         return ForwardReader(self._lines, self._query)
 
     @cached_property
     def _types(self) -> dict[str, pa.DataType]:
-        """The columns, in the order in which they first appear, with what can hold every line's value."""
+        """Find the columns, in the order in which they first appear, with types that can hold every line's value."""
         kinds: dict[str, set[type]] = {}
         for _, text in self._lines():
             if isinstance(value := _json(text), dict):
@@ -111,15 +111,15 @@ class JsonLinesManifest(Manifest):
                     kinds.setdefault(name, set()).add(_kind(cell))
                 if len(kinds) > _MAX_COLUMNS:
                     raise ManifestError(f"{self._path}: its lines have more than {_MAX_COLUMNS} different keys")
-        return {name: _column_type(found - {type(None)}) for name, found in kinds.items()}
+        return {name: _column_type(types - {type(None)}) for name, types in kinds.items()}
 
     @property
-    def column_names(self) -> Sequence[str]:  # type: ignore[override]  # needs a pass, so not before it is asked for
-        """The keys of all lines."""
+    def column_names(self) -> Sequence[str]:  # type: ignore[override]  # costs a pass over the file, so only when asked for
+        """Return the keys of all lines."""
         return list(self._types)
 
     def columns(self, names: Sequence[str]) -> ForwardColumns[tuple[int, str]]:
-        """See `Manifest.columns`. Values of several kinds, objects and lists are text: their JSON."""
+        """Return a reader of some columns. Values of several kinds, objects and lists become text: their JSON."""
         schema = pa.schema([(name, self._types[name]) for name in names])
 
         def to_table(lines: list[tuple[int, str]]) -> pa.Table:
@@ -143,7 +143,7 @@ class JsonLinesManifest(Manifest):
 
 
 def _json(text: str) -> object:
-    """The value, or None if the text is not JSON."""
+    """Parse JSON; return None if the text isn't JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -151,7 +151,7 @@ def _json(text: str) -> object:
 
 
 def _kind(value: object) -> type:
-    """The value's type; an integer that 64 bits can't hold is as good as an object."""
+    """Return the value's type; for an integer that 64 bits can't hold, dict, so that its column becomes text."""
     return dict if type(value) is int and not -(2**63) <= value < 2**63 else type(value)
 
 
@@ -170,7 +170,7 @@ def _json_column(values: list[Any], type_: pa.DataType) -> pa.Array:
 
 
 def _digest_and_lines(path: ManifestFile) -> tuple[str, int]:
-    """SHA-256 and number of lines of a file, in one pass."""
+    """Return the SHA-256 and the number of lines of a file, in one pass."""
     digest, lines, last = hashlib.sha256(), 0, b"\n"
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -1,18 +1,15 @@
-"""Text for Arrow columns, whatever bytes it came from."""
+"""Conversion to text that Arrow columns can hold, whatever bytes it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    pass
-
 
 def text_array(values: Sequence[Any]) -> pa.Array:
-    """A column of text. What is not Unicode becomes question marks."""
+    """Make a column of text. What is not Unicode becomes question marks."""
     try:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
@@ -20,7 +17,7 @@ def text_array(values: Sequence[Any]) -> pa.Array:
 
 
 def utf8(text: Any) -> str | None:
-    """Text that Parquet can hold: what is not Unicode becomes question marks."""
+    """Return text that Parquet can hold: what is not Unicode becomes question marks."""
     if text is None:
         return None
     try:
@@ -30,5 +27,5 @@ def utf8(text: Any) -> str | None:
 
 
 def as_text(value: Any) -> str | None:
-    """An identifier as text; JSON and CSV have no column types to keep."""
+    """Return an identifier as text: JSON and CSV have no column types to keep."""
     return None if value is None else str(value)

@@ -25,7 +25,7 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 def is_shard(name: str) -> bool:
-    """Whether a file's name says that it is a shard."""
+    """Tell whether a file has a shard's extension."""
     return name.lower().endswith(SHARD_SUFFIXES)
 
 
@@ -51,7 +51,7 @@ class WebDatasetManifest(Manifest):
         self.fingerprint = f"webdataset:{digest.hexdigest()}"
 
     def reader(self) -> ForwardReader[_Record]:
-        """See `Manifest.reader`. Members that are passed over are not read."""
+        """Return a reader with open shards of its own. Members that are passed over are not read."""
         return ForwardReader(self._records, _query)
 
     def _records(self) -> Iterator[_Record]:
@@ -100,7 +100,7 @@ def _query(row: int, record: _Record) -> Query:
 
 @contextmanager
 def _open(shard: ManifestFile) -> Iterator[tarfile.TarFile]:
-    """An object is streamed: a few megabytes of it are in memory, and what is passed over is not fetched."""
+    """Open a shard. Of an object, a few megabytes are in memory, and what is passed over is not fetched."""
     if isinstance(shard, Path):
         with tarfile.open(shard) as tar:
             yield tar
@@ -110,7 +110,7 @@ def _open(shard: ManifestFile) -> Iterator[tarfile.TarFile]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise TarError unless the archive goes on to its end mark: Python stops without a word at a bad header."""
+    """Raise TarError unless the archive ends with its end mark: Python stops silently at a bad header."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     block = tar.fileobj.read(tarfile.BLOCKSIZE)
@@ -121,7 +121,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 
 def _sample(shard: ManifestFile) -> bytes:
-    """A shard's size, and its first and last 64 KiB: shards are large. An object's size and ETag."""
+    """Return a shard's size and a hash of its first and last 64 KiB, as shards are large; an object's size and ETag."""
     if not isinstance(shard, Path):
         return repr(state_of(shard)).encode()
     try:

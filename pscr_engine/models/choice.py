@@ -1,4 +1,4 @@
-"""Chooses a bundle: what the user names, `model.pscr` in the current folder, or the shipped model."""
+"""The choice of a bundle: what the user names, `model.pscr` in the current folder, or the shipped model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BundleChoice:
         return str(self) if self.reason is None else f"{self} ({self.reason})"
 
     def log(self) -> None:
-        """Say so in the log, unless the user named it by its path."""
+        """Log which bundle it is, unless the user named it by its path."""
         if self.reason is not None:
             log.info("bundle %s", self.describe())
 
@@ -78,7 +78,7 @@ def choose_bundle(given: str | Place | BundleChoice | None, what: str = "--bundl
     Args:
         given: text: a path, the URI of a bundle in an object store, or the name of a shipped model; a path that is
             there wins over a name. A Path is a path. None: `model.pscr` if it is in the current folder, else the
-            shipped model. What has been decided stays as it is.
+            shipped model. A BundleChoice is returned as it is.
         what: the option or argument, for messages.
 
     Raises:
@@ -89,19 +89,19 @@ def choose_bundle(given: str | Place | BundleChoice | None, what: str = "--bundl
         return given
     if given is None:
         return _default()
-    found = place(given, what)
-    if not isinstance(given, str) or not isinstance(found, Path):
-        return BundleChoice(found)
-    models, there = shipped_models(), os.path.lexists(found)
+    location = place(given, what)
+    if not isinstance(given, str) or not isinstance(location, Path):
+        return BundleChoice(location)
+    models, there = shipped_models(), os.path.lexists(location)
     if given in models:
         if not there:
             return BundleChoice.of_model(given)
-        return BundleChoice(found, reason="the one at this path, not the shipped model of that name")
-    if not there and models and len(found.parts) == 1:
+        return BundleChoice(location, reason="the one at this path, not the shipped model of that name")
+    if not there and models and len(location.parts) == 1:
         raise BundleError(
             f"{given}: no such bundle, and no shipped model of that name ({suggest(given, models)}); {_MAKE_ONE}"
         )
-    return BundleChoice(found)
+    return BundleChoice(location)
 
 
 def _default() -> BundleChoice:

@@ -68,12 +68,12 @@ class Figures:
 
     @property
     def srcc(self) -> Interval:
-        """Spearman's rank correlation."""
+        """Return Spearman's rank correlation."""
         return self.estimates["srcc"]
 
     @property
     def plcc(self) -> Interval:
-        """Pearson's correlation."""
+        """Return Pearson's correlation."""
         return self.estimates["plcc"]
 
 
@@ -82,15 +82,15 @@ class ModelFacts:
     """The content of `NAME.json`.
 
     Args:
-        name: of the model.
+        name: the model's name.
         bundle: hexadecimal SHA-256 of the `bundle.json` that all of this is about.
-        summary: what it is for.
+        summary: what the model is for.
         trunk: its network, and what training started from.
         data: what it was trained on.
         split: how the data was divided, and how many images each part has.
         figures: precision → agreement with the labels of the test images.
-        data_licence: of the images that it was trained on.
-        weights_licence: of the bundle.
+        data_licence: licence of the images that it was trained on.
+        weights_licence: licence of the bundle.
         rebuild: the command that makes it again.
     """
 
@@ -125,28 +125,28 @@ class ModelFacts:
 
     @classmethod
     def _from_json(cls, value: Any) -> ModelFacts:
-        found = _object(value, "the file", _KEYS)
-        if (found["format"], found["format_version"]) != (FORMAT, FORMAT_VERSION):
+        fields = _object(value, "the file", _KEYS)
+        if (fields["format"], fields["format_version"]) != (FORMAT, FORMAT_VERSION):
             raise ValueError(f"'format' is not {FORMAT!r} in version {FORMAT_VERSION}")
-        digest = _text(found, "bundle")
+        digest = _text(fields, "bundle")
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise ValueError("'bundle' is no SHA-256")
-        if not isinstance(found["figures"], dict) or not found["figures"]:
+        if not isinstance(fields["figures"], dict) or not fields["figures"]:
             raise ValueError("'figures' has no precision")
-        if unknown := sorted(set(found["figures"]) - set(PRECISIONS)):
+        if unknown := sorted(set(fields["figures"]) - set(PRECISIONS)):
             raise ValueError(f"'figures' has {unknown[0]!r}, which is no precision")
-        licence = _object(found["licence"], "'licence'", {"data", "weights"})
+        licence = _object(fields["licence"], "'licence'", {"data", "weights"})
         return cls(
-            name=_text(found, "name"),
+            name=_text(fields, "name"),
             bundle=digest,
-            **{key: _text(found, key) for key in _TEXTS},
-            figures={precision: _figures(precision, each) for precision, each in found["figures"].items()},
+            **{key: _text(fields, key) for key in _TEXTS},
+            figures={precision: _figures(precision, each) for precision, each in fields["figures"].items()},
             data_licence=_text(licence, "data"),
             weights_licence=_text(licence, "weights"),
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `read` takes."""
+        """Return the JSON object that `read` reads."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -154,7 +154,7 @@ class ModelFacts:
             "bundle": self.bundle,
             **{key: getattr(self, key) for key in _TEXTS},
             "figures": {
-                precision: {"images": each.images, **{name: list(found) for name, found in each.estimates.items()}}
+                precision: {"images": each.images, **{name: list(figure) for name, figure in each.estimates.items()}}
                 for precision, each in self.figures.items()
             },
             "licence": {"data": self.data_licence, "weights": self.weights_licence},
@@ -172,26 +172,26 @@ def _object(value: Any, what: str, keys: set[str], optional: frozenset[str] = fr
     return value
 
 
-def _text(found: Mapping[str, Any], key: str) -> str:
-    value = found[key]
+def _text(fields: Mapping[str, Any], key: str) -> str:
+    value = fields[key]
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ValueError(f"{key!r} is no line of text")
     return value
 
 
 def _figures(precision: str, value: Any) -> Figures:
-    found = _object(value, f"'figures' of {precision}", {"images", *_REQUIRED}, frozenset(_OPTIONAL))
-    images = found["images"]
+    fields = _object(value, f"'figures' of {precision}", {"images", *_REQUIRED}, frozenset(_OPTIONAL))
+    images = fields["images"]
     if type(images) is not int or images < 1:
         raise ValueError(f"'images' of {precision} is no number of images")
-    names = [name for name in (*_REQUIRED, *_OPTIONAL) if name in found]
-    return Figures(images, {name: _interval(f"{name!r} of {precision}", found[name]) for name in names})
+    names = [name for name in (*_REQUIRED, *_OPTIONAL) if name in fields]
+    return Figures(images, {name: _interval(f"{name!r} of {precision}", fields[name]) for name in names})
 
 
 def _interval(what: str, value: Any) -> Interval:
     if not isinstance(value, list) or len(value) != 3 or not all(type(each) in (int, float) for each in value):
         raise ValueError(f"{what} is not three numbers: value, low, high")
-    found = Interval(*map(float, value))
-    if not all(map(math.isfinite, found)) or not found.low <= found.value <= found.high:
+    interval = Interval(*map(float, value))
+    if not all(map(math.isfinite, interval)) or not interval.low <= interval.value <= interval.high:
         raise ValueError(f"{what} is no value within its interval")
-    return found
+    return interval

@@ -1,4 +1,4 @@
-"""Finds the models that come with pscr-engine."""
+"""The models that come with pscr-engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_MODEL = "agiqa3k-lite0"
 """The shipped model that commands take where there is no model.pscr."""
 
 FOLDER = Path(__file__).parent
-"""Where shipped models are."""
+"""The folder of the shipped models."""
 
 _SUFFIX = ".pscr"
 # Plans are made where a bundle is used, and are no part of it.
@@ -63,7 +63,7 @@ class ShippedModel:
         return facts
 
     def card(self) -> str:
-        """Read its model card, Markdown.
+        """Read its model card, a text in Markdown.
 
         Raises:
             BundleError: it has none.
@@ -75,7 +75,7 @@ class ShippedModel:
             raise BundleError(f"{path}: the model card can't be read; install pscr-engine again") from error
 
     def size(self) -> int:
-        """Return the bytes of its bundle's files, without TensorRT plans."""
+        """Return the size of its bundle's files in bytes, without TensorRT plans."""
         return sum(file.stat().st_size for file in self._files())
 
     def copy(self, target: Path) -> Bundle:
@@ -116,10 +116,10 @@ def find_model(name: str) -> ShippedModel:
     Raises:
         BundleError: this installation ships none of that name.
     """
-    found = shipped_models()
-    if name not in found:
-        raise BundleError(f"{name}: the pscr-engine here ships no model of that name ({suggest(name, found)})")
-    return found[name]
+    models = shipped_models()
+    if name not in models:
+        raise BundleError(f"{name}: the pscr-engine here ships no model of that name ({suggest(name, models)})")
+    return models[name]
 
 
 def suggest(name: str, models: Iterable[str]) -> str:
@@ -132,5 +132,5 @@ def suggest(name: str, models: Iterable[str]) -> str:
 
 def shipped_at(path: Path) -> ShippedModel | None:
     """Return the shipped model whose bundle is at `path`; None for any other bundle."""
-    found = shipped_models().get(path.stem)
-    return found if found is not None and found.path.resolve() == path.resolve() else None
+    model = shipped_models().get(path.stem)
+    return model if model is not None and model.path.resolve() == path.resolve() else None

@@ -1,4 +1,4 @@
-"""Output folders: what is needed of one, and the one on a file system."""
+"""What a run needs of its output folder and of the lock on it, wherever the folder is."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..stores.uri import Place
 from .shard import WHOLE, Shard
 
 LOCK_FILE = ".lock"
-_PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|run\.json|_SUCCESS)\.partial-\d+")
+PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|run\.json|_SUCCESS)\.partial-\d+")
 
 
 class Lock(Protocol):
-    """A shard of a run, claimed for this process."""
+    """The claim of this process to write a shard of a run."""
 
     @property
     def descriptors(self) -> Sequence[int]:
-        """Open files; a process that inherits them shares the claim."""
+        """Return the open files of the claim; a process that inherits them shares it."""
         ...
 
     def check(self) -> None:
@@ -29,7 +29,7 @@ class Lock(Protocol):
         ...
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Give the claim up, so that another process can have it."""
         ...
 
 
@@ -43,20 +43,20 @@ class Folder(Protocol):
     readers: int
 
     @property
-    def place(self) -> Place:
-        """Where it is."""
+    def location(self) -> Place:
+        """Return where the folder is."""
         ...
 
     def make(self) -> None:
-        """Make it, unless it is there."""
+        """Make the folder, unless it is there."""
         ...
 
     def names(self) -> list[str]:
-        """Of everything in it, bar locks, in no particular order."""
+        """List the names of everything in the folder but locks, in no particular order."""
         ...
 
     def read(self, name: str) -> bytes:
-        """The content of a file, or FileNotFoundError."""
+        """Read a file, or raise FileNotFoundError."""
         ...
 
     def open(self, name: str) -> IO[bytes]:
@@ -68,7 +68,7 @@ class Folder(Protocol):
         ...
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless there is one; whether there was none. Several processes may try at once."""
+        """Write a file unless there is one; tell whether there was none. Several processes may try at once."""
         ...
 
     def remove(self, names: Sequence[str]) -> None:
@@ -76,35 +76,35 @@ class Folder(Protocol):
         ...
 
     def tidy(self, shard: Shard) -> None:
-        """Remove what a process that was killed left half written in a shard that is locked."""
+        """Remove what a killed process left half written in a shard, which must be locked."""
         ...
 
     def lock(self, shard: Shard) -> Lock:
-        """Claim a shard. Shards of another number of shares can't be claimed meanwhile.
+        """Claim a shard. Meanwhile no shard can be claimed that divides the run by another count.
 
         Raises:
-            OutputError: another process has it, or one of another number.
+            OutputError: another process has this shard, or one of another count.
         """
         ...
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file is what a crash can leave."""
-    return _PARTIAL.fullmatch(name) is not None
+    """Tell whether a file's name is one that a crash can leave behind."""
+    return PARTIAL.fullmatch(name) is not None
 
 
-def in_use(place: Place, holder: str, shard: Shard, other: Shard) -> OutputError:
-    """What a process is told that wants what another has."""
+def in_use(location: Place, holder: str, shard: Shard, other: Shard) -> OutputError:
+    """Return the error for a process that wants `shard` while `holder` has `other`."""
     if shard.count == other.count:
         whose = "another run" if shard == WHOLE else f"another process with --shard {shard}"
-        return OutputError(f"{place}: {whose} is writing there ({holder}); wait for it, or choose another --out")
+        return OutputError(f"{location}: {whose} is writing there ({holder}); wait for it, or choose another --out")
     whose = "a run without --shard" if other == WHOLE else f"shard {other}"
     return OutputError(
-        f"{place}: {whose} is writing there ({holder}); wait for it before you change the number of shards, "
+        f"{location}: {whose} is writing there ({holder}); wait for it before you change the number of shards, "
         "or choose another --out"
     )
 
 
 def holder() -> str:
-    """This process, for others' messages."""
+    """Return a name for this process, for the messages of other processes."""
     return f"process {os.getpid()} on {platform.node()}"

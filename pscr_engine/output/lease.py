@@ -1,6 +1,6 @@
-"""A claim that works with nothing but an object store: an object that its holder renews, and that dies with it.
+"""Leases, the claims on shards in an object store: objects that their holders keep renewing.
 
-Nobody's clock is compared with another's: a lease is dead when it has not changed for as long as `SECONDS` while
+No clock is compared with another host's: a lease is dead when it has not changed for as long as `SECONDS` while
 somebody watched it.
 """
 
@@ -44,12 +44,12 @@ SECONDS = _seconds()
 
 
 class Lease:
-    """See `pscr_engine.output.folder.Lock`. A thread renews it.
+    """A `pscr_engine.output.folder.Lock` on a shard in an object store; a thread renews it.
 
     Args:
-        path: of the lease's object.
-        token: whose it is.
-        stored: what was put last.
+        path: where the lease's object is.
+        token: tells this holder's lease from others'.
+        stored: the object as it was put last.
     """
 
     descriptors: Sequence[int] = ()
@@ -63,7 +63,7 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """See `Lock`."""
+        """Raise OutputError if the lease has been lost."""
         if not self._lost and monotonic() - self._renewed > SECONDS:
             self._lost = "it could not be renewed in time"
         if self._lost:
@@ -73,14 +73,14 @@ class Lease:
             )
 
     def release(self) -> None:
-        """See `Lock`."""
+        """Stop renewing the lease, and remove it if it is still this process's."""
         self._released.set()
         self._thread.join(timeout=SECONDS)
         if not self._lost:
             try:
                 if _token(self._path) == self._token:
                     objects.remove([self._path])
-            except StoreError as error:  # it dies by itself
+            except StoreError as error:  # without renewal it is dead soon
                 log.warning("%s", error)
 
     def _renew(self) -> None:
@@ -101,7 +101,7 @@ class Lease:
 
 
 def claim(folder: StorePath, shard: Shard) -> Lease:
-    """Claim a shard of an output folder. A dead lease is waited for and taken over.
+    """Claim a shard of an output folder. A lease that proves dead is taken over.
 
     Raises:
         OutputError: another process is at work there.
@@ -123,18 +123,18 @@ def claim(folder: StorePath, shard: Shard) -> Lease:
 def _claim_own(folder: StorePath, shard: Shard) -> Lease:
     path, token = folder / LEASES / f"{shard.index}-of-{shard.count}", secrets.token_hex(8)
     while True:
-        # Looked at first, for stores that know no conditions: a put would take it from who lives.
+        # Looked at first: without conditional puts, a put would take the lease from a living holder.
         seen = objects.look(path)
         if seen is not None and (who := _living(path)) is not None:
             raise in_use(folder, who, shard, shard)
         objects.put_where_possible(path, _content(token), seen or "new")
-        # Read back, for stores that don't heed conditions, and for answers that were lost.
+        # Read back, for stores that ignore conditions, and for answers that were lost.
         if (stored := _if_ours(path, token)) is not None:
             return Lease(path, token, stored)
 
 
 def _living(path: StorePath) -> str | None:
-    """Who holds a lease, if it is renewed while we watch; None if it is dead."""
+    """Return who holds a lease, if it is renewed while we watch; None if it is dead."""
     before = objects.look(path)
     if before is None:
         return None
@@ -151,18 +151,18 @@ def _living(path: StorePath) -> str | None:
 
 
 def _leases(folder: StorePath) -> list[tuple[StorePath, Shard]]:
-    found = [(stored.path, _NAME.fullmatch(stored.name)) for stored in objects.listed(folder / LEASES)]
-    return [(path, Shard(int(match[1]), int(match[2]))) for path, match in found if match]
+    names = [(stored.path, _NAME.fullmatch(stored.name)) for stored in objects.listed(folder / LEASES)]
+    return [(path, Shard(int(match[1]), int(match[2]))) for path, match in names if match]
 
 
 def _content(token: str) -> bytes:
-    # Another content each time: the ETag tells that it was renewed.
+    # Other content each time, so that the ETag shows the renewal.
     return json.dumps({"holder": holder(), "token": token, "renewal": secrets.token_hex(4)}).encode()
 
 
 def _if_ours(path: StorePath, token: str) -> StoredObject | None:
-    found = objects.look(path)
-    return found if found is not None and _token(path) == token else None
+    stored = objects.look(path)
+    return stored if stored is not None and _token(path) == token else None
 
 
 def _token(path: StorePath) -> str:

@@ -12,87 +12,74 @@ from time import monotonic, sleep
 from typing import IO
 
 from ..atomic import atomic_file, create_file, fsync_directory
-from .folder import _PARTIAL, LOCK_FILE, holder, in_use
+from .folder import LOCK_FILE, PARTIAL, holder, in_use
 from .shard import WHOLE, Shard
 
 # The workers of a run that was killed share its lock, and need a moment to notice.
 _LOCK_SECONDS = 2.0
-
-
 _LOCK = re.compile(r"\.lock(?:-(\d+)-of-(\d+))?")
 
 
-def _lock_name(shard: Shard) -> str:
-    return LOCK_FILE if shard == WHOLE else f"{LOCK_FILE}-{shard.index}-of-{shard.count}"
-
-
-def _shard_of_lock(name: str) -> Shard | None:
-    match = _LOCK.fullmatch(name)
-    if match is None:
-        return None
-    return WHOLE if match[1] is None else Shard(int(match[1]), int(match[2]))
-
-
 class LocalFolder:
-    """See `Folder`. Files are written beside their place, synced and renamed."""
+    """A `Folder` on a file system. Files are written under a temporary name, synced and renamed."""
 
     readers = 1
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, location: Path) -> None:
+        self.location = location
 
     def make(self) -> None:
-        """See `Folder`."""
-        self.place.mkdir(parents=True, exist_ok=True)
+        """Make the folder and those above it, unless they are there."""
+        self.location.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        """See `Folder`."""
-        return [name for name in os.listdir(self.place) if not name.startswith(LOCK_FILE)]
+        """List the names of everything in the folder but locks."""
+        return [name for name in os.listdir(self.location) if not name.startswith(LOCK_FILE)]
 
     def read(self, name: str) -> bytes:
-        """See `Folder`."""
-        return (self.place / name).read_bytes()
+        """Read a file, or raise FileNotFoundError."""
+        return (self.location / name).read_bytes()
 
     def open(self, name: str) -> IO[bytes]:
-        """See `Folder`."""
-        return (self.place / name).open("rb")
+        """Open a file for reading."""
+        return (self.location / name).open("rb")
 
     def write(self, name: str, content: Callable[[IO[bytes]], object]) -> None:
-        """See `Folder`."""
-        with atomic_file(self.place / name) as temporary, temporary.open("wb") as file:
+        """Write a file with what `content` writes, and sync it."""
+        with atomic_file(self.location / name) as temporary, temporary.open("wb") as file:
             content(file)
 
     def create(self, name: str, data: bytes) -> bool:
-        """See `Folder`."""
-        return create_file(self.place / name, data)
+        """Write a file unless there is one; tell whether there was none."""
+        return create_file(self.location / name, data)
 
     def remove(self, names: Sequence[str]) -> None:
-        """See `Folder`."""
+        """Remove files that may be there, in this order."""
         for name in names:
-            (self.place / name).unlink(missing_ok=True)
-        fsync_directory(self.place)
+            (self.location / name).unlink(missing_ok=True)
+        fsync_directory(self.location)
 
     def tidy(self, shard: Shard) -> None:
-        """See `Folder`. Files that belong to no chunk are left to a run without shards."""
-        for name in os.listdir(self.place):
-            match = _PARTIAL.fullmatch(name)
+        """Remove half-written files of a shard. Those that belong to no chunk are left to a run without shards."""
+        for name in os.listdir(self.location):
+            match = PARTIAL.fullmatch(name)
             if match and (shard == WHOLE if match[2] is None else shard.owns(int(match[2]))):
-                (self.place / name).unlink(missing_ok=True)
+                (self.location / name).unlink(missing_ok=True)
 
     def lock(self, shard: Shard) -> LocalLock:
-        """See `Folder`. The system drops the claim of a process that dies."""
+        """Claim a shard. The system drops the claim of a process that dies."""
         deadline = monotonic() + _LOCK_SECONDS
         file = self._claimed(_lock_name(shard), deadline)
         if isinstance(file, str):
-            raise in_use(self.place, file, shard, shard)
-        for name in os.listdir(self.place):
+            raise in_use(self.location, file, shard, shard)
+        for name in os.listdir(self.location):
             other = _shard_of_lock(name)
             if other is None or other.count == shard.count:
                 continue
             theirs = self._claimed(name, deadline)
             if isinstance(theirs, str):
                 file.close()
-                raise in_use(self.place, theirs, shard, other)
+                raise in_use(self.location, theirs, shard, other)
             theirs.close()
         file.truncate(0)
         file.write(holder())
@@ -100,8 +87,8 @@ class LocalFolder:
         return LocalLock(file)
 
     def _claimed(self, name: str, deadline: float) -> IO[str] | str:
-        """The locked file, or the name of who has it."""
-        file = (self.place / name).open("a+", encoding="utf-8")
+        """Lock a file and return it, or return the name of the process that has it."""
+        file = (self.location / name).open("a+", encoding="utf-8")
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,19 +104,30 @@ class LocalFolder:
 
 
 class LocalLock:
-    """See `Lock`: a file that is open and locked."""
+    """A `Lock` that is an open, locked file."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     @property
     def descriptors(self) -> Sequence[int]:
-        """See `Lock`."""
+        """Return the file's descriptor; a process that inherits it shares the claim."""
         return (self._file.fileno(),)
 
     def check(self) -> None:
-        """See `Lock`. The system keeps it."""
+        """Do nothing: the system keeps the claim."""
 
     def release(self) -> None:
-        """See `Lock`."""
+        """Close the file: the claim ends when no other process has it open."""
         self._file.close()
+
+
+def _lock_name(shard: Shard) -> str:
+    return LOCK_FILE if shard == WHOLE else f"{LOCK_FILE}-{shard.index}-of-{shard.count}"
+
+
+def _shard_of_lock(name: str) -> Shard | None:
+    match = _LOCK.fullmatch(name)
+    if match is None:
+        return None
+    return WHOLE if match[1] is None else Shard(int(match[1]), int(match[2]))

@@ -1,4 +1,4 @@
-"""Open an output folder, wherever it is."""
+"""Opening of output folders, on a file system or in an object store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .folder import Folder
 from .local_folder import LocalFolder
 
 
-def open_folder(place: Place) -> Folder:
-    """The output folder at a place."""
-    if isinstance(place, Path):
-        return LocalFolder(place)
+def open_folder(location: Place) -> Folder:
+    """Return the output folder at a path, or at a location in an object store."""
+    if isinstance(location, Path):
+        return LocalFolder(location)
     from .store_folder import StoreFolder
 
-    return StoreFolder(place)
+    return StoreFolder(location)

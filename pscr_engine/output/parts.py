@@ -22,7 +22,7 @@ _PART = re.compile(r"part-(\d{6,})\.parquet")
 
 
 def is_part(name: str) -> bool:
-    """Whether a file's name is a part's."""
+    """Tell whether a file's name is a part's."""
     return _PART.fullmatch(name) is not None
 
 
@@ -41,11 +41,11 @@ class Parts:
         object.__setattr__(self, "_files", open_folder(self.folder))
 
     def path(self, index: int) -> Place:
-        """Where the part of chunk `index` is, or will be."""
+        """Return where the part of chunk `index` is, or will be."""
         return self.folder / _name(index)
 
     def indices(self) -> list[int]:
-        """The chunks that are done, in order."""
+        """List the indices of the chunks that are done, in order."""
         return sorted(int(match[1]) for name in self._files.names() if (match := _PART.fullmatch(name)))
 
     def write(self, index: int, table: pa.Table) -> None:
@@ -64,7 +64,7 @@ class Parts:
             ) from error
 
     def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
-        """The rows of a part.
+        """Read the rows of a part.
 
         Raises:
             OutputError: it can't be read.
@@ -76,7 +76,7 @@ class Parts:
             raise self._damaged(index, error) from error
 
     def batches(self, index: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of a part, in order, at most `BATCH_ROWS` at a time.
+        """Yield the rows of a part, in order, at most `BATCH_ROWS` at a time.
 
         Raises:
             OutputError: it can't be read.
@@ -88,7 +88,7 @@ class Parts:
             raise self._damaged(index, error) from error
 
     def schema(self, index: int) -> pa.Schema:
-        """The columns of a part.
+        """Read the names and types of a part's columns.
 
         Raises:
             OutputError: it can't be read.
@@ -100,11 +100,11 @@ class Parts:
             raise self._damaged(index, error) from error
 
     def file(self, name: str) -> bytes:
-        """The content of another file beside the parts, or FileNotFoundError."""
+        """Read another file beside the parts, or raise FileNotFoundError."""
         return self._files.read(name)
 
     def rows(self, index: int) -> int:
-        """How many rows a part has.
+        """Return how many rows a part has.
 
         Raises:
             OutputError: it can't be read.
@@ -116,7 +116,7 @@ class Parts:
             raise self._damaged(index, error) from error
 
     def statuses(self) -> Iterator[tuple[int, list[str]]]:
-        """Chunk index and the statuses of its rows, of each part.
+        """Yield the chunk index and the rows' statuses of each part, in order.
 
         Raises:
             OutputError: a part can't be read.
@@ -139,5 +139,5 @@ def _name(index: int) -> str:
 
 
 def _reason(error: OSError) -> str:
-    """The system's own words; pyarrow wraps them in its own."""
+    """Return the system's own words for an error, without pyarrow's around them."""
     return os.strerror(error.errno) if error.errno else str(error)

@@ -1,7 +1,7 @@
 """The output folder of a run: `run.json`, the parts, `_SUCCESS`.
 
 `run.json` is written first and says what the rows depend on. A part appears whole. `_SUCCESS` is written last, after
-every part has been counted. Where all that is, on a file system or in an object store, is `folders`' business.
+every part has been counted. `output.folder.Folder` hides whether these are on a file system or in an object store.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class RunDirectory:
     """
 
     def __init__(self, folder: Folder, run: Mapping[str, Any], shard: Shard, lock: Lock) -> None:
-        self.path = folder.place
-        self.parts = Parts(folder.place)
+        self.path = folder.location
+        self.parts = Parts(folder.location)
         self.run = run
         self.shard = shard
         self._folder, self._lock = folder, lock
@@ -84,7 +84,7 @@ class RunDirectory:
 
     @property
     def lock_descriptors(self) -> Sequence[int]:
-        """Of the lock. A process that inherits them shares the lock."""
+        """Return the open files of the lock. A process that inherits them shares the lock."""
         return self._lock.descriptors
 
     def check(self) -> None:
@@ -92,16 +92,16 @@ class RunDirectory:
         self._lock.check()
 
     def close(self) -> None:
-        """Let another run write here. No other process may write any more."""
+        """Give the claim up, so that another run can write here. No process of this run may write any more."""
         self._folder.tidy(self.shard)
         self._lock.release()
 
     def success(self) -> dict[str, Any] | None:
-        """The content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
+        """Return the content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
         return read_success(self.parts)
 
     def clear_success(self) -> None:
-        """Take back the completion mark, before parts are rewritten."""
+        """Remove the completion mark, before parts are rewritten."""
         self._folder.remove([SUCCESS_FILE])
 
     def finish(self, rows: int, chunks: int, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class RunDirectory:
         Args:
             rows: how many rows the manifest has.
             chunks: how many parts there must be.
-            facts: throughput and stage times, stored along.
+            facts: throughput and stage times, to be stored with the counts.
 
         Returns:
             The content of `_SUCCESS`.
@@ -142,7 +142,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def read_success(parts: Parts) -> dict[str, Any] | None:
-    """The content of `_SUCCESS` beside `parts`; None while the run isn't complete, or if a part has gone since."""
+    """Read `_SUCCESS` beside `parts`; return None while the run isn't complete, or if a part has gone since."""
     try:
         value = json.loads(parts.file(SUCCESS_FILE))
     except (FileNotFoundError, ValueError):
@@ -163,34 +163,34 @@ def _refuse_foreign(path: Place, names: Sequence[str]) -> None:
 
 
 def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `run.json`, if it is of a run with the same identity."""
-    path = folder.place
+    """Read `run.json`; raise OutputError unless it is of a run with the same identity."""
+    path = folder.location
     try:
-        found = json.loads(folder.read(RUN_FILE))
-        theirs, ours = found["identity"], run["identity"]
+        earlier = json.loads(folder.read(RUN_FILE))
+        theirs, ours = earlier["identity"], run["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path}: its run.json is damaged; choose another --out or use --overwrite") from error
     for name in ours:
         if theirs.get(name) != ours[name]:
             then, now, advice = _short(theirs.get(name)), _short(ours[name]), ""
             if name == "bundle":
-                then, now, advice = _bundle_names(found, run) or (then, now, advice)
+                then, now, advice = _bundle_names(earlier, run) or (then, now, advice)
             raise OutputError(
                 f"{path}: holds a run with another {name.replace('_', ' ')} ({then}, now {now}); "
                 f"{advice}choose another --out or use --overwrite"
             )
-    return dict(found)
+    return dict(earlier)
 
 
-def _bundle_names(found: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Say which bundle the run in the folder has, which one this run has, and how to go on with the former.
 
     Returns:
         None if names tell no difference: the content has changed.
     """
     try:
-        then, now = found["settings"]["bundle"], run["settings"]["bundle"]
-        described = _describe_bundle(found), _describe_bundle(run)
+        then, now = earlier["settings"]["bundle"], run["settings"]["bundle"]
+        described = _describe_bundle(earlier), _describe_bundle(run)
     except (KeyError, TypeError, AttributeError):  # a run of an earlier version, or a damaged file
         return None
     return None if then == now else (*described, f"go on with --bundle {then}, ")

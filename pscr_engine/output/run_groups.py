@@ -1,4 +1,4 @@
-"""A column of the manifest as groups: one small integer per row."""
+"""Rows grouped by a column of the manifest: one small integer per row."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NO_VALUE = "(none)"
 
 
 class Groups:
-    """Which group each row of a run is in.
+    """The groups of a run's rows.
 
-    The integers lie in a temporary file, 4 bytes per row, so that a manifest that can only be read from
+    Each row's group is an integer in a temporary file, 4 bytes per row, so that a manifest that can only be read from
     its beginning is read once, and memory grows with the number of groups alone.
 
     Args:
         file: int32, one per row of the parts, in their order.
-        labels: of each group, in the order in which they first appear.
+        labels: the groups' names, in the order in which they first appear.
         sizes: how many rows each group has.
     """
 
@@ -38,7 +38,7 @@ class Groups:
         return len(self.labels)
 
     def beside(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int32]]]:
-        """Batches of all rows, each with its rows' groups, int32. One iteration at a time."""
+        """Yield batches of all rows, each with its rows' groups, int32 [rows]. One iteration at a time."""
         self._file.seek(0)
         for batch in batches:
             yield batch, np.frombuffer(self._file.read(4 * batch.num_rows), np.int32)
@@ -47,7 +47,7 @@ class Groups:
 def with_groups(
     run: RunReader, groups: Groups | None, *columns: str
 ) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int32] | None]]:
-    """Those columns of all rows, each batch with its rows' groups, if there are any."""
+    """Return batches of some columns of all rows, each with its rows' groups, or None without `groups`."""
     batches = run.batches(*columns)
     return ((batch, None) for batch in batches) if groups is None else groups.beside(batches)
 
@@ -91,12 +91,12 @@ def _write(file: IO[bytes], groups: NDArray[np.int32]) -> None:
         file.write(groups.tobytes())
         file.flush()
     except OSError as error:
-        place, reason = tempfile.gettempdir(), error.strerror
-        raise PscrError(f"{place}: no room for a temporary file ({reason}); free some, or set TMPDIR") from error
+        folder, reason = tempfile.gettempdir(), error.strerror
+        raise PscrError(f"{folder}: no room for a temporary file ({reason}); free some, or set TMPDIR") from error
 
 
 def _bytes_of(column: pa.ChunkedArray, name: str) -> pa.Array:
-    """Text of the values, as bytes: what calls itself text need not be UTF-8."""
+    """Return the values' text as bytes: a column of text need not be UTF-8."""
     array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()

@@ -1,4 +1,4 @@
-"""The output folder of a run, for those who only read it: complete or not, and the manifest it was made from."""
+"""A reader of a run's output folder, complete or not, and of the manifest that was scored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .run_directory import RUN_FILE, read_success
 
 @dataclass(frozen=True, slots=True)
 class RunReader:
-    """A run that somebody has made, as it was when it was opened: parts that appear later are not seen.
+    """A run's output as it was when it was opened: parts that appear later are not seen.
 
     Args:
         path: the folder.
@@ -62,7 +62,7 @@ class RunReader:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the rows depend on."""
+        """Return what the rows depend on, by name."""
         return dict(self.run["identity"])
 
     @property
@@ -72,25 +72,25 @@ class RunReader:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Return the name of the run's folder."""
         return self.path.resolve().name if isinstance(self.path, Path) else self.path.name
 
     @property
     def manifest_kind(self) -> str:
-        """Of the manifest: parquet, csv, jsonl, files or webdataset."""
+        """Return the manifest's kind: parquet, csv, jsonl, files or webdataset."""
         return str(self.identity["manifest"]).partition(":")[0]
 
     @property
     def has_columns(self) -> bool:
-        """Whether the manifest is a table, and not a list of files."""
+        """Tell whether the manifest is a table, and not a list of files."""
         return self.manifest_kind not in ("files", "webdataset")
 
     def schema(self) -> pa.Schema | None:
-        """The parts' columns; None as long as there are no parts."""
+        """Return the names and types of the parts' columns; None as long as there are no parts."""
         return self.parts.schema(self.indices[0]) if self.indices else None
 
     def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
-        """Those columns of all rows, in order.
+        """Yield the given columns of all rows, in order.
 
         Raises:
             OutputError: a part can't be read.
@@ -99,27 +99,27 @@ class RunReader:
             yield from self.parts.batches(index, list(columns))
 
     def end(self) -> int:
-        """One more than the last row that is there."""
+        """Return the number of the last row that is there, plus one."""
         return self.indices[-1] * self._chunk_rows + self.parts.rows(self.indices[-1]) if self.indices else 0
 
     def lines(self, rows: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Row → columns of a few rows. Those that are not there are left out."""
+        """Return columns of a few rows, by the row's number. Rows that are not there are left out."""
         wanted: dict[int, list[int]] = {}
         for row in rows:
             wanted.setdefault(row // self._chunk_rows, []).append(row)
-        found = {}
+        lines = {}
         for index in self.indices:
             for batch in self.parts.batches(index, ["row", *columns]) if index in wanted else ():
                 chosen = batch.filter(pc.is_in(batch.column("row"), value_set=pa.array(wanted[index], pa.int64())))
-                found.update({line["row"]: line for line in chosen.to_pylist()})
-        return found
+                lines.update({line["row"]: line for line in chosen.to_pylist()})
+        return lines
 
     @property
     def _chunk_rows(self) -> int:
         return int(self.identity["chunk_rows"])
 
     def open_manifest(self, given: str | None = None) -> Manifest:
-        """The manifest that was scored.
+        """Open the manifest that was scored.
 
         Args:
             given: where it is now; None for where it was.
@@ -130,35 +130,35 @@ class RunReader:
         columns = dict(self.run["settings"]["columns"])
         if columns.get("root") is not None:  # perhaps relative to another working directory than this
             columns["root"] = self.identity["image_folder"]
-        place = given or self._manifest_place()
+        path = given or self._manifest_path()
         try:
-            manifest = open_manifest(place, ManifestOptions(**columns))
+            manifest = open_manifest(path, ManifestOptions(**columns))
         except ManifestError as error:
             if given is not None:
                 raise
             raise ManifestError(f"{error}; say where the manifest is now with --manifest") from error
         if manifest.fingerprint != self.identity["manifest"]:
-            raise ManifestError(f"{place}: not the list that was scored into {self.path}, or renamed or changed since")
+            raise ManifestError(f"{path}: not the list that was scored into {self.path}, or renamed or changed since")
         return manifest
 
     def open_table(self, columns: Sequence[str], given: str | None = None) -> Manifest:
-        """The same, if it is a table with those columns.
+        """Open the manifest that was scored, a table with the given columns.
 
         Raises:
-            ManifestError: as above, or it lacks a column, has it twice, or is a list of files.
+            ManifestError: as in `open_manifest`, or it lacks a column, has it twice, or is a list of files.
         """
-        place = given or str(self.run["settings"]["manifest"])
+        path = given or str(self.run["settings"]["manifest"])
         if not self.has_columns:
-            raise ManifestError(f"{place}: a list of files has no columns; that needs a manifest that is a table")
+            raise ManifestError(f"{path}: a list of files has no columns; that needs a manifest that is a table")
         manifest = self.open_manifest(given)
         for name in columns:
             if (count := list(manifest.column_names).count(name)) != 1:
                 problem = f"no column {name!r}" if count == 0 else f"several columns named {name!r}"
-                raise ManifestError(f"{place}: {problem} (columns: {', '.join(manifest.column_names)})")
+                raise ManifestError(f"{path}: {problem} (columns: {', '.join(manifest.column_names)})")
         return manifest
 
-    def _manifest_place(self) -> str:
-        """As the run was told, relative to here, or else to where the run was started, as far as that shows."""
+    def _manifest_path(self) -> str:
+        """Return the path that the run was given: as it stands, or from where the run seems to have been started."""
         manifest, out = str(self.run["settings"]["manifest"]), Path(self.run["settings"].get("out", ""))
         if not isinstance(self.path, Path):
             return manifest

@@ -12,10 +12,10 @@ _SHARD = re.compile(r"(\d{1,7})/(\d{1,7})")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The chunks whose index leaves `index` when divided by `count`.
+    """The chunks whose index leaves the remainder `index` when divided by `count`.
 
     Args:
-        index: of this share, from 0, as Slurm and Kubernetes count.
+        index: this share's number, from 0, as Slurm and Kubernetes count.
         count: how many shares there are.
     """
 
@@ -31,10 +31,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read "i/n".
+        """Parse a shard that is written "i/n".
 
         Raises:
-            UsageError: it isn't that.
+            UsageError: it isn't written so, or i is not below n.
         """
         match = _SHARD.fullmatch(text.strip())
         if match is None:
@@ -45,11 +45,11 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def owns(self, chunk: int) -> bool:
-        """Whether a chunk is this shard's."""
+        """Tell whether a chunk is this shard's."""
         return chunk % self.count == self.index
 
     def rows(self, total: int, chunk_rows: int) -> int:
-        """How many of a manifest's rows are this shard's."""
+        """Return how many of a manifest's `total` rows are this shard's."""
         whole, rest = divmod(total, chunk_rows)
         chunks = len(range(self.index, whole, self.count))
         return chunks * chunk_rows + (rest if self.owns(whole) else 0)

@@ -1,4 +1,4 @@
-"""An output folder in an object store. See `pscr_engine.output.folder.Folder`."""
+"""An output folder in an object store."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from .shard import Shard
 
 
 class StoreFolder:
-    """Objects below a prefix. A put makes an object appear whole; there are no half files."""
+    """A `Folder` that is a prefix in an object store. A put makes an object appear whole."""
 
     readers = 16
 
-    def __init__(self, place: StorePath) -> None:
-        self.place = place
+    def __init__(self, location: StorePath) -> None:
+        self.location = location
 
     def make(self) -> None:
-        """See `Folder`. Prefixes need no making."""
+        """Check that obstore is installed; prefixes need no making."""
         require_obstore()
 
     def names(self) -> list[str]:
-        """See `Folder`. What is further below has a "/" in its name."""
-        names = [self.place.relative(found.path) for found in objects.listed(self.place)]
+        """List the names of all objects below the prefix but leases. What is further below has a "/" in its name."""
+        names = [self.location.relative(stored.path) for stored in objects.listed(self.location)]
         return [name for name in names if not name.startswith(f"{LEASES}/")]
 
     def read(self, name: str) -> bytes:
-        """See `Folder`."""
-        return objects.read(self.place / name)
+        """Read an object, or raise FileNotFoundError."""
+        return objects.read(self.location / name)
 
     def open(self, name: str) -> IO[bytes]:
-        """See `Folder`. Parts are small: one request is faster than several ranges."""
+        """Open an object for reading, in one request: parts are small, and several ranges would be slower."""
         return io.BytesIO(self.read(name))
 
     def write(self, name: str, content: Callable[[IO[bytes]], object]) -> None:
-        """See `Folder`."""
+        """Put an object with what `content` writes."""
         buffer = io.BytesIO()
         content(buffer)
-        objects.put(self.place / name, buffer.getvalue())
+        objects.put(self.location / name, buffer.getvalue())
 
     def create(self, name: str, data: bytes) -> bool:
-        """See `Folder`. Where the store has no conditional put, two at once may both think that they were first."""
-        if objects.look(self.place / name) is not None:
+        """Put an object unless there is one; tell whether there was none."""
+        # Without conditional puts, two processes at once may both be told that there was none.
+        if objects.look(self.location / name) is not None:
             return False
-        return objects.put_where_possible(self.place / name, data, "new")
+        return objects.put_where_possible(self.location / name, data, "new")
 
     def remove(self, names: Sequence[str]) -> None:
-        """See `Folder`."""
+        """Remove objects that may be there, the last one after all others."""
         if names:
-            objects.remove([self.place / name for name in names[:-1]])
-            objects.remove([self.place / names[-1]])
+            objects.remove([self.location / name for name in names[:-1]])
+            objects.remove([self.location / names[-1]])
 
     def tidy(self, shard: Shard) -> None:
-        """See `Folder`."""
+        """Do nothing: a put leaves nothing half written."""
 
     def lock(self, shard: Shard) -> Lease:
-        """See `Folder`."""
-        return claim(self.place, shard)
+        """Claim a shard with a lease."""
+        return claim(self.location, shard)

@@ -1,1 +1,1 @@
-"""One HTML page about a run: what its scores look like, which images are at the ends, what failed, how fast it was."""
+"""One HTML page about a run: the distribution of its scores, its best and worst images, its failures, its speed."""

@@ -1,4 +1,4 @@
-"""Where things are in the drawings: numbers for the template, which writes the SVG."""
+"""Coordinates of the report's charts, for the template, which writes them as SVG."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LEVELS = 8
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The plot's rectangle within a drawing, in its units.
+    """The size of a drawing, and the margins around the plot in it, in the units of its SVG.
 
     Args:
-        width, height: of the drawing.
-        left, top, right, bottom: margins.
+        width, height: size of the drawing.
+        left, top, right, bottom: the margins.
     """
 
     width: int = 720
@@ -36,37 +36,37 @@ class Frame:
 
     @property
     def inner_width(self) -> int:
-        """Of the plot."""
+        """Return the width of the plot, without the margins."""
         return self.width - self.left - self.right
 
     @property
     def inner_height(self) -> int:
-        """Of the plot."""
+        """Return the height of the plot, without the margins."""
         return self.height - self.top - self.bottom
 
     @property
     def floor(self) -> int:
-        """Where the x axis is."""
+        """Return the y coordinate of the x axis."""
         return self.height - self.bottom
 
     def x(self, share: float) -> float:
-        """Of a share of the x axis."""
+        """Return the x coordinate of a share of the x axis: 0 is its left end, 1 its right end."""
         return round(self.left + share * self.inner_width, 2)
 
     def y(self, share: float) -> float:
-        """Of a share of the y axis, from the bottom."""
+        """Return the y coordinate of a share of the y axis: 0 is its bottom, 1 its top."""
         return round(self.floor - share * self.inner_height, 2)
 
 
 class Tick(NamedTuple):
-    """A place on an axis and what is written there."""
+    """A coordinate on an axis, and the text to write there."""
 
     at: float
     text: str
 
 
 class Bar(NamedTuple):
-    """A bar from the x axis up, and what it stands for."""
+    """A bar that stands on the x axis, and the text that says what it counts."""
 
     x: float
     y: float
@@ -77,13 +77,13 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HistogramChart:
-    """A histogram.
+    """The coordinates of a histogram.
 
     Args:
         frame: the drawing.
-        bars: bins that hold something.
-        x_ticks, y_ticks: of the axes.
-        marks: quantiles.
+        bars: one for each bin that isn't empty.
+        x_ticks, y_ticks: ticks of the axes.
+        marks: labelled values, as vertical lines.
     """
 
     frame: Frame
@@ -94,7 +94,7 @@ class HistogramChart:
 
 
 class Level(NamedTuple):
-    """All cells of about the same count: one path, and how strong its colour is, 1 to `_LEVELS`."""
+    """All cells of about the same count: the strength of their colour, 1 to `_LEVELS`, and one SVG path."""
 
     strength: int
     path: str
@@ -102,13 +102,13 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DensityChart:
-    """Counts on a grid.
+    """The coordinates of a grid whose cells are coloured by their counts.
 
     Args:
         frame: the drawing.
-        levels: cells, by count.
-        x_ticks, y_ticks: of the axes.
-        steps: smallest count of each level.
+        levels: the cells, grouped by count.
+        x_ticks, y_ticks: ticks of the axes.
+        steps: the legend: strength and smallest count of each level.
     """
 
     frame: Frame
@@ -119,27 +119,27 @@ class DensityChart:
 
 
 def draw_histogram(histogram: Histogram, marks: Mapping[str, float] | None = None) -> HistogramChart:
-    """Lay out a histogram; `marks`: text → value."""
+    """Lay out a histogram, with vertical lines at the values of `marks` (text → value)."""
     frame, axis = Frame(), histogram.axis
     highest = max(1, int(histogram.counts.max()))
     y_axis = Axis.around(0, highest, 4)
     scale = float(y_axis.high)
     bars = []
-    for place, count in enumerate(histogram.counts.tolist()):
+    for index, count in enumerate(histogram.counts.tolist()):
         if count:
-            start = axis.low + place * axis.step
-            x, right, y = frame.x(place / axis.bins), frame.x((place + 1) / axis.bins), frame.y(count / scale)
-            # A bin with a single image among millions is still there to be seen.
+            start = axis.low + index * axis.step
+            x, right, y = frame.x(index / axis.bins), frame.x((index + 1) / axis.bins), frame.y(count / scale)
+            # A bin with a single image among millions must be visible, too.
             y = min(y, frame.floor - 1.0)
             text = f"{plain(start)} to {plain(start + axis.step)}: {images(count)}"
             bars.append(Bar(x + 0.5, y, round(right - x - 1, 2), round(frame.floor - y, 2), text))
-    places = [Tick(frame.x(axis.share(value)), text) for text, value in (marks or {}).items()]
+    lines = [Tick(frame.x(axis.share(value)), text) for text, value in (marks or {}).items()]
     whole = [tick for tick in _y_ticks(y_axis, frame, 4) if "." not in tick.text or tick.text[-1].isalpha()]
-    return HistogramChart(frame, bars, x_ticks(axis, frame), whole, places)
+    return HistogramChart(frame, bars, x_ticks(axis, frame), whole, lines)
 
 
 def draw_density(density: Density, *, square: bool = False) -> DensityChart:
-    """Lay out a density. Strengths are by the logarithm of the count: one image and a million both show."""
+    """Lay out a density, coloured by the logarithm of the count, so that one image and a million both show."""
     frame = Frame(height=748 if square else 456, top=40)
     highest = max(1, int(density.counts.max()))
     levels = min(_LEVELS, highest)
@@ -155,12 +155,12 @@ def draw_density(density: Density, *, square: bool = False) -> DensityChart:
         )
         if path:
             drawn.append(Level(_strength(level, len(bounds)), path))
-    steps = [Tick(_strength(place + 1, len(bounds)), f"{bound:,}") for place, bound in enumerate(bounds.tolist())]
+    steps = [Tick(_strength(index + 1, len(bounds)), f"{bound:,}") for index, bound in enumerate(bounds.tolist())]
     return DensityChart(frame, drawn, x_ticks(density.x, frame), _y_ticks(density.y, frame, 6), steps)
 
 
 class Box(NamedTuple):
-    """A group's spread: 5% to 95% as a line, 25% to 75% as a box, the median as a stroke."""
+    """The distribution of a group's scores: 5% to 95% as a line, 25% to 75% as a box, the median as a stroke."""
 
     low: float
     left: float
@@ -170,14 +170,14 @@ class Box(NamedTuple):
 
 
 def draw_box(quantiles: Sequence[float], axis: Axis, width: float) -> Box | None:
-    """Lay out a group's spread on a strip; None if it has none."""
+    """Lay out a group's five quantiles on a strip `width` units wide; return None if there are no quantiles."""
     if not quantiles:
         return None
     return Box(*(round(min(1.0, max(0.0, axis.share(value))) * width, 1) for value in quantiles))
 
 
 class Slice(NamedTuple):
-    """A stage's share of a bar."""
+    """A stage's section of the bar that shows where the time went."""
 
     name: str
     x: float
@@ -185,7 +185,7 @@ class Slice(NamedTuple):
 
 
 def draw_stages(seconds: Mapping[str, float], width: float = 720) -> list[Slice]:
-    """Lay out a bar of the time that each stage took."""
+    """Lay out a bar, `width` units long, with a section for the seconds of each stage."""
     total, at, slices = sum(seconds.values()), 0.0, []
     for name, each in seconds.items():
         if each > 0:
@@ -195,14 +195,14 @@ def draw_stages(seconds: Mapping[str, float], width: float = 720) -> list[Slice]
 
 
 def quantile_table(quantiles: Sequence[Statistic], scored: int) -> list[tuple[str, float, int]]:
-    """Name, value, and how many images have at least that score, for a few quantiles."""
+    """List a few quantiles: name, score, and how many images have at least that score."""
     named = {"lowest": 0, "1%": 10, "5%": 50, "25%": 250, "median": 500, "75%": 750, "95%": 950, "99%": 990}
     named["highest"] = 1000
-    return [(name, float(quantiles[place].value), scored - quantiles[place].below) for name, place in named.items()]
+    return [(name, float(quantiles[index].value), scored - quantiles[index].below) for name, index in named.items()]
 
 
 def x_ticks(axis: Axis, frame: Frame) -> list[Tick]:
-    """Places and texts along the x axis."""
+    """List the ticks of the x axis."""
     return [Tick(frame.x(axis.share(float(value))), plain(value)) for value in axis.ticks(6)]
 
 
@@ -215,12 +215,12 @@ def _strength(level: int, levels: int) -> int:
 
 
 def plain(value: Decimal) -> str:
-    """Without trailing zeros or an exponent."""
+    """Format a number without trailing zeros or an exponent."""
     return f"{value.normalize():f}"
 
 
 def short(value: Decimal) -> str:
-    """Thousands and millions by a letter, so that a margin of fixed width holds them."""
+    """Format a number, with k, M or G for thousands, millions or billions, so that it fits the left margin."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if abs(value) >= size:
             return plain(value / size) + letter

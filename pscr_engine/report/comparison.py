@@ -1,4 +1,4 @@
-"""Two runs over the same images: what has changed."""
+"""The comparison of two runs over the same images, row by row."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Mover:
     """An image whose score has changed.
 
     Args:
-        row: its row.
-        before, after: in the other run, and in this one.
+        row: its row in the manifest.
+        before, after: its score in the other run, and in this one.
     """
 
     row: int
@@ -40,17 +40,17 @@ class Mover:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What has changed where both runs have a score: this run minus the other.
+    """The change of the scores, this run minus the other, over the images that have a score in both.
 
     Args:
-        images: how many that are.
-        srcc: Spearman's rank correlation, of all of them; None if it says nothing.
-        mean, mean_abs: of the change.
-        quantiles: percent → the change that so many images lie below.
-        risen, fallen: images with a higher, with a lower score.
-        histogram: of the change.
-        density: of the other score (x) and this one (y), on equal axes.
-        most_risen, most_fallen: the biggest movers.
+        images: how many images these are.
+        srcc: Spearman's rank correlation of the runs' scores; None if it is undefined.
+        mean, mean_abs: mean of the change, and of its absolute value.
+        quantiles: percent → the change that this share of the images lies below.
+        risen, fallen: how many images have a higher, a lower score now.
+        histogram: the changes.
+        density: the other run's score (x) and this run's (y), on equal axes.
+        most_risen, most_fallen: the images whose score rose, fell most, by descending change.
     """
 
     images: int
@@ -68,11 +68,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """This run against another one.
+    """What differs between this run and another one.
 
     Args:
         other: the other run.
-        statuses: (status in the other run, status in this one) → images, where they differ.
+        statuses: (status in the other run, status in this one) → number of images, where they differ.
         change: None if no image has a score in both.
     """
 
@@ -84,13 +84,13 @@ class Comparison:
 def compare(run: RunReader, other: RunReader, images: int) -> Comparison:
     """Compare two runs row by row.
 
-    Both runs' scores are held, 4 bytes per row each, and again sorted for the exact rank correlation: some
-    160 MB for 10 million rows.
+    Both runs' scores are in memory, 4 bytes per row each, and a sorted copy of each for the exact rank
+    correlation: some 160 MB for 10 million rows.
 
     Args:
         run: this run.
-        other: the other one; of the same manifest, with any bundle and settings.
-        images: how many movers to show.
+        other: the other run; of the same manifest, with any bundle and settings.
+        images: how many of the most risen and of the most fallen images to return.
 
     Raises:
         OutputError: the runs are of different manifests, or a part can't be read.
@@ -116,7 +116,7 @@ def compare(run: RunReader, other: RunReader, images: int) -> Comparison:
 
 
 def _change(before: NDArray[np.float32], after: NDArray[np.float32], images: int) -> Change | None:
-    """Of two lists of scores by row, NaN where there is none."""
+    """Summarise the change between two runs' scores, float32 [N] by row, NaN for none; None if no row has both."""
     risen, fallen = Leaders(images), Leaders(images)
     total = total_abs = 0.0
     ups = downs = 0
@@ -157,15 +157,15 @@ def _change(before: NDArray[np.float32], after: NDArray[np.float32], images: int
         downs,
         histogram,
         density,
-        [Mover(*found) for found in risen.found()],
-        [Mover(*found) for found in fallen.found()],
+        [Mover(*leader) for leader in risen.found()],
+        [Mover(*leader) for leader in fallen.found()],
     )
 
 
 def _blocks(
     before: NDArray[np.float32], after: NDArray[np.float32]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
-    """Rows with both scores, and these."""
+    """Yield the rows that have both scores, and the two scores, a block of rows at a time."""
     for start in range(0, len(before), _BLOCK):
         was, now = before[start : start + _BLOCK], after[start : start + _BLOCK]
         rows = np.flatnonzero(~(np.isnan(was) | np.isnan(now)))
@@ -173,7 +173,7 @@ def _blocks(
 
 
 def _dense(run: RunReader, end: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Score and number of the status of each row below `end`."""
+    """Read score, float32 [end], and status as an index into `_STATUSES`, int8 [end], of all rows below `end`."""
     scores, statuses = np.full(end, np.nan, np.float32), np.zeros(end, np.int8)
     for batch in run.batches("row", "score", "status"):
         rows = batch.column("row").to_numpy()

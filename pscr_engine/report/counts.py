@@ -1,4 +1,4 @@
-"""Counts that add up over parts: a histogram, a density of two columns, and rows above each threshold."""
+"""Counts that add up over parts: a histogram, a density of two columns, and scores above each threshold."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Density:
 
 @dataclass(slots=True)
 class Thresholds:
-    """For each of some thresholds, exactly how many values are at least as large.
+    """Exact counts of the values that are at least as large as each of some thresholds.
 
     Args:
         texts: the thresholds as decimals, ascending as float32.
@@ -77,5 +77,5 @@ class Thresholds:
         self._counts += np.bincount(reached, minlength=len(self._counts))
 
     def kept(self) -> list[int]:
-        """By threshold."""
+        """Return, for each threshold, how many values are at least as large."""
         return [int(count) for count in np.cumsum(self._counts[::-1])[::-1][1:]]

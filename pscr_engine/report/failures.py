@@ -1,4 +1,4 @@
-"""Failures, counted by status and reason."""
+"""Counts of a run's failures by status and reason, with a few examples of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ..records import Status
 
 _REASONS, _EXAMPLES, _LENGTH = 100, 5, 160
-# What differs from image to image: names of files, addresses, numbers.
+# What differs between errors of one kind (file names, addresses, numbers), and what stands for it in the reason.
 _VARIABLE = (
     (r"^no such file: (?s:.*)", "no such file"),
     (r"0x[0-9a-fA-F]+", "…"),
@@ -36,12 +36,12 @@ class Reason:
 
 @dataclass(slots=True)
 class Failures:
-    """All failures of a run, in memory for `_REASONS` kinds.
+    """The failures of a run. To bound memory, only the first `_REASONS` kinds are told apart.
 
     Args:
-        status: status → rows, ok included.
-        reasons: (status, reason) → what there is of it.
-        other: failures of further kinds.
+        status: status → number of rows, ok included.
+        reasons: (status, reason) → count and examples.
+        other: how many failures are of further kinds.
     """
 
     status: Counter[str] = field(default_factory=Counter)
@@ -64,13 +64,13 @@ class Failures:
             if key not in self.reasons and len(self.reasons) >= _REASONS:
                 self.other += kind["row_count"]
                 continue
-            found = self.reasons.setdefault(key, Reason())
-            found.count += kind["row_count"]
-            if (wanted := _EXAMPLES - len(found.examples)) > 0:
+            entry = self.reasons.setdefault(key, Reason())
+            entry.count += kind["row_count"]
+            if (wanted := _EXAMPLES - len(entry.examples)) > 0:
                 same = pc.and_(pc.equal(failed.column("status"), key[0]), pc.equal(failed.column("reason"), key[1]))
-                found.examples += failed.filter(same).slice(0, wanted).select(["row", "path", "error"]).to_pylist()
+                entry.examples += failed.filter(same).slice(0, wanted).select(["row", "path", "error"]).to_pylist()
 
     @property
     def total(self) -> int:
-        """All rows without a score."""
+        """Return how many rows have no score."""
         return self.status.total() - self.status[Status.OK.value]

@@ -1,4 +1,4 @@
-"""How numbers and images are put into words on the page."""
+"""Texts on the report's page: formatted numbers, and the captions of images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .thumbnails import Thumbnail
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is known of an image that is shown.
+    """An image that the page shows.
 
     Args:
-        path: as in the parts; None for images without one.
+        path: its path in the parts; None for images without one.
         thumbnail: its small picture.
         caption: the manifest's text for it, if one was asked for.
     """
@@ -29,45 +29,45 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Writes scores with as many digits as their spread asks for.
+    """A format for scores, with as many digits as their range needs.
 
     Args:
-        digits: after the point.
+        digits: how many, after the point.
     """
 
     digits: int = 3
 
     @classmethod
     def of(cls, axis: Axis) -> Scale:
-        """A thousandth of the axis shows."""
+        """Choose the digits so that differences of a thousandth of the axis are visible."""
         return cls(min(9, max(1, ceil(-log10(float(axis.high - axis.low) / 1000)))))
 
     def score(self, value: float) -> str:
-        """3.142."""
+        """Format a score, such as 3.142."""
         return f"{value:.{self.digits}f}"
 
     def signed(self, value: float) -> str:
-        """+3.142."""
+        """Format a difference of scores with its sign, such as +3.142."""
         return f"{value:+.{self.digits}f}"
 
 
 def count(value: int) -> str:
-    """1,234,567."""
+    """Format a whole number, such as 1,234,567."""
     return f"{value:,}"
 
 
 def images(number: int) -> str:
-    """1 image, 1,234 images."""
+    """Format a number of images, such as "1 image" or "1,234 images"."""
     return f"{number:,} image{'' if number == 1 else 's'}"
 
 
 def percent(part: int, whole: int) -> str:
-    """12.34%."""
+    """Format a share, such as 12.34%."""
     return f"{part / whole:.2%}" if whole else "0%"
 
 
 def tile(pick: Pick, shown: Mapping[int, Shown], scale: Scale) -> dict[str, Any]:
-    """What a gallery shows of an image."""
+    """Build what the template needs to show an image in a gallery."""
     image = shown[pick.row]
     name = f"row {pick.row}"
     return {

@@ -1,4 +1,4 @@
-"""Which images to show: the first few by some measure, in memory for a few."""
+"""The choice of images to show: the few with the largest measure, in memory that doesn't grow with the rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Pick:
 
     Args:
         row: its row.
-        score, score_std: its score.
+        score, score_std: its score, and the standard deviation over exemplars.
     """
 
     row: int
@@ -23,10 +23,10 @@ class Pick:
 
 
 class Leaders:
-    """The rows with the largest measure seen so far; of equal ones, the smaller rows.
+    """The rows with the largest measure so far; of equal measures, the smaller rows.
 
     Args:
-        count: how many.
+        count: how many rows to keep.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,14 +36,14 @@ class Leaders:
         self._values = np.zeros((0, 2), np.float32)
 
     def add(self, measure: NDArray[np.floating], rows: NDArray[np.int64], *values: NDArray[np.float32]) -> None:
-        """See more rows, in ascending order, with their measure and two values each."""
+        """Take in more rows, ascending over all calls, with their measure and two values each, all of shape [N]."""
         if len(self._rows) == self._count:
             if not self._count:
                 return
             better = measure > self._measure[-1]  # an equal one has a larger row
             measure, rows, values = measure[better], rows[better], tuple(value[better] for value in values)
         if len(rows) > self._count:
-            # Ties at the cut are all kept here, and cut by row below.
+            # All rows with a measure equal to the cut stay here; the sort below drops the larger rows among them.
             cut = np.partition(measure, len(measure) - self._count)[len(measure) - self._count]
             enough = measure >= cut
             measure, rows, values = measure[enough], rows[enough], tuple(value[enough] for value in values)
@@ -56,10 +56,10 @@ class Leaders:
         self._measure, self._rows, self._values = measure[order], rows[order], stacked[order]
 
     def found(self) -> list[tuple[int, float, float]]:
-        """Row and values, best first. A measure of minus infinity takes no part."""
+        """Return row and two values of each leader, best first, without those whose measure is minus infinity."""
         rows = self._rows[self._measure > -np.inf].tolist()
         return [(row, float(a), float(b)) for row, (a, b) in zip(rows, self._values[: len(rows)], strict=True)]
 
     def picks(self) -> list[Pick]:
-        """The same, where the values are score and score_std."""
-        return [Pick(*found) for found in self.found()]
+        """Return the leaders, best first, as images to show; their two values must be score and score_std."""
+        return [Pick(*leader) for leader in self.found()]

@@ -1,4 +1,4 @@
-"""What the page says of a run's scores, gathered in three passes over the parts."""
+"""The numbers and images that the page shows of a run, gathered in three passes over its parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .failures import Failures
 from .galleries import Leaders, Pick
 from .group_table import GroupRow, GroupTable
 
-# The axes hold all but the outermost two thousandths of the images: one outlier would squash the rest.
+# The axes leave out so many thousandths of the images at each end: one outlier would squash the rest.
 _TAIL = 1
 _BINS, _CELLS_X, _CELLS_Y = 60, 90, 54
 STEPS = 500
-"""Of the slider, at most; it depends on round numbers."""
+"""How many steps the slider has at most; fewer if that makes its thresholds round numbers."""
 
 _LADDER = (0, 10, 25, 50, 75, 90, 100)
 # Below this many images, bins are wider: else most would hold one image or none.
@@ -32,15 +32,15 @@ _MANY = 5000
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the scores look like.
+    """The distribution of a run's scores, with images for it.
 
     Args:
-        quantiles: at 0, 0.1%, … 100%: each is the score of an image.
-        mean, deviation: of the scores.
-        histogram: of the scores.
-        density: of score and score_std.
-        thresholds: decimals, ascending, and how many images have at least that score.
-        galleries: what to show: best, worst, median, uncertain.
+        quantiles: at 0, 0.1%, … 100%; each is the score of an image, none is interpolated.
+        mean, deviation: mean and standard deviation of the scores.
+        histogram: counts of the scores.
+        density: counts of score (x) and score_std (y).
+        thresholds: decimals, ascending, each with the number of images that have at least that score.
+        galleries: best, worst, median, uncertain → the images to show.
         ladder: share in percent → the image nearest to that quantile.
     """
 
@@ -56,11 +56,11 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """All that the page says of a run's rows.
+    """All that was gathered from a run's rows.
 
     Args:
-        failures: counts by status, and why.
-        shape: None if nothing has a score.
+        failures: counts by status and reason.
+        shape: the distribution of the scores; None if no image has one.
         groups: one line per group; empty unless asked for.
     """
 
@@ -70,50 +70,50 @@ class Gathered:
 
     @property
     def rows(self) -> int:
-        """In the parts."""
+        """Return how many rows the parts have."""
         return self.failures.status.total()
 
     @property
     def scored(self) -> int:
-        """Rows with a score."""
+        """Return how many rows have a score."""
         return self.rows - self.failures.total
 
 
 def gather(run: RunReader, images: int, groups: Groups | None = None) -> Gathered:
-    """Read the parts: count, refine, draw.
+    """Read a run's parts in three passes, and gather what the page shows of them.
 
-    What is kept between passes is counters. The first pass counts failures and the leading bits of all
+    Only counters are kept between passes. The first pass counts failures and the leading bits of all
     scores, the second finds the quantiles exactly, the third counts along axes that fit them, and finds the
-    images around the median.
+    images nearest to some of them.
 
     Args:
         run: the run.
         images: how many to show per gallery.
-        groups: which group each row is in.
+        groups: which group each row is in; None for no groups.
 
     Raises:
         OutputError: a part can't be read.
     """
     failures, totals = Failures(), _Totals()
-    scores = OrderStatistics(lambda count: [_rank(count, place) for place in range(1001)])
-    deviations = OrderStatistics(lambda count: [_rank(count, place) for place in (_TAIL, 1000 - _TAIL)])
+    scores = OrderStatistics(lambda count: [_rank(count, share) for share in range(1001)])
+    deviations = OrderStatistics(lambda count: [_rank(count, share) for share in (_TAIL, 1000 - _TAIL)])
     table = None if groups is None else GroupTable(groups)
     best, worst, uncertain = Leaders(images), Leaders(images), Leaders(images)
     first = True
     statistics: list[OrderStatistics | GroupTable] = [scores, deviations, *([] if table is None else [table])]
-    while True in [each.wants_pass() for each in statistics]:  # not any(): each of them must hear of it
+    while True in [each.wants_pass() for each in statistics]:  # not any(): the call prepares each of them for the pass
         for batch, of_rows in with_groups(run, groups, *_NUMBERS, *(_TEXTS if first else ())):
-            found = _scored(batch)
-            scores.add(found.score)
-            deviations.add(found.std)
+            scored = _scored(batch)
+            scores.add(scored.score)
+            deviations.add(scored.std)
             if table is not None and of_rows is not None:
-                table.add(found.score, of_rows[found.places], first=first)
+                table.add(scored.score, of_rows[scored.positions], first=first)
             if first:
                 failures.add(batch)
-                totals.add(found.score)
-                best.add(found.score, found.row, found.score, found.std)
-                worst.add(-found.score, found.row, found.score, found.std)
-                uncertain.add(found.std, found.row, found.score, found.std)
+                totals.add(scored.score)
+                best.add(scored.score, scored.row, scored.score, scored.std)
+                worst.add(-scored.score, scored.row, scored.score, scored.std)
+                uncertain.add(scored.std, scored.row, scored.score, scored.std)
         first = False
     galleries = {"best": best.picks(), "worst": worst.picks(), "uncertain": uncertain.picks()}
     shape = _shape(run, images, scores.of(), deviations.of(), totals, galleries) if totals.count else None
@@ -128,8 +128,8 @@ def _shape(
     totals: _Totals,
     galleries: dict[str, list[Pick]],
 ) -> Shape:
-    """The third pass."""
-    low, high = (float(quantiles[place].value) for place in (_TAIL, 1000 - _TAIL))
+    """Make the third pass: count along axes that fit the quantiles, and find the images nearest to some of these."""
+    low, high = (float(quantiles[share].value) for share in (_TAIL, 1000 - _TAIL))
     fineness = min(1.0, (totals.count / _MANY) ** (1 / 3))
     axis = Axis.around(low, high, max(12, int(_BINS * fineness)))
     histogram, thresholds = Histogram(axis), Thresholds(axis.steps(STEPS))
@@ -138,13 +138,13 @@ def _shape(
     coarser = max(0.5, fineness)
     density = Density(Axis.around(low, high, int(_CELLS_X * coarser)), Axis.around(*spread, int(_CELLS_Y * coarser)))
     for batch in run.batches(*_NUMBERS):
-        found = _scored(batch)
-        histogram.add(found.score)
-        density.add(found.score, found.std)
-        thresholds.add(found.score)
+        scored = _scored(batch)
+        histogram.add(scored.score)
+        density.add(scored.score, scored.std)
+        thresholds.add(scored.score)
         for percent, leaders in near.items():
-            distance = np.abs(found.score - quantiles[10 * percent].value)
-            leaders.add(-distance, found.row, found.score, found.std)
+            distance = np.abs(scored.score - quantiles[10 * percent].value)
+            leaders.add(-distance, scored.row, scored.score, scored.std)
     kept = dict(zip(thresholds.texts, thresholds.kept(), strict=True))
     kept |= {shortest(each.value): totals.count - each.below for each in quantiles}
     ascending = sorted(kept.items(), key=lambda pair: np.float32(pair[0]))
@@ -154,7 +154,7 @@ def _shape(
 
 
 class _Totals:
-    """Mean and standard deviation, in one pass. Around the first value, so that a large mean costs no digits."""
+    """Mean and standard deviation in one pass, of differences from the first value: a large mean costs no digits."""
 
     def __init__(self) -> None:
         self.count, self._around, self._sum, self._squares = 0, 0.0, 0.0, 0.0
@@ -182,20 +182,20 @@ _NUMBERS, _TEXTS = ("row", "score", "score_std"), ("path", "status", "error")
 
 
 class _Scored(NamedTuple):
-    """The rows of a batch that have a score, and where they are in it."""
+    """The rows of a batch that have a score, and their positions in the batch."""
 
     row: NDArray[np.int64]
     score: NDArray[np.float32]
     std: NDArray[np.float32]
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
 
 
 def _scored(batch: pa.RecordBatch) -> _Scored:
     row, score, std = (batch.column(name).to_numpy(zero_copy_only=False) for name in _NUMBERS)
-    places = np.flatnonzero(~np.isnan(score))
-    return _Scored(row[places], score[places], std[places], places)
+    positions = np.flatnonzero(~np.isnan(score))
+    return _Scored(row[positions], score[positions], std[positions], positions)
 
 
-def _rank(count: int, place: int) -> int:
-    """The rank that `place` thousandths of the others lie below."""
-    return place * (count - 1) // 1000
+def _rank(count: int, share: int) -> int:
+    """Return the rank, of `count` values, that `share` thousandths of the other values lie below."""
+    return share * (count - 1) // 1000

@@ -1,4 +1,4 @@
-"""Scores by group: a line for each of the largest groups, and one for the rest."""
+"""The table of scores by group: a line for each of the largest groups, and one for all others together."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class GroupRow:
     """A group, or all smaller groups together.
 
     Args:
-        label: the column's value.
+        label: the group's value in the manifest's column.
         rows: how many rows.
-        scored: those with a score.
-        mean: of their scores; None if there are none.
+        scored: how many of them have a score.
+        mean: mean of their scores; None if there are none.
         quantiles: 5%, 25%, 50%, 75%, 95% of their scores; empty if there are none.
     """
 
@@ -39,7 +39,7 @@ def _ranks(count: int) -> list[int]:
 
 
 class GroupTable:
-    """Counts scores by group.
+    """Counters for the lines of the table, filled over several passes.
 
     Args:
         groups: which group each row is in.
@@ -47,12 +47,12 @@ class GroupTable:
 
     def __init__(self, groups: Groups) -> None:
         order = np.argsort(-groups.sizes, kind="stable")
-        shown = order[:SHOWN]
-        self._line = np.full(len(groups), len(shown), np.int32)
-        self._line[shown] = np.arange(len(shown))
-        self._labels = [groups.labels[group] for group in shown.tolist()]
-        self._rows = groups.sizes[shown].tolist()
-        if rest := len(groups) - len(shown):
+        largest = order[:SHOWN]
+        self._line = np.full(len(groups), len(largest), np.int32)
+        self._line[largest] = np.arange(len(largest))
+        self._labels = [groups.labels[group] for group in largest.tolist()]
+        self._rows = groups.sizes[largest].tolist()
+        if rest := len(groups) - len(largest):
             self._labels.append(f"{rest:,} smaller group{'s' if rest > 1 else ''} together")
             self._rows.append(int(groups.sizes[order[SHOWN:]].sum()))
         lines = len(self._labels)
@@ -60,22 +60,22 @@ class GroupTable:
         self._statistics = OrderStatistics(_ranks, max(1, lines))
 
     def wants_pass(self) -> bool:
-        """See `OrderStatistics.wants_pass`."""
+        """Tell whether another pass is needed; also end the last one and prepare the next."""
         return self._statistics.wants_pass()
 
     def add(self, scores: NDArray[np.float32], groups: NDArray[np.int32], *, first: bool) -> None:
-        """Count the scores of some rows; in the first pass, add them up, too."""
+        """Count the scores of rows, float32 [N], by their groups, int32 [N]; in the first pass, sum them up, too."""
         lines = self._line[groups]
         self._statistics.add(scores, lines)
         if first:
             self._sums += np.bincount(lines, scores.astype(np.float64), minlength=len(self._sums))
 
     def lines(self) -> list[GroupRow]:
-        """The largest group first, the rest last."""
-        found = []
+        """Return the lines of the table: the largest group first, all smaller ones together last."""
+        table = []
         for line, (label, rows) in enumerate(zip(self._labels, self._rows, strict=True)):
             scored = int(self._statistics.sizes[line])
             mean = float(self._sums[line]) / scored if scored else None
             quantiles = [float(each.value) for each in self._statistics.of(line)]
-            found.append(GroupRow(label, rows, scored, mean, quantiles))
-        return found
+            table.append(GroupRow(label, rows, scored, mean, quantiles))
+        return table

@@ -1,4 +1,4 @@
-"""From what was gathered to the page."""
+"""The report's page, rendered from what was gathered about the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sections.run import run_section
 from .sections.scores import group_section, score_sections
 
 GENERATOR = "pscr-engine"
-"""How a page of ours begins its `generator`."""
+"""The beginning of each page's `generator`, which tells an earlier report from other files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Content:
 
     Args:
         run: the run.
-        gathered: its scores.
+        gathered: what was gathered from its rows.
         shown: row → the image, for every image in a gallery.
-        group_column: the manifest's column that groups are of; None without groups.
-        comparison: with another run; None without.
+        group_column: the manifest's column that scores are grouped by; None without groups.
+        comparison: the comparison with another run; None without one.
         notes: what could not be shown, and why.
     """
 
@@ -45,7 +45,7 @@ class Content:
 
 
 def render(content: Content) -> str:
-    """The page: one HTML file that loads nothing.
+    """Render the page: one HTML file that loads nothing.
 
     All text of manifests and parts is escaped by the template engine, in attributes and in the embedded
     JSON, too. If that should ever fail, the page's policy still forbids every script, style and request

@@ -1,4 +1,4 @@
-"""`report`: from the folder of a run to one HTML file."""
+"""`report`, which makes one HTML file from the folder of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import atomic_file
-from ..errors import OutputError, PscrError, UsageError
+from ..atomic import atomic_file, check_output_file
+from ..errors import PscrError, UsageError
 from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
@@ -25,7 +25,7 @@ MOST_IMAGES = 100
 
 @dataclass(frozen=True, slots=True)
 class ReportConfig:
-    """What `pscr-engine report` is asked to do.
+    """The settings of `pscr-engine report`.
 
     Args:
         scores: folder of the run, complete or not.
@@ -52,12 +52,12 @@ class ReportConfig:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What `report` has done.
+    """What `report` tells its caller about the run and the page.
 
     Args:
-        rows, scored: rows in the parts, and those with a score.
-        complete: whether the run is.
-        size: bytes of the page.
+        rows, scored: how many rows the parts have, and how many of them a score.
+        complete: whether the run is complete.
+        size: size of the page in bytes.
     """
 
     rows: int
@@ -67,7 +67,7 @@ class Reported:
 
 
 def report(config: ReportConfig) -> Reported:
-    """Make a page of a run. Memory doesn't grow with its rows, but for `compare`'s 16 bytes each.
+    """Write the page about a run, in memory that doesn't grow with its rows, except 16 bytes per row to compare runs.
 
     Raises:
         OutputError: a folder is no run, a part is damaged, the runs don't fit, or `out` is taken.
@@ -76,7 +76,7 @@ def report(config: ReportConfig) -> Reported:
     """
     run = RunReader.open(config.scores)
     other = None if config.compare is None else RunReader.open(config.compare)
-    _check_place(config.out)
+    check_output_file(config.out, "report", _is_report)
     columns = [name for name in (config.by, config.caption) if name is not None]
     manifest = run.open_table(columns, config.manifest) if columns else None
     comparison = None if other is None else compare(run, other, config.images)
@@ -86,7 +86,7 @@ def report(config: ReportConfig) -> Reported:
     gathered = gather(run, config.images, groups)
     rows = _rows_to_show(gathered, comparison)
     paths = {row: line["path"] for row, line in run.lines(rows, ["path"]).items()}
-    for row in rows:  # a row of the other run alone
+    for row in rows:  # a row that only the other run has
         paths.setdefault(row, None)
     thumbnails, note = make_thumbnails(run, paths, config.manifest)
     captions: Mapping[int, str | None] = {}
@@ -104,7 +104,7 @@ def report(config: ReportConfig) -> Reported:
 
 
 def _rows_to_show(gathered: Gathered, comparison: Comparison | None) -> list[int]:
-    """All rows of all galleries, ascending."""
+    """List the rows of all galleries, ascending."""
     rows: set[int] = set()
     if gathered.shape is not None:
         for gallery in gathered.shape.galleries.values():
@@ -115,14 +115,6 @@ def _rows_to_show(gathered: Gathered, comparison: Comparison | None) -> list[int
     return sorted(rows)
 
 
-def _check_place(out: Path) -> None:
-    """Raise OutputError unless `out` is free, or an earlier page, which may be replaced."""
-    if out.is_dir():
-        raise OutputError(f"{out}: is a folder; --out names an HTML file")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out.parent}: no such folder; make it, or choose another --out")
-    if out.exists():
-        with out.open("rb") as file:
-            ours = f'name="generator" content="{GENERATOR}'.encode() in file.read(4096)
-        if not ours:
-            raise OutputError(f"{out}: is there already, and no earlier report; choose another --out")
+def _is_report(file: Path) -> bool:
+    with file.open("rb") as content:
+        return f'name="generator" content="{GENERATOR}'.encode() in content.read(4096)

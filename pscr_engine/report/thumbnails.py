@@ -1,4 +1,4 @@
-"""Small pictures of a run's images, as data URIs; a reason where there is none."""
+"""Small pictures of a run's images, as data URIs, or the reason where there is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import ManifestError, StoreError
+from ..errors import ManifestError, MissingDependencyError, StoreError
 from ..html import data_uri
 from ..manifests.queries import QueryMaker
 from ..output.run_reader import RunReader
@@ -22,17 +22,17 @@ from ..stages.load import load_image
 from ..stores.uri import place
 
 SIDE = 256
-"""Longest side in pixels: at most some 20 kB each."""
+"""Longest side in pixels; a picture has some 20 kB at most."""
 _AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A small picture.
+    """A small picture, or why there is none.
 
     Args:
         uri: "data:image/jpeg;base64,…"; None if there is no picture.
-        problem: why not.
+        problem: why there is none; None if there is one.
         width, height: of the small picture.
     """
 
@@ -45,7 +45,7 @@ class Thumbnail:
 def make_thumbnails(
     run: RunReader, paths: Mapping[int, str | None], manifest: str | None
 ) -> tuple[dict[int, Thumbnail], str | None]:
-    """Make the small pictures of some rows. Images that are gone are no error, nor is a manifest that is.
+    """Make the small pictures of some rows; images and a manifest that are gone from where they were are no error.
 
     Args:
         run: the run.
@@ -53,30 +53,32 @@ def make_thumbnails(
         manifest: where the manifest is now; None for where it was.
 
     Returns:
-        Row → picture, and what is to be said of them all, if anything.
+        Row → picture, and a note for the page if some images can't be shown.
+
+    Raises:
+        ManifestError, StoreError: `manifest` is given, and can't be read.
     """
     query_of, note = _image_source(run, manifest)
     options = DecodeOptions(max_pixels=int(run.identity.get("max_pixels", DEFAULT_MAX_PIXELS)))
     fetcher = Fetcher(private_addresses=bool(run.settings["columns"].get("allow_private_addresses")))
-    found: dict[int, Thumbnail] = {}
+    result: dict[int, Thumbnail] = {}
     with closing(fetcher), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         rows = iter(sorted(paths))
         while group := list(islice(rows, _AT_ONCE)):
-            queries = [query_of(row, paths[row]) for row in group]
             try:
+                queries = [query_of(row, paths[row]) for row in group]
                 fetcher.fetch_all(queries)
-                found.update(
-                    {row: _thumbnail(query, options, fetcher) for row, query in zip(group, queries, strict=True)}
-                )
-            except StoreError as error:
+                for row, query in zip(group, queries, strict=True):
+                    result[row] = _thumbnail(query, options, fetcher)
+            except (ManifestError, StoreError, MissingDependencyError) as error:
                 note = note or f"Some images can’t be shown: {error}."
-                found.update({row: Thumbnail(None, "image can’t be fetched") for row in group if row not in found})
-    return found, note
+                result.update({row: Thumbnail(None, "image can’t be fetched") for row in group if row not in result})
+    return result, note
 
 
 def _image_source(run: RunReader, manifest: str | None) -> tuple[Callable[[int, str | None], Query], str | None]:
-    """What finds the image of a row (rows must ascend), and a note if it isn't the manifest, but should be.
+    """Choose what makes the query of a row (rows must ascend), with a note if a manifest is needed but gone.
 
     Parquet and shards may hold the images themselves: only the manifest has them. For the others, the
     folder of the images and the path are enough, and the manifest may be gone.

@@ -1,4 +1,4 @@
-"""Which chunks of a manifest are to be scored, who works on them, which are done."""
+"""The ledger of a run: which chunks of the manifest are to be scored, which are at a worker, which are done."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Chunk:
     """A run of manifest rows, the unit of work and of commit.
 
     Args:
-        index: of the chunk and of its part.
+        index: number of the chunk and of its part.
         rows: the manifest's rows; at the end of the manifest, there may be fewer.
-        again: which of them to score again, bool [rows of the part]; None for a chunk without a part.
-        suspect: whether a worker has died on it.
+        again: which of the part's rows to score again, bool [rows]; None for a chunk without a part.
+        suspect: whether a worker has died on it; such a chunk is at a worker alone.
     """
 
     index: int
@@ -35,7 +35,7 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name the chunk in messages."""
         return f"rows {self.rows.start} to {self.rows.stop - 1} (chunk {self.index})"
 
 
@@ -85,7 +85,7 @@ class Ledger:
         self._next = self.shard.index
 
     def take(self, *, idle: bool = True) -> Chunk | None:
-        """The next chunk to work on; None if there is none now (a worker that dies may bring some back).
+        """Take the next chunk to work on; None if there is none now (a worker that dies may bring some back).
 
         Args:
             idle: whether who asks has no other chunk; only then it gets one that a worker has died on.
@@ -117,7 +117,7 @@ class Ledger:
             yield chunk
 
     def done(self, done: ChunkDone) -> None:
-        """A worker has finished a chunk."""
+        """Note that a worker has finished a chunk."""
         with self._lock:
             chunk = self._out.pop(done.index)
             if chunk.again is None:
@@ -127,9 +127,9 @@ class Ledger:
                     self.rows = max(self.rows, chunk.rows.start + done.rows)
 
     def device_lost(self, chunks: Collection[int], device: str) -> None:
-        """The worker that had `chunks` can't go on, since its device has dropped out. They are handed out again, first.
+        """Put the chunks of a worker whose device has dropped out back at the front, to be scored one at a time.
 
-        And each by itself: an image may have been the cause.
+        One at a time, since an image may have been the cause.
 
         Raises:
             WorkerError: devices that are not the same dropped out on one of them.
@@ -147,13 +147,13 @@ class Ledger:
                 self._again.insert(0, replace(chunk, suspect=True))
 
     def give_back(self, chunks: Collection[int]) -> None:
-        """The worker that had `chunks` is gone, through no fault of theirs. They are handed out again, first."""
+        """Put the chunks of a worker that is gone, through no fault of theirs, back at the front of the queue."""
         with self._lock:
             for index in sorted(chunks, reverse=True):
                 self._again.insert(0, self._out.pop(index))
 
     def worker_died(self, chunks: Collection[int]) -> None:
-        """The worker that had `chunks` has died. They are handed out again, before all others, each by itself.
+        """Put the chunks of a worker that has died back at the front, to be scored one at a time.
 
         Raises:
             WorkerError: one of them has had its share of workers.
@@ -173,12 +173,12 @@ class Ledger:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left and nobody is at work."""
+        """Tell whether no chunk is left and no worker has one."""
         with self._lock:
             return not self._out and not self._again and not self._has_fresh()
 
     def count_parts(self, rows: int) -> None:
-        """The part of the last chunk that has one holds `rows` rows: perhaps the manifest's last."""
+        """Learn from the last part, of `rows` rows, where the manifest ends, if it is shorter than a chunk."""
         with self._lock:
             last = max(self.parts)
             self.rows = max(self.rows, last * self.chunk_rows + rows)
@@ -189,7 +189,7 @@ class Ledger:
         self.end = row if self.end is None else min(self.end, row)
 
     def _has_fresh(self) -> bool:
-        """Whether a chunk is left that was never handed out; moves on to it."""
+        """Move on to the next chunk that was never handed out; tell whether there is one."""
         while self.end is None or self._next * self.chunk_rows < self.end:
             if self._next not in self.parts or self._next in self.again:
                 return True

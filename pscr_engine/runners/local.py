@@ -12,24 +12,24 @@ from ..host import usable_cpus
 from .image_folders import identity_of
 from .ledger import Ledger
 from .local_pool import Pool
-from .progress import Progress, RunProgress
+from .progress import Report, RunProgress
 from .run import RunResult, Task, run_manifest
 from .worker import Worker, WorkerSetup
 
 
-def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunResult:
+def run(config: ScoreConfig, report: Report = lambda snapshot: None) -> RunResult:
     """Score a manifest with one worker per device: in this process, or in one each if there are several.
 
     Raises:
         UsageError: a device that this host lacks.
-        PscrError: see `steps.run_manifest`.
+        PscrError: see `runners.run.run_manifest`.
     """
-    return run_manifest(config, _Local(resolve_devices(config.devices)), progress)
+    return run_manifest(config, _Local(resolve_devices(config.devices)), report)
 
 
 @dataclass(frozen=True, slots=True)
 class _Local:
-    """See `steps.Runner`."""
+    """The runner of this host: a worker in this process, or one process per device if there are several."""
 
     devices: Sequence[str]
 
@@ -41,14 +41,14 @@ class _Local:
         setups = _setups(task, self.devices)
         if len(setups) == 1:
             worker = Worker.open(setups[0], task.bundle)
-            task.progression.begin()
-            _score_here(worker, task.ledger, task.progression)
+            task.progress.begin()
+            _score_here(worker, task.ledger, task.progress)
         else:
-            Pool(setups, task.ledger, task.progression, task.directory.lock_descriptors).run()
+            Pool(setups, task.ledger, task.progress, task.directory.lock_descriptors).run()
 
 
 def _setups(task: Task, devices: Sequence[str]) -> list[WorkerSetup]:
-    """One per device. Workers on the CPU share its cores evenly."""
+    """Make the setups, one per device; workers on the CPU share its cores evenly."""
     threads = None if len(devices) == 1 else max(1, usable_cpus() // len(devices))
     folder = identity_of(task.manifest.folder)
     return [
@@ -57,9 +57,9 @@ def _setups(task: Task, devices: Sequence[str]) -> list[WorkerSetup]:
     ]
 
 
-def _score_here(worker: Worker, ledger: Ledger, progression: RunProgress) -> None:
-    """A single worker works in this process."""
-    worker.moved = lambda: progression.moved(0, Counter(worker.status), worker.stages)
+def _score_here(worker: Worker, ledger: Ledger, progress: RunProgress) -> None:
+    """Score every chunk with a single worker, in this process."""
+    worker.moved = lambda: progress.moved(0, Counter(worker.status), worker.stages)
     for done in worker.run(ledger.chunks()):
         ledger.done(done)
-        progression.committed(0, done.status, worker.stages)
+        progress.committed(0, done.status, worker.stages)

@@ -1,4 +1,4 @@
-"""One worker process per device; chunks are handed out from here."""
+"""The pool of worker processes on this host, one per device: it starts them, hands out chunks and hears of deaths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .worker import WorkerSetup
 log = logging.getLogger("pscr_engine")
 
 _STARTS = 3
-# A card that has dropped out may come back, once.
+# A GPU that was lost may come back, once.
 _LOSSES = 2
 
 
@@ -59,18 +59,18 @@ class WorkerProcess:
         self.send(setup)
 
     def send(self, message: object) -> None:
-        """Send, or let it be if the process is gone: that will show when it is read from."""
+        """Send a message; if the process is gone, reading from it will show that."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 
     def kill(self) -> None:
-        """End it at once; parts are whole or not there."""
+        """End the process at once; parts are whole or not there."""
         self.process.kill()
         self.process.wait()
         self.connection.close()
 
     def cause_of_death(self) -> str:
-        """In words. Waits for the end of the process, which has closed its connection."""
+        """Say how the process ended, once it has; it has closed its connection already."""
         try:
             code = self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -88,18 +88,18 @@ class Pool:
     Args:
         setups: one per worker.
         ledger: the chunks.
-        progression: is told what happens.
+        progress: adds up what the workers report.
         lock: descriptors of the output folder's lock.
     """
 
     def __init__(
-        self, setups: Sequence[WorkerSetup], ledger: Ledger, progression: RunProgress, lock: Sequence[int]
+        self, setups: Sequence[WorkerSetup], ledger: Ledger, progress: RunProgress, lock: Sequence[int]
     ) -> None:
-        self._setups, self._ledger, self._progression, self._lock = setups, ledger, progression, lock
+        self._setups, self._ledger, self._progress, self._lock = setups, ledger, progress, lock
         self._workers: dict[int, WorkerProcess] = {}
         self._starts = dict.fromkeys(range(len(setups)), 0)
         self._begun = False
-        self._died: set[int] = set()  # a library may abort the process when its card goes
+        self._died: set[int] = set()  # a library may abort the process when its GPU is lost
         self._losses = dict.fromkeys(range(len(setups)), 0)
 
     def run(self) -> None:
@@ -135,31 +135,34 @@ class Pool:
         try:
             kind, *content = worker.connection.recv()
         except (EOFError, OSError):  # at the end of a message, or in the middle
-            self._bury(slot)
+            self._replace_dead(slot)
             return
         match kind:
             case "ready":
                 worker.ready, self._starts[slot] = True, 0
                 if not self._begun:
                     self._begun = True
-                    self._progression.begin()
+                    self._progress.begin()
             case "moved":
-                self._progression.moved(worker, *content)
+                self._progress.moved(worker, *content)
             case "log":
                 log.log(*content)
             case "done":
                 done, stages = content
                 del worker.chunks[done.index]
                 self._ledger.done(done)
-                self._progression.committed(worker, done.status, stages)
+                self._progress.committed(worker, done.status, stages)
             case "error":
                 error, text = content
                 if not self._is_loss(slot, error):
                     raise error from WorkerTraceback(text)
-                self._drop(slot, error)
+                self._restart_lost_gpu(slot, error)
 
     def _is_loss(self, slot: int, error: BaseException) -> bool:
-        """Whether an error is the end of a GPU and not of the run; one that is gone can't be opened again, either."""
+        """Tell whether an error means that the GPU is lost, and not that the run must end.
+
+        A GPU that was lost can't be opened again, either.
+        """
         worker = self._workers[slot]
         cannot_reopen = (
             is_gpu(worker.setup.device)
@@ -169,11 +172,11 @@ class Pool:
         )
         return isinstance(error, DeviceLostError) or cannot_reopen
 
-    def _drop(self, slot: int, error: BaseException) -> None:
-        """A GPU has dropped out: its chunks go to the others, and it is given one more chance."""
+    def _restart_lost_gpu(self, slot: int, error: BaseException) -> None:
+        """Give the chunks of a lost GPU to the others, and start a worker on it once more."""
         worker = self._workers.pop(slot)
         worker.kill()
-        self._progression.gone(worker)
+        self._progress.gone(worker)
         self._ledger.device_lost(list(worker.chunks), worker.setup.device)
         self._losses[slot] += 1
         again = self._losses[slot] < _LOSSES
@@ -183,13 +186,13 @@ class Pool:
         if again:
             self._workers[slot] = self._start(slot)
 
-    def _bury(self, slot: int) -> None:
-        """A worker process has died: its chunks go to others, and another process takes its place."""
+    def _replace_dead(self, slot: int) -> None:
+        """Give the chunks of a dead worker process to others, and start another process in its place."""
         worker = self._workers[slot]
         self._died.add(slot)
         cause = worker.cause_of_death()
         worker.connection.close()
-        self._progression.gone(worker)
+        self._progress.gone(worker)
         device = worker.setup.device
         log.warning("worker %d (%s) has died (%s): its chunks are given out again", slot, device, cause)
         if worker.chunks:

@@ -1,4 +1,4 @@
-"""How far a run is, from any runner, for whoever shows it."""
+"""How far a run is: what workers report, added up, for the command line to show."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ class Snapshot:
 
     @property
     def images_per_second(self) -> float:
-        """Of this run, so far."""
+        """Return this run's images per second so far."""
         return self.scored / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """If it goes on like that; None if there is nothing to go by."""
+        """Estimate the seconds that are left at this rate; None if nothing is known yet."""
         if self.total is None or not self.scored:
             return None
         return max(0, self.total - self.rows) / self.images_per_second
 
     @property
     def failures(self) -> dict[str, int]:
-        """Status → count, without ok."""
+        """Return status → count, without ok."""
         return {name: count for name, count in sorted(self.status.items()) if name != Status.OK and count}
 
     @property
     def stage_shares(self) -> dict[str, float]:
-        """Stage → share of the time that all stages took together, 0 to 1."""
+        """Return stage → its share of the time that all stages took together, 0 to 1."""
         total = sum(seconds for _, seconds in self.stages.values())
         return {name: seconds / total if total else 0.0 for name, (_, seconds) in self.stages.items()}
 
 
-Progress = Callable[[Snapshot], None]
+Report = Callable[[Snapshot], None]
 """Called now and then while a run goes on, and at its end."""
 
 
@@ -66,17 +66,17 @@ _REPORT_SECONDS = 0.05
 
 @dataclass(slots=True)
 class RunProgress:
-    """Adds up what workers say.
+    """Adds up what workers report.
 
     Args:
         total: see `Snapshot`.
         before: rows that need no work.
-        report: whom to tell, some twenty times per second at most.
+        report: called with a snapshot, some twenty times per second at most.
     """
 
     total: int | None
     before: int
-    report: Progress
+    report: Report
     status: Counter[str] = field(default_factory=Counter)
     startup_seconds: float = 0.0
     _start: float = field(default_factory=monotonic)
@@ -85,11 +85,11 @@ class RunProgress:
     _stages: dict[object, StageCounts] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """The first worker is ready: from now on it counts."""
+        """Start the throughput clock: the first worker is ready."""
         self.startup_seconds, self._start = monotonic() - self._start, monotonic()
 
     def moved(self, worker: object, under_way: Counter[str], stages: StageCounts) -> None:
-        """A worker has so many rows in chunks that are not committed, and has spent so much time in all."""
+        """Note a worker's rows in chunks that are not committed yet, by status, and its time per stage so far."""
         self._under_way[worker] = under_way
         self._stages[worker] = stages
         if monotonic() - self._reported >= _REPORT_SECONDS:
@@ -97,16 +97,16 @@ class RunProgress:
             self.report(self.snapshot())
 
     def committed(self, worker: object, status: Counter[str], stages: StageCounts) -> None:
-        """A worker has committed a chunk with so many rows, and has spent so much time in all."""
+        """Note that a worker has committed a chunk: its rows by status, and the worker's time per stage so far."""
         self.status.update(status)
         self.moved(worker, Counter(), stages)
 
     def gone(self, worker: object) -> None:
-        """A worker has died: what it had not committed is not done."""
+        """Drop what a worker that is gone had not committed."""
         self._under_way.pop(worker, None)
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
-        """How far the run is now."""
+        """Return how far the run is now."""
         status = sum(self._under_way.values(), Counter(self.status))
         scored = status.total()
         return Snapshot(

@@ -1,13 +1,13 @@
-"""A run from its settings to `_SUCCESS`; who scores its chunks is the runner's business."""
+"""One run, from its settings to `_SUCCESS`, whichever runner has the chunks scored."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from ..output.shard import WHOLE, Shard
 from ..records import Status
 from ..stores.uri import Place
 from .ledger import Ledger
-from .progress import Progress, RunProgress, Snapshot
-from .run_record import _run_facts, _throughput
+from .progress import Report, RunProgress, Snapshot
+from .run_record import run_facts, throughput_facts
 
 log = logging.getLogger("pscr_engine")
 
@@ -55,7 +55,7 @@ class RunResult:
 
     @property
     def failed(self) -> int:
-        """Rows without a score."""
+        """Count the rows without a score."""
         return self.rows - self.status.get(Status.OK.value, 0)
 
 
@@ -69,7 +69,7 @@ class Task:
         bundle: the model, opened.
         precision: which of its graphs.
         ledger: the chunks that are left.
-        progression: is told what happens.
+        progress: adds up what the workers report.
         directory: where the parts go; this process has claimed it.
     """
 
@@ -78,7 +78,7 @@ class Task:
     bundle: Bundle
     precision: str
     ledger: Ledger
-    progression: RunProgress
+    progress: RunProgress
     directory: RunDirectory
 
 
@@ -87,21 +87,26 @@ class Runner(Protocol):
 
     @property
     def devices(self) -> Sequence[str]:
-        """What it scores on; the precision follows them."""
+        """Return the devices it scores on; the precision follows them."""
         ...
 
     @property
     def described(self) -> Sequence[str]:
-        """The devices, for `_SUCCESS`."""
+        """Describe the devices, for `_SUCCESS`."""
         ...
 
     def score(self, task: Task) -> None:
-        """Have every chunk of the ledger scored, and tell the progression when the first worker is ready."""
+        """Have every chunk of the ledger scored; call `task.progress.begin` when the first worker is ready."""
         ...
 
 
-def run_manifest(config: ScoreConfig, runner: Runner, progress: Progress) -> RunResult:
+def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResult:
     """Score every row of a manifest into `config.out`, or go on with a run that is there, whichever runner it had.
+
+    Args:
+        config: what is asked for.
+        runner: has the chunks scored.
+        report: called with snapshots now and then, and with the last one at the end.
 
     Raises:
         UsageError: the manifest, the settings or the output folder are not usable.
@@ -118,45 +123,85 @@ def run_manifest(config: ScoreConfig, runner: Runner, progress: Progress) -> Run
         "bundle %s: %s, %s, %d exemplars", choice.describe(), bundle.info.backbone, precision, bundle.exemplars.count
     )
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
-    facts = _run_facts(config, choice, bundle, manifest, precision, chunk_rows)
+    facts = run_facts(config, choice, bundle, manifest, precision, chunk_rows)
     with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)) as directory:
         already = directory.success()
         if already is not None and not config.retry_failed:
-            log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
-            rows = already["rows"]
-            progress(replace(RunProgress(rows, rows, progress).snapshot(final=True), seconds=0.0))
-            return _check_failures(config, RunResult(config.out, rows, already["status"], 0, 0.0, config.shard))
-        ledger, before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
-
-        def report(snapshot: Snapshot) -> None:
-            directory.check()
-            progress(snapshot)
-
-        total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
-        progression = RunProgress(total, before, report)
-        directory.clear_success()
-        runner.score(Task(config, manifest, bundle, precision, ledger, progression, directory))
-        manifest.check_unchanged()
-        progression.total = progression.snapshot().rows
-        snapshot = progression.snapshot(final=True)
-        rows = ledger.rows if config.shard == WHOLE else rows_if_complete(directory, manifest, chunk_rows)
-        if rows is None:
-            there = len(directory.parts.indices())
-            progress(snapshot)
-            status = {name: count for name, count in snapshot.status.items() if count}
-            result = RunResult(
-                config.out, snapshot.scored, status, snapshot.scored, snapshot.seconds, config.shard, False, there
-            )
-            return _check_failures(config, result)
-        facts = _throughput(config, snapshot, progression.startup_seconds, runner.described)
-        content = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
-        progress(snapshot)
-    result = RunResult(config.out, content["rows"], content["status"], snapshot.scored, snapshot.seconds, config.shard)
+            result = _complete_already(config, already, report)
+        else:
+            ledger, rows_before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
+            progress = _progress(config, manifest, directory, chunk_rows, rows_before, report)
+            directory.clear_success()
+            runner.score(Task(config, manifest, bundle, precision, ledger, progress, directory))
+            manifest.check_unchanged()
+            result = _finish(config, runner, directory, manifest, ledger, progress, report)
     return _check_failures(config, result)
 
 
+def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: Report) -> RunResult:
+    log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
+    rows = success["rows"]
+    report(replace(RunProgress(rows, rows, report).snapshot(final=True), seconds=0.0))
+    return RunResult(out=config.out, rows=rows, status=success["status"], scored=0, seconds=0.0, shard=config.shard)
+
+
+def _progress(
+    config: ScoreConfig,
+    manifest: Manifest,
+    directory: RunDirectory,
+    chunk_rows: int,
+    rows_before: int,
+    report: Report,
+) -> RunProgress:
+    def checked_report(snapshot: Snapshot) -> None:
+        directory.check()
+        report(snapshot)
+
+    total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
+    return RunProgress(total, rows_before, checked_report)
+
+
+def _finish(
+    config: ScoreConfig,
+    runner: Runner,
+    directory: RunDirectory,
+    manifest: Manifest,
+    ledger: Ledger,
+    progress: RunProgress,
+    report: Report,
+) -> RunResult:
+    """Write `_SUCCESS` if all parts of all shards are there, and say what this run has done."""
+    chunk_rows = ledger.chunk_rows
+    progress.total = progress.snapshot().rows
+    last = progress.snapshot(final=True)
+    rows = ledger.rows if config.shard == WHOLE else rows_if_complete(directory, manifest, chunk_rows)
+    if rows is None:
+        report(last)
+        return RunResult(
+            out=config.out,
+            rows=last.scored,
+            status={name: count for name, count in last.status.items() if count},
+            scored=last.scored,
+            seconds=last.seconds,
+            shard=config.shard,
+            complete=False,
+            parts=len(directory.parts.indices()),
+        )
+    facts = throughput_facts(config, last, progress.startup_seconds, runner.described)
+    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
+    report(last)
+    return RunResult(
+        out=config.out,
+        rows=success["rows"],
+        status=success["status"],
+        scored=last.scored,
+        seconds=last.seconds,
+        shard=config.shard,
+    )
+
+
 def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:
-    """How many rows the manifest has, if every one of them is in a part, whoever wrote it; else None.
+    """Count the manifest's rows if every one of them is in a part, whichever process wrote it; else None.
 
     Reads the manifest only where nothing else tells that it ends with a part that is full.
     """
@@ -170,16 +215,16 @@ def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: in
 
 
 def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry_failed: bool) -> tuple[Ledger, int]:
-    """What is left to do here, and the number of rows that are done."""
+    """Find the chunks that are left to score here, and count the rows that are done."""
     done, shard = directory.parts.indices(), directory.shard
-    again: dict[int, NDArray[np.bool_]] = {}
+    retried: dict[int, NDArray[np.bool_]] = {}
     if retry_failed:
         masks = (
             (index, np.array([status != Status.OK for status in statuses]))
             for index, statuses in directory.parts.statuses()
         )
-        again = {index: mask for index, mask in masks if mask.any()}
-    ledger = Ledger(chunk_rows, frozenset(done), again, manifest.num_rows, shard=shard)
+        retried = {index: mask for index, mask in masks if mask.any()}
+    ledger = Ledger(chunk_rows, frozenset(done), retried, manifest.num_rows, shard=shard)
     if not done:
         return ledger, 0
     ours = [index for index in done if shard.owns(index)]
@@ -187,7 +232,7 @@ def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry
         log.info("going on with %s: %d chunks are done", directory.path, len(ours))
     ledger.count_parts(last := directory.parts.rows(done[-1]))
     short = chunk_rows - last if shard.owns(done[-1]) else 0
-    return ledger, len(ours) * chunk_rows - short - sum(int(mask.sum()) for mask in again.values())
+    return ledger, len(ours) * chunk_rows - short - sum(int(mask.sum()) for mask in retried.values())
 
 
 def _check_failures(config: ScoreConfig, result: RunResult) -> RunResult:

@@ -20,10 +20,10 @@ from ..records import CHECKS, STAGES
 from .progress import Snapshot
 
 
-def _throughput(
+def throughput_facts(
     config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
 ) -> dict[str, Any]:
-    """Of this process; with shards, that is the one that found every part there."""
+    """Return what `_SUCCESS` says of speed: this process's; with shards, of the one that found every part there."""
     shard = {} if config.shard == WHOLE else {"shard": str(config.shard)}
     return {
         **shard,
@@ -43,14 +43,15 @@ def _throughput(
 
 
 def _decoding_checks(snapshot: Snapshot) -> dict[str, Any]:
-    """How many images from a GPU's decoder were compared with Pillow's, if any were."""
+    """Count the images from a GPU's decoder that were compared with Pillow's, if any were."""
     verified, wrong = (snapshot.stages.get(name, (0, 0.0))[0] for name in CHECKS)
     return {"decoding_verified": {"images": verified, "wrong": wrong}} if verified else {}
 
 
-def _run_facts(
+def run_facts(
     config: ScoreConfig, choice: BundleChoice, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
 ) -> dict[str, Any]:
+    """Return the content of `run.json`: what was asked for, of which bundle, on which host."""
     settings = asdict(config)
     settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
     settings["shard"] = str(config.shard)

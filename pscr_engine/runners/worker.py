@@ -1,8 +1,7 @@
-"""Scores chunks into parts, with one backend, in this process."""
+"""The worker: scores chunks into parts, with one backend, in this process."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -14,7 +13,7 @@ import pyarrow as pa
 from ..backends import Backend, create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import BundleError, PscrError
+from ..errors import BundleError
 from ..host import usable_cpus
 from ..manifests import Manifest
 from ..models import BundleChoice, choose_bundle
@@ -25,10 +24,9 @@ from ..stages.base import StageSettings
 from ..stages.decode import DecodeOptions, pillow_without_limit
 from ..stages.fetch import Fetcher
 from ..stages.sink import in_order, merge, output_schema, to_table
-from .image_folders import identity_of
+from .image_folders import ImageFolders
 from .ledger import Chunk, ChunkDone
 
-_WATCHED_FOLDERS = 64
 _NOT_READ = (Status.MISSING, Status.UNREADABLE)
 # On a GPU, to find the best batch size takes some ten seconds, once per host and bundle.
 _ROWS_WORTH_TUNING = 50_000
@@ -38,12 +36,12 @@ class WorkerSetup(NamedTuple):
     """All that a worker needs to know, whichever process it is in.
 
     Args:
-        config: of the run.
+        config: the run's settings.
         manifest: the list of images, opened.
         device: which one of the run's devices is this worker's.
         precision: which of the bundle's graphs.
-        bundle_digest: of the bundle at the start of the run.
-        folder: of the images, as `identity_of` found it at the start.
+        bundle_digest: the bundle's digest at the start of the run.
+        folder: what identified the images' folder at the start, see `identity_of`.
         threads: processor threads that it may use; None for all usable cores.
     """
 
@@ -57,7 +55,7 @@ class WorkerSetup(NamedTuple):
 
 
 class _End(NamedTuple):
-    """Follows the last micro-batch of a chunk."""
+    """Marks the end of a chunk, behind its last micro-batch."""
 
     chunk: Chunk
     rows: int
@@ -70,8 +68,9 @@ class Worker:
     Args:
         manifest: the list of images.
         parts: where the scores go.
-        pipeline: of this worker's backend.
-        schema: of the parts.
+        pipeline: scores with this worker's backend.
+        schema: columns of the parts.
+        folders: notices when the images' folders go away.
         moved: called when rows have come out of the pipeline; `status` and `stages` tell how many.
         before_commit: called before a part is written; may raise to keep it from that.
     """
@@ -80,12 +79,11 @@ class Worker:
     parts: Parts
     pipeline: Pipeline
     schema: pa.Schema
+    folders: ImageFolders
     moved: Callable[[], None] = lambda: None
     before_commit: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
-    folder: tuple[int, int] | None = None
     _unread: set[str] = field(default_factory=set)
-    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, setup: WorkerSetup, bundle: Bundle | None = None) -> Worker:
@@ -116,11 +114,12 @@ class Worker:
         )
         schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
         pipeline = _pipeline(config, bundle, backend, setup.threads)
-        return cls(setup.manifest, Parts(config.out), pipeline, schema, folder=setup.folder)
+        folders = ImageFolders(setup.manifest.folder, setup.folder)
+        return cls(setup.manifest, Parts(config.out), pipeline, schema, folders)
 
     @property
     def stages(self) -> StageCounts:
-        """Items and seconds per stage so far."""
+        """Return items and seconds per stage so far."""
         return self.pipeline.stats.counts()
 
     def run(self, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
@@ -137,7 +136,7 @@ class Worker:
         with pillow_without_limit(), closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
             for batch in batches:
                 if batch.queries:
-                    self._watch(batch.queries[0])
+                    self.folders.watch(batch.queries[0])
                     tables.append(self._table(batch.queries))
                     self.status.update(query.status.value for query in batch.queries)
                     if self.pipeline.fetcher.remote:
@@ -149,9 +148,10 @@ class Worker:
                 self.moved()
 
     def _batches(self, chunks: Iterable[Chunk]) -> Iterator[MicroBatch]:
-        """Micro-batches that don't cross the borders of chunks: a row's neighbours, and so the last bit of its
-        score, depend on its chunk alone, not on which worker scores what after what.
-        """  # noqa: D205
+        """Cut chunks into micro-batches, none of which holds rows of two chunks.
+
+        So a row's neighbours, and with them the last bit of its score, depend on its chunk alone.
+        """
         reader = self.manifest.reader()
         for chunk in chunks:
             rows = _Counted(reader.read(chunk.rows))
@@ -164,7 +164,7 @@ class Worker:
 
     def _commit(self, chunk: Chunk, tables: list[pa.Table]) -> None:
         if self.status[Status.MISSING] or self.status[Status.UNREADABLE]:
-            self._check_folders()
+            self.folders.check()
         if self._unread:
             all_failed = not any(count for name, count in self.status.items() if name not in _NOT_READ)
             self.pipeline.fetcher.check(self._unread, all_failed=all_failed)
@@ -177,25 +177,6 @@ class Worker:
             if chunk.again is not None:
                 part = merge(self.parts.read(chunk.index), part)
             self.parts.write(chunk.index, part)
-
-    def _watch(self, query: Query) -> None:
-        """Remember the folder of an image that was there: paths need not lead below the manifest's folder."""
-        if query.ok and query.location is not None and len(self._seen) < _WATCHED_FOLDERS:
-            folder = os.path.dirname(query.location)  # noqa: PTH120 - Path would be slow here
-            if folder not in self._seen and (identity := identity_of(folder or ".")) is not None:
-                self._seen[folder] = identity
-
-    def _check_folders(self) -> None:
-        """Raise PscrError if a folder of images has gone: else all the images left would be missing."""
-        watched = {folder or ".": identity for folder, identity in self._seen.items()}
-        if self.folder is not None:
-            watched[self.manifest.folder] = self.folder
-        for folder, identity in watched.items():
-            if identity_of(folder) != identity:
-                raise PscrError(
-                    f"{folder}: the images' folder has gone, or another is in its place (an unmounted disk?); "
-                    "bring it back and give the same command again to go on"
-                )
 
 
 def _changed(choice: BundleChoice) -> BundleError:
@@ -215,7 +196,7 @@ def _unread_places(queries: Iterable[Query]) -> Iterator[str]:
 
 
 class _Counted:
-    """Counts what passes."""
+    """Counts the queries that pass through."""
 
     def __init__(self, queries: Iterator[Query]) -> None:
         self._queries, self.count = queries, 0

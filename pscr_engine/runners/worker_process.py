@@ -1,4 +1,4 @@
-"""What runs in a worker process: `python -m pscr_engine.runners.worker_process DESCRIPTOR`."""
+"""The program of a worker process: `python -m pscr_engine.runners.worker_process DESCRIPTOR`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any
 
-from ..host import keep_freed_memory, settle
+from ..host import freeze_gc, keep_freed_memory
 from .ledger import Chunk
 from .worker import Worker
 
@@ -63,7 +63,7 @@ def main(descriptor: int) -> None:
         setup = connection.recv()
         threading.Thread(target=line.receive, daemon=True).start()
         worker = Worker.open(setup)
-        settle()
+        freeze_gc()
         line.send("ready")
         _work(worker, line)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent ends the run with it
@@ -87,7 +87,7 @@ def _work(worker: Worker, line: _Line) -> None:
 
 
 def prepare_process(handler: logging.Handler) -> None:
-    """What a worker's process needs before its worker is opened; `handler` is given what is logged."""
+    """Prepare a process for its worker: memory, warnings, and logs, which go to `handler`."""
     keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("spdl").addHandler(logging.NullHandler())
@@ -97,7 +97,7 @@ def prepare_process(handler: logging.Handler) -> None:
 
 
 def picklable(error: BaseException) -> BaseException:
-    """The error, or one with its text if it can't be sent to another process."""
+    """Return the error, or one with its text if it can't be sent to another process."""
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - any class may refuse, in any way

@@ -1,1 +1,1 @@
-"""Which images to keep: exact order statistics in bounded memory, rules, and the table of what is kept."""
+"""The choice of images to keep: the rule, its application to a run, and the table of the kept images."""

@@ -1,4 +1,4 @@
-"""Apply a rule to a run: first the thresholds, then the rows."""
+"""The application of a rule to a run: first its thresholds are found, then its rows are filtered."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class GroupChoice:
-    """What is kept of a group.
+    """How many images of a group are kept, and down to which score.
 
     Args:
         taking_part: how many images the rule admits.
         kept: how many it keeps.
         threshold: the smallest score that is kept; None if nothing is.
-        at_threshold: how many of those taking part have exactly that score.
+        at_threshold: how many of those that take part have exactly that score.
         kept_at_threshold: how many of these are kept, the first in the order of rows.
     """
 
@@ -36,12 +36,12 @@ class GroupChoice:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is kept of a run.
+    """How many images of a run are kept.
 
     Args:
-        rows: rows in the parts.
-        scored: those that have a score.
-        groups: by group, one without groups.
+        rows: how many rows the parts have.
+        scored: how many of them have a score.
+        groups: the choice in each group; a single one without groups.
     """
 
     rows: int
@@ -50,12 +50,12 @@ class Choice:
 
     @property
     def kept(self) -> int:
-        """In all groups."""
+        """Return how many images are kept in all groups together."""
         return sum(group.kept for group in self.groups)
 
 
 def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
-    """Find what a rule keeps. Exact, in memory that doesn't grow with the rows.
+    """Find exactly what a rule keeps, in memory that doesn't grow with the rows.
 
     Raises:
         OutputError: a part can't be read.
@@ -75,14 +75,14 @@ def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
                 rows += batch.num_rows
                 scored += batch.num_rows - batch.column("score").null_count
         first = False
-    found = dict(statistics.all())
+    by_group = dict(statistics.all())
     chosen = []
     for group, size in enumerate(statistics.sizes.tolist()):
-        if group not in found:
+        if group not in by_group:
             chosen.append(GroupChoice(0, 0, None, 0, 0))
             continue
         kept = size if rule.top is None else rule.top.of(size)
-        value, below, equal = found[group]
+        value, below, equal = by_group[group]
         chosen.append(GroupChoice(size, kept, value, equal, kept - (size - below - equal)))
     return Choice(rows, scored, chosen)
 
@@ -90,7 +90,7 @@ def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
 def kept_rows(
     run: RunReader, rule: Rule, groups: Groups | None, choice: Choice, columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
-    """`columns` of the rows that are kept, in order."""
+    """Yield `columns` of the kept rows, in the order of rows; raises OutputError if a part can't be read."""
     thresholds = np.array(
         [np.inf if group.threshold is None else group.threshold for group in choice.groups], np.float32
     )
@@ -109,7 +109,7 @@ def kept_rows(
 
 
 def _taking_part(batch: pa.RecordBatch, rule: Rule) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Scores, NaN where there is none, and which of them take part."""
+    """Return a batch's scores, float32 [N], NaN where there is none, and which of them take part, bool [N]."""
     scores = batch.column("score").to_numpy(zero_copy_only=False)
     takes_part = ~np.isnan(scores)
     if rule.min_score is not None:
@@ -120,10 +120,10 @@ def _taking_part(batch: pa.RecordBatch, rule: Rule) -> tuple[NDArray[np.float32]
 
 
 def _occurrence(groups: NDArray[np.int32]) -> NDArray[np.int64]:
-    """For each, how many of the same group come before it."""
+    """Count, for each element, how many earlier ones are in the same group, int64 [N]."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     starts = np.searchsorted(ordered, ordered)
-    places = np.empty(len(groups), np.int64)
-    places[order] = np.arange(len(groups)) - starts
-    return places
+    earlier = np.empty(len(groups), np.int64)
+    earlier[order] = np.arange(len(groups)) - starts
+    return earlier

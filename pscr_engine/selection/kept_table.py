@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import atomic_file
+from ..atomic import atomic_file, check_output_file
 from ..errors import ManifestError, OutputError, PscrError, one_line
 from ..manifests import Manifest
 from ..manifests.base import Columns
@@ -20,34 +20,29 @@ from ..output.run_reader import RunReader
 
 SCORE_FIELDS = (pa.field("score", pa.float32()), pa.field("score_std", pa.float32()), pa.field("row", pa.int64()))
 _MARK = b"pscr_engine.select"
-# A row group of the output: enough rows to be read fast, but not many of those that hold images.
+# Limits of a row group of the output: enough rows to be read fast, but few of those that hold images.
 _GROUP_ROWS, _GROUP_BYTES = 2**16, 64 * 2**20
 
 
-def check_place(out: Path) -> None:
+def check_output(out: Path) -> None:
     """Raise OutputError unless `out` is free, or an earlier selection, which may be replaced."""
-    if out.is_dir():
-        raise OutputError(f"{out}: is a folder; --out names a Parquet file")
     if is_part(out.name):
-        raise OutputError(f"{out}: is named like a part of a run; choose another --out")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out.parent}: no such folder; make it, or choose another --out")
-    if not out.exists():
-        return
+        raise OutputError(f"{out}: is named like a part of a run; name another file")
+    check_output_file(out, "selection", _is_selection)
+
+
+def _is_selection(file: Path) -> bool:
     try:
-        with out.open("rb") as file:
-            ours = _MARK in (pq.read_schema(file).metadata or {})
+        return _MARK in (pq.read_schema(file).metadata or {})
     except (pa.ArrowException, OSError):
-        ours = False
-    if not ours:
-        raise OutputError(f"{out}: is there already, and no earlier selection; choose another --out")
+        return False
 
 
 def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str], pa.Schema]:
-    """Columns to take from the parts, and the fields of the output before those of `SCORE_FIELDS`.
+    """Choose the columns to take from the parts, and the fields of the output before `SCORE_FIELDS`.
 
-    All columns of the manifest. If one has a name that the output needs itself, "score" for example, it
-    becomes "manifest_score". A list of files has no columns: the parts' path, and id if there is one.
+    The fields are the manifest's columns. If one has a name that the output needs itself, "score" for example,
+    it becomes "manifest_score". Without a manifest, they are the parts' path, and id if there is one.
 
     Raises:
         ManifestError: the manifest has a column twice.
@@ -83,14 +78,14 @@ def write_kept(
 
     Args:
         out: the Parquet file.
-        kept: kept rows of the parts, with the columns that `source_columns` says.
-        manifest: whose columns to add; None for none.
-        fields: see `source_columns`.
+        kept: kept rows of the parts, with the columns that `source_columns` chose.
+        manifest: the manifest whose columns to add; None to add none.
+        fields: the fields that `source_columns` chose.
         facts: how the selection was made, kept in the file's metadata.
 
     Raises:
         ManifestError: the manifest can't be read.
-        PscrError: the file system refuses.
+        PscrError: the file or one of its columns can't be written.
     """
     schema = pa.schema([*fields, *SCORE_FIELDS], metadata={_MARK: json.dumps(facts)})
     reader = None if manifest is None else manifest.columns(list(manifest.column_names))
@@ -117,7 +112,7 @@ def write_kept(
 
 
 def _tables(kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The kept rows in pieces of not much more than `_GROUP_BYTES`: a manifest may hold the images themselves."""
+    """Yield the kept rows in pieces of little more than `_GROUP_BYTES`: a manifest may hold the images themselves."""
     step = 64
     for batch in kept:
         at = 0
@@ -129,7 +124,7 @@ def _tables(kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.S
 
 
 def _joined(batch: pa.RecordBatch, reader: Columns | None, schema: pa.Schema) -> pa.Table:
-    """Kept rows of the parts with the manifest's columns, or else with what the parts have before `SCORE_FIELDS`."""
+    """Add the manifest's columns to kept rows of the parts; without a reader, select the parts' own columns."""
     if reader is None:
         return pa.Table.from_batches([batch.select(schema.names)]).cast(schema)
     columns = reader.take(batch.column("row").to_numpy()).columns

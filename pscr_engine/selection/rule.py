@@ -1,4 +1,4 @@
-"""The rule by which images are kept."""
+"""The rule that says which images to keep."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Top:
     """How many of the best to keep: a number, or a share.
 
     Args:
-        number: so many; None if `percent` is given.
-        percent: such a share of those that take part, rounded up, so that no group with images ends empty.
+        number: how many; None if `percent` is given.
+        percent: share of the images that take part, rounded up, so that each group with images keeps one.
     """
 
     number: int | None = None
@@ -40,7 +40,7 @@ class Top:
         raise UsageError(f"--top {text}: must be a number of images, 1000 for example, or a share, 10% for example")
 
     def of(self, size: int) -> int:
-        """How many of `size`."""
+        """Return how many of `size` images to keep."""
         if self.number is not None:
             return min(self.number, size)
         assert self.percent is not None
@@ -49,13 +49,13 @@ class Top:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which images to keep.
+    """A rule that says which images to keep.
 
-    Images with a score take part, as far as `min_score` and `max_std` admit them; of these, `top` keeps
-    the best, in each group by itself. Between equal scores, the smaller row counts as better.
+    Images with a score take part if `min_score` and `max_std` admit them; of these, `top` keeps the best,
+    in each group by itself. Of equal scores, the one with the smaller row counts as better.
 
     Args:
-        top: how many of the best; None for all that take part.
+        top: how many of the best to keep; None for all that take part.
         min_score: smallest score that takes part; None for any.
         max_std: largest `score_std` that takes part; None for any.
         group_column: column of the manifest that says which group an image is in; None for one group.

@@ -1,4 +1,4 @@
-"""`select`: from a run and a rule to the table of what is kept."""
+"""`select`, which applies a rule to a run and writes the table of the kept images."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
 from .choose import Choice, choose, kept_rows
-from .kept_table import SCORE_FIELDS, check_place, source_columns, write_kept
+from .kept_table import SCORE_FIELDS, check_output, source_columns, write_kept
 from .rule import Rule
 
 MOST_GROUPS = 1_000_000
-"""Of `--per-group`: some hundred megabytes."""
+"""How many groups `--per-group` may have: so many take some hundred megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What `select` has done.
+    """What `select` tells its caller about the kept images.
 
     Args:
         choice: what is kept, by group.
-        labels: of the groups; None without groups.
-        columns: of the table that was written; None if none was.
+        labels: the groups' values, in the order of `choice.groups`; None without groups.
+        columns: columns of the table that was written; None if none was.
     """
 
     choice: Choice
@@ -35,7 +35,7 @@ class Selected:
 def select(
     scores: Place, rule: Rule, out: Path | None, *, manifest: str | None = None, allow_unfinished: bool = False
 ) -> Selected:
-    """Write the images of a run that a rule keeps, with all columns of the manifest, in its order.
+    """Write a table of the images of a run that a rule keeps, in the order of rows, with the manifest's columns.
 
     Args:
         scores: folder of the run.
@@ -66,7 +66,7 @@ def select(
             and any(isinstance(file, Path) and out.samefile(file) for file in table.files)
         ):
             raise OutputError(f"{out}: is the manifest; choose another --out")
-        check_place(out)
+        check_output(out)
     if table is not None and rule.group_column is not None:
         groups = read_groups(run, table, rule.group_column, MOST_GROUPS)
     choice = choose(run, rule, groups)

@@ -63,7 +63,7 @@ class StageSettings:
 
     @property
     def rows(self) -> int:
-        """How many queries a micro-batch has at most: whole batches."""
+        """Return how many queries a micro-batch has at most: whole batches."""
         return self.batch_size * math.ceil(_MICRO_BATCH_ROWS / self.batch_size)
 
 
@@ -72,7 +72,7 @@ class StageChain(Protocol):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """In the order in which micro-batches go through them."""
+        """Return the stages in the order in which micro-batches go through them."""
         ...
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class DecodeOptions:
     def for_sampling(
         cls, sampling: Sampling, max_pixels: int, small_images: Literal["upscale", "error"]
     ) -> DecodeOptions:
-        """What images a sampling can take, within the user's limits."""
+        """Return what images a sampling can take, within the user's limits."""
         return cls(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
 
 
@@ -110,7 +110,7 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
 
 @cache
 def _available_formats() -> tuple[str, ...]:
-    """`FORMATS` without those that this build of Pillow lacks."""
+    """Return `FORMATS` without those that this build of Pillow lacks."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

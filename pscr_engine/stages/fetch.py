@@ -58,13 +58,13 @@ class Fetcher:
 
     @property
     def remote(self) -> bool:
-        """Whether anything has been asked of a store or the web."""
+        """Tell whether anything has been asked of a store or the web."""
         return self._remote is not None
 
-    def check(self, places: Collection[str], *, all_failed: bool) -> None:
-        """See `RemoteImages.check`."""
+    def check(self, stores: Collection[str], *, all_failed: bool) -> None:
+        """Look at stores whose images could not be read, and raise StoreError for one that is out of reach."""
         if self._remote is not None:
-            self._remote.check(places, all_failed=all_failed, stopping=self.stopping)
+            self._remote.check(stores, all_failed=all_failed, stopping=self.stopping)
 
     def close(self) -> None:
         """Close connections."""

@@ -31,7 +31,7 @@ class HostStages:
         )
 
     def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:
-        """Both in one thread, image by image: so few decoded images are in memory, however large."""
+        """Decode and sample image by image in one thread, so that few decoded images are in memory, however large."""
         if not batch.queries:
             return batch
         stats, buffer = self._settings.stats, self._sampler.begin()
@@ -52,7 +52,7 @@ class HostStages:
         return batch
 
     def infer(self, batch: MicroBatch) -> MicroBatch:
-        """Batch by batch; side by side, if the backend wants several at once."""
+        """Score batch by batch; side by side, if the backend wants several at once."""
         size = self._settings.batch_size
         if batch.patches is None:
             return batch

@@ -43,7 +43,7 @@ class Sampler:
         self._free: deque[Pixels] = deque()
 
     def begin(self) -> Pixels:
-        """A buffer for one micro-batch, uint8 [rows, D, P, P, 3]."""
+        """Return a buffer for one micro-batch, uint8 [rows, D, P, P, 3]."""
         try:
             return self._free.pop()
         except IndexError:

@@ -13,7 +13,7 @@ from ..records import Query
 
 
 def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.Schema:
-    """Columns of a part.
+    """Return the columns of a part.
 
     Args:
         id_type: Arrow type of the manifest's identifiers; None if it has none.
@@ -37,12 +37,12 @@ def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.S
 
 
 def to_table(queries: Sequence[Query], schema: pa.Schema) -> pa.Table:
-    """One row per query."""
+    """Make a table of one row per query."""
     return pa.table([_column(field, queries) for field in schema], schema=schema)
 
 
 def in_order(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of all `tables`, sorted by `row`.
+    """Join tables, and sort their rows by `row`.
 
     Raises:
         PscrError: a row is there twice.
@@ -58,7 +58,7 @@ def in_order(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def merge(table: pa.Table, fresh: pa.Table) -> pa.Table:
-    """`table` with the rows of `fresh` in place of those with the same `row`."""
+    """Put the rows of `fresh` in place of those of `table` with the same `row`."""
     keep = pa.compute.invert(pa.compute.is_in(table.column("row"), value_set=fresh.column("row").combine_chunks()))
     return pa.concat_tables([table.filter(keep), fresh]).sort_by("row")
 

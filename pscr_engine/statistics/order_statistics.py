@@ -16,12 +16,12 @@ _COUNTERS = 2**22
 
 
 class Statistic(NamedTuple):
-    """One value of a sorted list.
+    """The value at a rank of a sorted list, and how many others are smaller or equal.
 
     Args:
         value: the value at the rank asked for.
         below: how many values are smaller.
-        equal: how many values are the same.
+        equal: how many values are equal to it, itself included.
     """
 
     value: np.float32
@@ -30,7 +30,7 @@ class Statistic(NamedTuple):
 
 
 class OrderStatistics:
-    """The values at given ranks, of one or several groups, found digit by digit.
+    """The exact values at given ranks, of one or several groups, found a few bits per pass.
 
     A pass counts, for each group, how many values begin with which bits (as ordered integers, see
     `float_order`). The counts say in which of these ranges the value at a rank is, and how many values
@@ -47,23 +47,23 @@ class OrderStatistics:
                 statistics.add(values)
 
     Args:
-        ranks: what ranks are wanted of a group of so many values, from 0 (the smallest); none of an empty one.
+        ranks: returns the wanted ranks, from 0 (the smallest), given a group's size; not called for an empty group.
         groups: how many groups there are.
-        counters: how many counters to use at most; more where there are more groups than that.
+        counters: how many counters to use at most, unless there are even more groups.
     """
 
     def __init__(self, ranks: Callable[[int], Sequence[int]], groups: int = 1, counters: int = _COUNTERS) -> None:
         self._ranks, self._counters = ranks, counters
         self.sizes = np.zeros(groups, np.int64)
-        # Ranges that are counted, sorted: group and the bits known so far, as one integer.
+        # The ranges that are counted, sorted: group and the bits known so far, as one integer.
         self._ranges = np.arange(groups, dtype=np.uint64)
         self._known, self._digit = 0, 0
         self._counts: NDArray[np.int64] | None = None
-        # For each rank: its group, what is left of it within its range, and how many values lie below the range.
-        self._of_group = self._rest = self._below = self._equal = self._range_of = np.zeros(0, np.int64)
+        # For each rank: its group, the rank within its range, how many values lie below and in it, and its index.
+        self._group_of = self._rest = self._below = self._equal = self._range_of = np.zeros(0, np.int64)
 
     def wants_pass(self) -> bool:
-        """End the last pass, if there was one; say whether another one is needed, and make ready for it."""
+        """Tell whether another pass is needed; also end the last one, if there was one, and prepare the next."""
         if self._counts is not None:
             self._narrow(self._counts)
             self._counts = None
@@ -75,27 +75,27 @@ class OrderStatistics:
         return True
 
     def add(self, values: NDArray[np.float32], groups: NDArray[np.integer] | None = None) -> None:
-        """Count values of a pass, all of group 0 unless told otherwise. Without effect if no pass is wanted."""
+        """Count values of a pass, [N], by their groups, [N] (None: all in group 0); do nothing if no pass is wanted."""
         if self._counts is None:
             return
         keys = keys_of(values)
         ranges = np.zeros(len(keys), np.uint64) if groups is None else groups.astype(np.uint64)
         if self._known:
             ranges = (ranges << np.uint64(self._known)) | (keys >> np.uint32(_KEY_BITS - self._known))
-            places = np.minimum(np.searchsorted(self._ranges, ranges), len(self._ranges) - 1)
-            counted = self._ranges[places] == ranges
-            keys, ranges = keys[counted], places[counted].astype(np.uint64)
+            positions = np.minimum(np.searchsorted(self._ranges, ranges), len(self._ranges) - 1)
+            counted = self._ranges[positions] == ranges
+            keys, ranges = keys[counted], positions[counted].astype(np.uint64)
         digits = (keys >> np.uint32(_KEY_BITS - self._known - self._digit)) & np.uint32(2**self._digit - 1)
         np.add.at(self._counts.reshape(-1), (ranges << np.uint64(self._digit)) | digits, 1)
 
     def of(self, group: int = 0) -> list[Statistic]:
-        """One per rank of that group, in the order of `ranks`, after the last pass."""
-        return list(self._statistics(np.flatnonzero(self._of_group == group)))
+        """Return the statistics of a group after the last pass, one per rank, in the order of `ranks`."""
+        return list(self._statistics(np.flatnonzero(self._group_of == group)))
 
     def all(self) -> Iterator[tuple[int, Statistic]]:
-        """Group and statistic of every rank."""
-        everything = np.arange(len(self._of_group))
-        return zip(self._of_group.tolist(), self._statistics(everything), strict=True)
+        """Iterate over group and statistic of every rank, after the last pass."""
+        everything = np.arange(len(self._group_of))
+        return zip(self._group_of.tolist(), self._statistics(everything), strict=True)
 
     def _statistics(self, chosen: NDArray[np.integer]) -> Iterator[Statistic]:
         keys = self._ranges[self._range_of[chosen]].astype(np.uint32)
@@ -103,14 +103,14 @@ class OrderStatistics:
             yield Statistic(value, int(below), int(equal))
 
     def _narrow(self, counts: NDArray[np.int64]) -> None:
-        """Find each rank's range among those that were counted."""
+        """Narrow each rank's range by the bits that the last pass has counted."""
         if not self._known:
             self.sizes = counts.sum(axis=1)
             asked = [(group, rank) for group, size in enumerate(self.sizes) if size for rank in self._ranks(int(size))]
-            self._of_group, self._rest = np.array(asked, np.int64).reshape(-1, 2).T.copy()
-            self._below, self._range_of = np.zeros_like(self._rest), self._of_group
+            self._group_of, self._rest = np.array(asked, np.int64).reshape(-1, 2).T.copy()
+            self._below, self._range_of = np.zeros_like(self._rest), self._group_of
         ends = np.cumsum(counts, axis=1, out=counts)
-        digits = np.zeros_like(self._rest)  # by binary search: how many values of the range begin with less
+        digits = np.zeros_like(self._rest)  # binary search for the digit whose count holds the rank
         for step in (2**bit for bit in reversed(range(self._digit))):
             digits += np.where(ends[self._range_of, digits + step - 1] <= self._rest, step, 0)
         before = np.where(digits, ends[self._range_of, digits - 1], 0)

@@ -1,1 +1,1 @@
-"""Object stores (s3://, gs://, az://) and images on the web. What needs obstore is imported when it is used."""
+"""Object stores (s3://, gs://, az://) and images on the web; obstore is imported only when it is needed."""

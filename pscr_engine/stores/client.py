@@ -18,7 +18,7 @@ log = logging.getLogger("pscr_engine")
 
 Purpose = Literal["images", "files"]
 
-# Variables that may name a plain http endpoint, by scheme.
+# Environment variables that may name a plain http endpoint, by scheme.
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL",),
@@ -42,11 +42,11 @@ def require_obstore() -> None:
 
 @cache
 def bucket_client(scheme: str, bucket: str, purpose: Purpose) -> ObjectStore:
-    """The client for a bucket, one per process and purpose.
+    """Return the client for a bucket; a process has one per bucket and purpose.
 
-    Images have a limit on silence and many are asked for at once; files (manifests, parts) may be large and slow
-    to send. Throttling, servers' own errors and lost connections are retried in the client, with exponential
-    backoff and jitter; a body that breaks off goes on from there.
+    Many images are requested at once, and none may pause for long; files (manifests, parts) may be large and slow
+    to send. The client retries throttled requests, server errors and lost connections with exponential backoff
+    and jitter, and continues a body that breaks off where it stopped.
 
     Raises:
         MissingDependencyError: obstore is not installed.

@@ -20,5 +20,5 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Begin some work. Any thread may ask, and wait for the result."""
+    """Start a coroutine on the event loop. Any thread may call this, and wait for the result."""
     return asyncio.run_coroutine_threadsafe(work, _loop())

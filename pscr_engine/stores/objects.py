@@ -1,4 +1,4 @@
-"""Objects of a store, one at a time: look, read, put, remove, list. Errors are `StoreError`, in one line."""
+"""Single objects of a store: look up, read, write, remove, list. Errors are `StoreError`, in one line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .uri import StorePath
 
 T = TypeVar("T")
 
-# What obstore doesn't retry itself: answers that make no sense.
+# For answers that end early or make no sense, which obstore doesn't retry itself.
 _TRIES = 3
 _HEADS_AT_ONCE = 32
-# Up to here a part is one request; beyond, a multipart upload, which appears whole as well.
+# Up to this size an object is one request; beyond, a multipart upload, which appears whole as well.
 _SINGLE_PUT_BYTES = 64 * 2**20
 _BLOCK = 4 * 2**20
 _SETTLE_SECONDS = 1.0
@@ -33,9 +33,9 @@ class StoredObject:
 
     Args:
         path: where it is.
-        size: bytes.
-        state: what changes with its content: ETag, version, or else the time.
-        version: where the store counts versions; Google's wants it for a conditional put.
+        size: in bytes.
+        state: changes with the content: the ETag, else the version, else the time of modification.
+        version: None if the store counts no versions; Google's needs it for a conditional put.
     """
 
     path: StorePath
@@ -48,12 +48,12 @@ class StoredObject:
 
     @property
     def name(self) -> str:
-        """Of the object, without its prefix."""
+        """Return what is after the last "/" of the object's key."""
         return self.path.name
 
     @property
     def parent(self) -> StorePath:
-        """Its prefix."""
+        """Return the prefix that the object is directly below."""
         return self.path.parent
 
     def open(
@@ -64,7 +64,7 @@ class StoredObject:
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """Open for reading, as `pathlib.Path.open` does. Nothing but blocks of a few megabytes is in memory.
+        """Open for reading, as `pathlib.Path.open` does. Only a few megabytes at a time are in memory.
 
         Reads raise FileNotFoundError if it has gone, ManifestError if it has changed, StoreError otherwise.
         """
@@ -76,7 +76,7 @@ Condition = Literal["new"] | StoredObject
 
 
 class _Ranges(io.RawIOBase):
-    """Reads by ranges. Who reads on and on finds the next range on its way already."""
+    """An unbuffered stream of an object's bytes. In sequential reading, the next range is requested ahead."""
 
     def __init__(self, stored: StoredObject) -> None:
         self._stored, self._at = stored, 0
@@ -141,15 +141,15 @@ def _options(span: tuple[int, int] | None, state: str) -> Any:
 
 
 def read(path: StorePath, span: tuple[int, int] | None = None, state: str = "") -> bytes:
-    """The content of an object, or a span of it, [start, end).
+    """Read an object, or the bytes [start, end) of it.
 
     Args:
-        path: of the object.
-        span: None for all of it.
-        state: of `StoredObject`; another content is refused.
+        path: the object's.
+        span: start and end; None for the whole object.
+        state: the `StoredObject.state` that it must still have; empty for any.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such object.
         ManifestError: it is not in that state any more.
         StoreError: anything else.
     """
@@ -172,15 +172,15 @@ def read(path: StorePath, span: tuple[int, int] | None = None, state: str = "") 
 
 
 def changed(path: object) -> ManifestError:
-    """What a run ends with when a file of its manifest is not what it was."""
+    """Return the error for a file of a manifest that has changed since the run began."""
     return ManifestError(f"{path}: has changed since the run began; use --overwrite to score the new list")
 
 
 def look(path: StorePath) -> StoredObject | None:
-    """Size and state of an object; None if there is none.
+    """Look up the size and state of an object; return None if there is none.
 
     Raises:
-        StoreError: nobody can tell.
+        StoreError: the store can't tell.
     """
     from obstore import head
 
@@ -195,13 +195,13 @@ def look(path: StorePath) -> StoredObject | None:
 
 
 def look_at_all(paths: Sequence[StorePath]) -> list[StoredObject | None]:
-    """`look`, at many at once."""
+    """Look up the size and state of many objects at once; None for those that are not there."""
     with ThreadPoolExecutor(min(_HEADS_AT_ONCE, max(1, len(paths)))) as threads:
         return list(threads.map(look, paths))
 
 
 def listed(prefix: StorePath) -> Iterator[StoredObject]:
-    """All objects below a prefix, in the order of their keys.
+    """Yield all objects below a prefix, in the order of their keys.
 
     Raises:
         StoreError: they can't be listed.
@@ -212,9 +212,9 @@ def listed(prefix: StorePath) -> Iterator[StoredObject]:
     for attempt in range(_TRIES):
         try:
             for page in pages(_client(prefix), prefix.key or None, offset=after, chunk_size=1000):
-                for found in page:
-                    yield _stored(prefix.scheme, prefix.bucket, found)
-                    after = found["path"]
+                for meta in page:
+                    yield _stored(prefix.scheme, prefix.bucket, meta)
+                    after = meta["path"]
         except GeneratorExit:
             raise
         except Exception as error:
@@ -230,15 +230,15 @@ def put(path: StorePath, data: bytes, only: Condition | None = None) -> bool:
     """Write an object, whole or not at all.
 
     Args:
-        path: of the object.
+        path: the object's.
         data: its content.
-        only: "new" if there must be none; an object that must still be as it was. None for any case.
+        only: a condition: "new" if there must be no object yet, or the object that must be unchanged; None for none.
 
     Returns:
-        Whether the condition held. Also False if a put was tried again whose answer had been lost.
+        Whether the condition held. Also False if the object was written, but the answer was lost and the put repeated.
 
     Raises:
-        StoreError: it can't be written. "NotImplemented" in it: the store knows no conditions.
+        StoreError: it can't be written; "NotImplemented" in the message if the store has no conditional puts.
     """
     import obstore
 
@@ -258,7 +258,7 @@ def put(path: StorePath, data: bytes, only: Condition | None = None) -> bool:
 
 
 def remove(paths: Sequence[StorePath]) -> None:
-    """Remove objects; none need be there.
+    """Remove objects; those that are not there are passed over.
 
     Raises:
         StoreError: they can't be removed.
@@ -278,16 +278,16 @@ def _client(path: StorePath) -> Any:
     return bucket_client(path.scheme, path.bucket, "files")
 
 
-def _stored(scheme: str, bucket: str, found: Any) -> StoredObject:
-    state = found["e_tag"] or found["version"] or found["last_modified"].isoformat()
-    return StoredObject(StorePath(scheme, bucket, found["path"]), found["size"], state, found["version"])
+def _stored(scheme: str, bucket: str, meta: Any) -> StoredObject:
+    state = meta["e_tag"] or meta["version"] or meta["last_modified"].isoformat()
+    return StoredObject(StorePath(scheme, bucket, meta["path"]), meta["size"], state, meta["version"])
 
 
 def _retried(path: StorePath, what: str, work: Callable[[], T]) -> T:
     for attempt in range(_TRIES):
         try:
             return work()
-        except TypeError:  # a defect of ours
+        except TypeError:  # a bug in this program
             raise
         except Exception as error:  # obstore's errors have no common base
             trouble = trouble_of(error)
@@ -298,12 +298,12 @@ def _retried(path: StorePath, what: str, work: Callable[[], T]) -> T:
 
 
 def _pause(attempt: int) -> float:
-    """Seconds before another try: longer each time, and not the same for all."""
+    """Return the seconds to wait before another try: longer each time, and partly random."""
     return random.uniform(0.5, 1.0) * 0.5 * float(2**attempt)
 
 
 def store_error(path: object, what: str, trouble: Trouble) -> StoreError:
-    """In one line: what is wrong and what to do."""
+    """Return an error whose one line says what is wrong and what to do."""
     advice = {
         Kind.DENIED: "check the credentials, region and endpoint in the environment, and the permissions",
         Kind.UNREACHABLE: "check the network, and the endpoint in the environment",
@@ -316,12 +316,12 @@ def store_error(path: object, what: str, trouble: Trouble) -> StoreError:
 
 
 def put_where_possible(path: StorePath, data: bytes, only: Condition) -> bool:
-    """`put` with a condition; without it where the store knows none, and then a moment for others to be seen."""
+    """Put an object if `only` holds, or in any case if the store has no conditional puts; tell whether it was put."""
     try:
         return put(path, data, only)
     except StoreError as error:
         if not any(word in str(error) for word in ("NotImplemented", "501 ", "not supported", "not implemented")):
             raise
     put(path, data)
-    time.sleep(_SETTLE_SECONDS)
+    time.sleep(_SETTLE_SECONDS)  # another process may write at the same time: then its put is seen on reading back
     return True

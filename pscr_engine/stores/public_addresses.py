@@ -1,4 +1,4 @@
-"""Which addresses a web server may have, so that a list of images can't reach into a private network."""
+"""The addresses that web servers may have, so that a list of images can't reach into a private network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AddressRefusedError(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, as text, is on the public internet. What is no address is not."""
+    """Tell whether an address, given as text, is on the public internet. Text that is no address is not."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -62,15 +62,17 @@ def check(host: str, addresses: Iterable[str]) -> None:
 
 
 async def resolve(host: str, port: int, *, private: bool) -> list[str]:
-    """The addresses to connect to. Whatever form the host has, a number in octal for example, the system resolves it
-    here, once, and what is checked is what is connected to.
+    """Return the addresses to connect to, checked unless `private` addresses are allowed.
+
+    The system resolves the host only here, whatever its form (a number in octal, for example), so that what is checked
+    is what is connected to.
 
     Raises:
         AddressRefusedError: one is not public, and `private` addresses are not allowed.
         OSError: the host isn't known.
-    """  # noqa: D205
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     if not private:
         check(host, addresses)
     return addresses

@@ -1,7 +1,7 @@
-"""Images from object stores and the web, many at once.
+"""Fetching of images from object stores and the web, many at once.
 
-Trouble with one image makes a row. Trouble with a whole store must not make a row of every image that is left: see
-`RemoteImages.check`.
+An image that can't be fetched becomes a failed row. If a whole store is out of reach, the run must end before all
+images that are left become failed rows: see `RemoteImages.check`. "Store" here includes the web as a whole.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WEB = "the web"
 _TRIES = 4
 _RETRY_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
-# After so many refusals with nothing read in between, it is looked into.
+# After so many failures with nothing read in between, the store is checked.
 _SUSPICIOUS = IN_FLIGHT
 _REMEMBERED = 4
 _LOOK_SECONDS = 0.5
@@ -43,12 +43,13 @@ _CLOSE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Health:
-    """Of a bucket, or of the web.
+    """What recent requests say about a bucket, or about the web.
 
     Args:
-        read: what was read last.
-        refused: how many times in a row nothing could be read, for reasons that may be the store's.
-        last: the URI that was refused last, and why.
+        read: the URIs that were read most recently.
+        refused: how many requests in a row have failed for reasons that may be the whole store's.
+        last: the URI that failed last for such a reason, and why.
+        looking: whether the store is being checked now.
     """
 
     read: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -58,7 +59,7 @@ class _Health:
 
 
 class RemoteImages:
-    """Fetches what queries have a `uri` for.
+    """A fetcher of the images that queries have a `uri` for.
 
     Args:
         private_addresses: whether web servers may have private, loopback and other special addresses.
@@ -74,38 +75,38 @@ class RemoteImages:
         """Fill in `data` of `queries`, or fail them.
 
         Args:
-            queries: with a `uri`.
-            max_bytes: larger images are `too_large`, seen before they are read where the server tells.
-            hold: bytes of images that are held at once, and one image more; the rest is left as it is.
-            stopping: once set, it is given up.
+            queries: each with a `uri`.
+            max_bytes: larger images fail as `too_large`, before they are read if the server states the size.
+            hold: how many bytes of images to hold at once, plus one image; other queries stay without data.
+            stopping: once set, fetching is given up.
 
         Raises:
-            StoreError: the store of some of them is out of reach, or refuses everything.
+            StoreError: a store is out of reach, or refuses everything.
         """
         self._wait(event_loop.submit(self._fetch_all(queries, max_bytes, Room(hold))), stopping)
 
-    def check(self, places: Collection[str], *, all_failed: bool, stopping: Event) -> None:
-        """Called for places that images of a chunk could not be read from, before the chunk is committed.
+    def check(self, stores: Collection[str], *, all_failed: bool, stopping: Event) -> None:
+        """Check the stores that images of a chunk could not be read from, before the chunk is committed.
 
-        A place is lost if it doesn't answer, or refuses to be listed and what could be read before can't be read
-        any more. Where nothing could be read before, that counts only if nothing of the whole chunk could be: a few
-        images in somebody else's bucket are rows.
+        A store is lost if it doesn't answer, or if it refuses to be listed and images that could be read before can't
+        be read any more. Where none could be read before, it is checked only if no image of the whole chunk could be
+        read: a few images in somebody else's bucket are just failed rows.
 
         Args:
-            places: see `place_of`.
+            stores: buckets' URIs, or `WEB`, as `place_of` returns them.
             all_failed: whether no image of the chunk could be read.
-            stopping: once set, it is given up.
+            stopping: once set, the check is given up.
 
         Raises:
-            StoreError: one is lost.
+            StoreError: a store is lost.
         """
-        for place in places:
-            health = self._health.get(place)
+        for store in stores:
+            health = self._health.get(store)
             if health is not None and health.last is not None and (health.read or all_failed):
-                self._wait(event_loop.submit(self._look(place, health)), stopping)
+                self._wait(event_loop.submit(self._look(store, health)), stopping)
 
     def close(self) -> None:
-        """Close connections."""
+        """Close the connections to web servers."""
         if self._web is not None:
             with suppress(TimeoutError):
                 event_loop.submit(self._web.close()).result(_CLOSE_SECONDS)
@@ -135,11 +136,11 @@ class RemoteImages:
 
     async def _fetch(self, query: Query, max_bytes: int, room: Room) -> None:
         assert query.uri is not None
-        place = place_of(query.uri)
-        health = self._health.setdefault(place, _Health())
+        store = place_of(query.uri)
+        health = self._health.setdefault(store, _Health())
         try:
             async with self._limit:
-                query.data = await self._tried(query.uri, max_bytes, room)
+                query.data = await self._retried(query.uri, max_bytes, room)
         except TooLargeError as error:
             query.fail(Status.TOO_LARGE, f"{error.size:,} bytes, over the limit of {max_bytes:,}")
         except FetchError as error:
@@ -150,13 +151,13 @@ class RemoteImages:
                 return
             health.refused, health.last = health.refused + 1, (query.uri, trouble)
             if health.refused >= _SUSPICIOUS and not health.looking:
-                await self._look(place, health)
+                await self._look(store, health)
             return
         health.refused = 0
         health.read.append(query.uri)
 
-    async def _tried(self, uri: str, max_bytes: int, room: Room) -> bytes | None:
-        """Several times, with a longer pause each time, if there is hope and it doesn't take too long."""
+    async def _retried(self, uri: str, max_bytes: int, room: Room) -> bytes | None:
+        """Fetch an image; as long as a retry may help and time is left, try again after a longer pause each time."""
         begun = monotonic()
         for attempt in range(_TRIES):
             try:
@@ -181,13 +182,13 @@ class RemoteImages:
             self._web = Web(private=self._private)
         return self._web
 
-    async def _look(self, place: str, health: _Health) -> None:
-        """Raise StoreError if a place is lost."""
+    async def _look(self, store: str, health: _Health) -> None:
+        """Raise StoreError if a store is lost, as `check` defines it."""
         assert health.last is not None
         uri, trouble = health.last
         health.looking = True
         try:
-            alive = await (self._web_answers(health) if place == WEB else _bucket_answers(uri))
+            alive = await (self._web_answers(health) if store == WEB else _bucket_answers(uri))
             if alive is None:
                 alive = await self._any_readable(health.read)
         finally:
@@ -197,18 +198,19 @@ class RemoteImages:
             return
         advice = (
             "check the network"
-            if place == WEB
+            if store == WEB
             else "check the network, and the credentials, region and endpoint in the environment"
         )
         raise StoreError(
-            f"{place}: images can't be read from there ({trouble.reason}); {advice}, "
+            f"{store}: images can't be read from there ({trouble.reason}); {advice}, "
             "and give the same command again to go on",
             trouble.kind,
         )
 
     async def _web_answers(self, health: _Health) -> bool | None:
-        """A few dead hosts are no news, and neither is one that answers and refuses."""
+        """Return True to treat the web as alive; None if undecided: ask for images that could be read before."""
         assert health.last is not None
+        # A host that answers and refuses says nothing about the whole web, and neither do a few that don't answer.
         if health.last[1].kind is not Kind.UNREACHABLE or (not health.read and health.refused < _SUSPICIOUS):
             return True
         return None
@@ -217,7 +219,7 @@ class RemoteImages:
         for uri in list(uris):
             try:
                 await self._get(uri, 0, Room(0))
-            except TooLargeError:
+            except TooLargeError:  # over 0 bytes: the image is there
                 return True
             except FetchError as error:
                 if error.trouble.kind not in OF_STORE and error.trouble.kind is not Kind.MISSING:
@@ -228,7 +230,7 @@ class RemoteImages:
 
 
 def place_of(uri: str) -> str:
-    """What can be lost as a whole: a bucket, or the web."""
+    """Return the store that a URI is in: its bucket's URI, or `WEB`."""
     return WEB if scheme_of(uri) in WEB_SCHEMES else "/".join(uri.split("/", 3)[:3])
 
 
@@ -263,7 +265,7 @@ async def _get_stored(uri: str, max_bytes: int, room: Room) -> bytes | None:
 
 
 async def _bucket_answers(uri: str) -> bool | None:
-    """Whether a bucket can be listed; None if it says no, which it may do to anybody; False if there is none."""
+    """Tell whether a bucket answers to be listed; None if it denies that, which it may do to anybody."""
     from obstore import list as pages
 
     path = StorePath.parse(uri)

@@ -1,4 +1,4 @@
-"""What has gone wrong with a request, from the words of obstore's errors."""
+"""Kinds of failed requests, recognised by the words of obstore's errors, and limits on what is fetched."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Kind(StrEnum):
 
 
 OF_STORE = frozenset([Kind.DENIED, Kind.UNREACHABLE, Kind.BUSY])
-"""Kinds that may be the whole store's, not one object's."""
+"""Kinds that may concern the whole store, not one object."""
 
 
 class Trouble(NamedTuple):
-    """What went wrong, and why, in a few words."""
+    """What kind of failure it was, and the reason in a few words."""
 
     kind: Kind
     reason: str
@@ -36,7 +36,7 @@ class Trouble(NamedTuple):
 _STATUS = re.compile(r"status code: (\d{3})(?: ([A-Za-z -]+))?")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _RETRIES = re.compile(r"after (\d+) retries")
-# Codes that come with a 400 or 404 and mean something else.
+# Error codes that come with status 400 or 404, although they deny access to the whole store.
 _DENYING = {
     "ExpiredToken",
     "InvalidAccessKeyId",
@@ -54,7 +54,7 @@ _PREFIX = re.compile(r"^Generic \w+ error: ")
 
 
 def trouble_of(error: BaseException) -> Trouble:
-    """Classify what obstore, or the reading of a body, has raised."""
+    """Classify an error that obstore, or the reading of a body, has raised."""
     text = str(error).partition("\n\nDebug source")[0]
     status = _STATUS.search(text)
     code = _CODE.search(text)
@@ -94,13 +94,13 @@ def _kind(error: BaseException, text: str, status: int | None, code: str) -> Kin
     if isinstance(error, ValueError):
         return Kind.INVALID
     if status is None and "error sending request" in text:
-        # Of the causes under it, obstore tells only in its debug text.
+        # obstore names the underlying causes only in its debug text.
         return Kind.BUSY if "TimedOut" in str(error) else Kind.UNREACHABLE
     return Kind.BROKEN if status is None else Kind.OTHER
 
 
 class FetchError(Exception):
-    """There is no image.
+    """An image could not be fetched.
 
     Args:
         trouble: why.
@@ -115,7 +115,7 @@ class TooLargeError(Exception):
     """An image is over the limit.
 
     Args:
-        size: bytes, at least.
+        size: its bytes, at least.
     """
 
     def __init__(self, size: int) -> None:
@@ -124,17 +124,17 @@ class TooLargeError(Exception):
 
 
 class Room:
-    """How many bytes may be held at once. What is larger than all of it gets in if it is the first.
+    """A limit on the bytes that are held at once. What comes first gets in even if it is larger.
 
     Args:
-        limit: bytes.
+        limit: in bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._taken = limit, 0
 
     def take(self, size: int) -> bool:
-        """Whether there was room for so many bytes."""
+        """Reserve room for `size` bytes, and tell whether there was enough."""
         if self._taken and self._taken + size > self._limit:
             return False
         self._taken += size

@@ -1,4 +1,4 @@
-"""Places in object stores: `s3://bucket/key`. Plain values, for which no library is needed."""
+"""Locations in object stores, such as `s3://bucket/key`, as plain values that need no library."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import UsageError
 
-# What users write, and the scheme that it means.
+# Schemes that users write, and the one that each stands for.
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 WEB_SCHEMES = frozenset(["http", "https"])
 
 
 def scheme_of(text: str) -> str:
-    """The scheme of a URI in lower case; empty for a path."""
+    """Return the scheme of a URI in lower case; empty for a path."""
     scheme, separator, _ = text.partition("://")
     return scheme.lower() if separator else ""
 
 
 def is_stored(text: str) -> bool:
-    """Whether a text is the URI of something in an object store."""
+    """Tell whether a text is the URI of something in an object store."""
     return scheme_of(text) in _SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
 class StorePath:
-    """An object, or all objects below a prefix.
+    """The location of an object, or of all objects below a prefix.
 
     Args:
         scheme: "s3", "gs" or "az".
-        bucket: or container.
+        bucket: name of the bucket or container.
         key: as the store has it, nothing escaped; no "/" at its end; empty for the whole bucket.
     """
 
@@ -40,7 +40,7 @@ class StorePath:
 
     @classmethod
     def parse(cls, uri: str) -> StorePath:
-        """Read a URI. Its key is taken as it stands, as in the stores' own tools: "%20" and "?" mean nothing.
+        """Parse a URI. Its key is taken as it stands, as in the stores' own tools: "%20" and "?" mean themselves.
 
         Raises:
             ValueError: there is no bucket in it, or the scheme is no store's.
@@ -58,17 +58,17 @@ class StorePath:
 
     @property
     def root(self) -> str:
-        """The bucket's own URI."""
+        """Return the bucket's own URI."""
         return f"{self.scheme}://{self.bucket}"
 
     @property
     def name(self) -> str:
-        """What is after the last "/"."""
+        """Return what is after the key's last "/"."""
         return self.key.rpartition("/")[2]
 
     @property
     def parent(self) -> StorePath:
-        """Without the name."""
+        """Return the prefix that the object is directly below."""
         return StorePath(self.scheme, self.bucket, self.key.rpartition("/")[0])
 
     def __truediv__(self, name: str) -> StorePath:
@@ -93,29 +93,29 @@ class StorePath:
         return StorePath(self.scheme, self.bucket, "/".join(segments))
 
     def contains(self, other: StorePath) -> bool:
-        """Whether `other` is below this prefix."""
+        """Tell whether `other` is below this prefix."""
         return (self.scheme, self.bucket) == (other.scheme, other.bucket) and (
             not self.key or other.key.startswith(f"{self.key}/")
         )
 
     def relative(self, other: StorePath) -> str:
-        """The key of `other`, which is below, from here on."""
+        """Return the key of `other`, which is below this prefix, without the prefix."""
         return other.key[len(self.key) + 1 :] if self.key else other.key
 
 
 Place = Path | StorePath
-"""A folder or file on this host, or in an object store."""
+"""A path on this host, or a location in an object store."""
 
 
 def place(text: str | Path | StorePath, what: str) -> Place:
-    """Where a text leads: a path, a `file://` URI, or a place in an object store.
+    """Turn what a user gave into a path on this host, or a location in an object store.
 
     Args:
-        text: as the user gave it.
-        what: the option, for messages.
+        text: a path, a `file://` URI or an object store's URI; what is not text is returned as it is.
+        what: the option that it was given to, for messages.
 
     Raises:
-        UsageError: another scheme, or no bucket.
+        UsageError: the URI has another scheme, or names no bucket.
     """
     if not isinstance(text, str):
         return text

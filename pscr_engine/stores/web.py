@@ -1,4 +1,4 @@
-"""Images from web servers: limits on addresses, redirects, size and time."""
+"""Fetching of images from web servers, with limits on addresses, redirects, size and time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SECONDS = 60.0
 _TIMEOUTS = {"connect": 10.0, "read": 20.0, "write": 10.0, "pool": _SECONDS}
 _CONNECTIONS = 64
 _CONNECT_TO = 3
-# As they stand in a URL; everything else is escaped.
+# Characters that stay as they are in a URL; all others are escaped.
 _SAFE = "/%:@!$&'()*+,;=~-._?[]"
 _NUMBER = re.compile(r"\d{1,18}")
 
 
 class _CheckedNetwork(http.AsyncNetworkBackend):
-    """Connects to addresses that have been checked, and to nothing else."""
+    """A network that connects to addresses that have been checked, and to nothing else."""
 
     def __init__(self, *, private: bool) -> None:
         self._private, self._network = private, http.AnyIOBackend()
@@ -59,7 +59,7 @@ class _CheckedNetwork(http.AsyncNetworkBackend):
 
 
 class _Address(NamedTuple):
-    """A URL, taken apart."""
+    """The parts of a web address."""
 
     scheme: str
     host: str
@@ -68,7 +68,7 @@ class _Address(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> _Address:
-        """Raises ValueError for what is no web address."""
+        """Parse a URL, or raise ValueError if it is no web address."""
         parts = urlsplit(url)
         if parts.scheme.lower() not in ("http", "https"):
             raise ValueError(f"leads to {parts.scheme or 'no'}://")
@@ -82,7 +82,7 @@ class _Address(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """For the Host header."""
+        """Return the value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
 
@@ -103,10 +103,10 @@ class Web:
         )
 
     async def get(self, url: str, max_bytes: int, room: Room) -> bytes | None:
-        """One try to fetch an image; None if there is no room for it now.
+        """Try once to fetch an image; return None if there is no room for it now.
 
         Raises:
-            FetchError, TooLargeError: why there is none.
+            FetchError, TooLargeError: it can't be fetched, or has more than `max_bytes`.
         """
         try:
             async with asyncio.timeout(_SECONDS):
@@ -125,7 +125,7 @@ class Web:
     async def _follow(self, url: str, max_bytes: int, room: Room) -> bytes | None:
         for _ in range(_REDIRECTS + 1):
             address = _Address.parse(url)
-            # Every one of them anew, and through the same check of addresses.
+            # One request per redirect, so that each passes the check of addresses.
             request = http.URL(
                 scheme=address.scheme, host=address.host, port=address.port, target=address.target.encode()
             )

@@ -16,14 +16,14 @@ _JPEG_QUALITY = 92
 def write_images(
     folder: Path, name: str, count: int, seed: int, made: Callable[[int], None] = lambda done: None
 ) -> Path:
-    """Make `count` labelled images in a new folder, and a list of them there: path, mos. Every fourth is a PNG.
+    """Write `count` made-up images, every fourth a PNG, the others JPEG, and a list of path and mos to a new folder.
 
     Args:
-        folder: made here.
-        name: of the list, a CSV file.
+        folder: the folder to make.
+        name: file name of the list, a CSV file.
         count: how many images.
-        seed: see `generate`.
-        made: is told how many images are done.
+        seed: image i depends on (seed, i) only.
+        made: called after each image with the number of images done.
 
     Returns:
         The list's path.

@@ -24,7 +24,7 @@ class SyntheticImage:
     """One made-up image.
 
     Args:
-        image: RGB.
+        image: the image, RGB.
         degradation: name of what was done to it.
         strength: how much of it, 0 to 1.
         mos: label, about 0 to 5; higher is better.
@@ -61,10 +61,10 @@ def make_image(index: int, *, size: int = 512, seed: int = 0, rater_noise: float
 
 
 def _scene(rng: np.random.Generator, size: int) -> Scene:
-    """A gradient sky, textured ground and a few shaded shapes, with grain of all sizes; grey on the average.
+    """Draw a gradient sky, textured ground and a few shaded shapes, with grain of all sizes; the average is grey.
 
-    As photographs have both: without grain a blur shows at edges only, and without a balance a shift of
-    colours is just another scene.
+    Photographs have grain and balanced colours, too: without grain, a blur would show at edges only, and
+    without balance, a colour shift would be just another scene.
     """
     y, x = np.mgrid[0:size, 0:size] / size
     colours = _muted(rng, 3)
@@ -94,12 +94,12 @@ def _scene(rng: np.random.Generator, size: int) -> Scene:
 
 
 def _muted(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Colours not far from grey, [count, 3]."""
+    """Draw random colours not far from grey, float64 [count, 3]."""
     return rng.uniform(30, 220, (count, 1)) + rng.uniform(-_CHROMA, _CHROMA, (count, 3))
 
 
 def _grain(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """Noise in octaves, each half as fine and equally strong, [size, size]."""
+    """Make noise in octaves, each half as fine as the last and equally strong, float64 [size, size]."""
     out = np.zeros((size, size))
     cells = size
     while cells >= 8:
@@ -110,7 +110,7 @@ def _grain(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def _between(least: float, most: float, strength: float) -> float:
-    """On a scale of ratios: what is seen of a blur from 1 to 2 pixels is as much as from 4 to 8."""
+    """Interpolate by equal ratios, since a blur grows as visibly from 1 to 2 pixels as from 4 to 8."""
     return float(least * (most / least) ** strength)
 
 
@@ -130,7 +130,7 @@ def _blocking(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
 
 
 def _colour_shift(image: Scene, strength: float, rng: np.random.Generator) -> Scene:
-    """Two channels against the third: a cast, not just brighter or darker."""
+    """Move two channels against the third: a colour cast, not just a brighter or darker image."""
     direction = rng.permutation([1.0, 1.0, -1.0]) * rng.choice([-1.0, 1.0])
     return Image.fromarray(_to_uint8(np.asarray(image, np.float64) + 70 * strength * direction))
 
@@ -158,4 +158,4 @@ DEGRADATIONS: dict[str, Callable[[Scene, float, np.random.Generator], Scene]] = 
     "banding": _banding,
     "broken geometry": _broken_geometry,
 }
-"""What is done to a scene: (image, strength 0 to 1, random generator) → image."""
+"""Name → function that degrades a scene: (image, strength 0 to 1, random generator) → image."""

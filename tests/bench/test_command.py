@@ -14,7 +14,7 @@ STAGES = ["fetch", "decode", "sample", "infer", "sink"]
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """One record on two devices, with what the command said."""
+    """Measure two devices once; return the folder with the record, and what the command said."""
     import subprocess
     import sys
 
@@ -107,7 +107,7 @@ def test_own_images_and_those_that_are_none(cli, tiny, tmp_path):
         (["--rounds", "0"], "--rounds 0: must be from 1"),
         (["--images", "nowhere"], "--images nowhere"),
         (["--out", "x.svg"], "name the record, as in x.json"),
-        (["--out", "nowhere/x.json"], "its folder is not there"),
+        (["--out", "nowhere/x.json"], "nowhere: no such folder"),
         (["--bundle", "nowhere"], "no such bundle"),
         (["compare", "a.json"], "name 2 to 26"),
         (["compare", "a.json", "b.json"], "a.json: No such file"),

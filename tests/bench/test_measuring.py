@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sysconfig
+import time
 from itertools import count
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_the_peak_of_the_instructions_is_above_what_a_product_reaches():
 
 
 def test_cublas_takes_what_it_is_given(tmp_path):
-    """Constants and the order of arguments, against NVIDIA's own header."""
+    """Compare constants and the order of arguments with NVIDIA's own header."""
     from pscr_engine.cuda import ceilings as on_device
 
     includes = [*Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/include/cublas_v2.h")]
@@ -137,18 +138,21 @@ cublasStatus_t (*stream)(cublasHandle_t, cudaStream_t) = cublasSetStream_v2;
     assert checked.returncode == 0, checked.stderr
 
 
-def test_energy_of_processor_packages(tmp_path):
+def test_energy_of_processor_packages(tmp_path, monkeypatch):
     for zone, start in (("intel-rapl:0", 900), ("intel-rapl:1", 50), ("intel-rapl:0:0", 1)):
         (tmp_path / zone).mkdir()
-        (tmp_path / zone / "energy_uj").write_text(f"{start}\n")
-        (tmp_path / zone / "max_energy_range_uj").write_text("1000\n")
+        (tmp_path / zone / "energy_uj").write_text(f"{start}000000000\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text("1000000000000\n")
     joules, whose = energy.meter(["cpu"], tmp_path)
     assert "RAPL" in whose
     assert joules() == 0
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100\n")  # once around
-    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("80\n")
-    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("900\n")  # a part of a package: counted in it
-    assert joules() == pytest.approx((200 + 30) / 1e6)
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100000000000\n")  # once around
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("80000000000\n")
+    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("900000000000\n")  # a part of a package: counted in it
+    assert joules() == pytest.approx((200 + 30) * 1e3)
+    now = time.monotonic()
+    monkeypatch.setattr(energy, "monotonic", lambda: now + 1001)
+    assert joules() is None, "the counter may have started again more than once"
 
 
 def test_no_energy_where_nobody_tells(tmp_path):

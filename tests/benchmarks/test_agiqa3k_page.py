@@ -6,7 +6,7 @@ from pscr_engine.models import DEFAULT_MODEL, shipped_models
 
 
 def test_the_page_is_made_from_the_records():
-    """Figures in docs/agiqa-3k.md are those of the records, not typed in."""
+    """Check that the figures in docs/agiqa-3k.md are those of the records, not typed in."""
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
 
 

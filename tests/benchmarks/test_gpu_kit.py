@@ -98,7 +98,7 @@ def _plain(folder):
 
 @pytest.mark.slow
 def test_the_kit_runs_in_a_clean_environment(tmp_path):
-    """With this Python in place of the host's, and without PyTorch: what needs that says so."""
+    """Run the kit with this Python in place of the host's and without PyTorch: steps that need PyTorch say so."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     kit = tmp_path / "kit"
     command = [sys.executable, "-m", "benchmarks.gpu_kit", kit, "--python", version, "--preset", "0"]

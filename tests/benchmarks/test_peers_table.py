@@ -33,7 +33,7 @@ def test_the_readmes_table_is_made_from_the_record(tmp_path, monkeypatch):
 
 
 def test_the_readme_holds_the_table_of_the_newest_record():
-    """Figures in the README are those of a record in results/, not typed in."""
+    """Check that the figures in the README are those of a record in results/, not typed in."""
     text = table.README.read_text(encoding="utf-8")
     shown = text.partition(table.BEGIN)[2].partition(table.END)[0].strip()
     records = [json.loads(file.read_text()) for file in (table.ROOT / "benchmarks/results").glob("cpu-*.json")]

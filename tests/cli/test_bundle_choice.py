@@ -26,7 +26,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def shipped(tmp_path_factory):
-    """The bundle that the copied package ships."""
+    """Make the same bundle as the one that the copied package ships."""
     return ship(tmp_path_factory.mktemp("same"))
 
 

@@ -59,7 +59,7 @@ def test_an_image_that_cannot_be_scored_is_one_line(cli, images):
     [
         ([], "Missing argument 'IMAGES...'"),
         (["a.png", "--out", "x.pdf"], "x.pdf: an explanation is a page or a picture; name it *.html or *.png"),
-        (["a.png", "--out", "none/x.html"], "none/x.html: there is no folder none; make it first"),
+        (["a.png", "--out", "none/x.html"], "none: no such folder; make it, or name a file elsewhere"),
         (["a.png", "--exemplar-root", "none"], "--exemplar-root none: no such folder"),
         (["a.png", "--bundle", "none.pscr"], "none.pscr: no such bundle"),
         (["a.png", "--device", "cuda:7"], "there is no cuda:7 here"),

@@ -1,4 +1,4 @@
-"""Build the real PyCUDA on a machine without a GPU, for tests against a pretend driver.
+"""Build the real PyCUDA on a machine without a GPU, for tests on the pretend driver.
 
 python tests/cuda/build_pycuda.py FOLDER    # PyCUDA and what it imports end up in FOLDER
 """
@@ -25,8 +25,8 @@ def main(folder: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         raise SystemExit("nvcc is not installed: PyCUDA can't be built")
-    places = [Path(nvcc).resolve().parent.parent, Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))]
-    toolkit = next((place for place in places if (place / "include" / "cuda.h").exists()), None)
+    candidates = [Path(nvcc).resolve().parent.parent, Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))]
+    toolkit = next((folder for folder in candidates if (folder / "include" / "cuda.h").exists()), None)
     if toolkit is None:
         raise SystemExit("cuda.h was not found: set CUDA_HOME to the CUDA toolkit's folder")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

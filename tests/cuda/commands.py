@@ -1,4 +1,4 @@
-"""Whole commands on a pretend driver, in processes of their own, workers included."""
+"""Run whole commands on the pretend driver, in processes of their own, workers included."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import pretend_driver
 
 ROOT = Path(__file__).parent.parent.parent
 FAKE_TENSORRT = ROOT / "tests/backends/tensorrt/fake"
-# Python imports this module by itself, in every process.
+# Python imports `sitecustomize` by itself, in every process.
 _SITE = """
 from tests.cuda import host_in_place_of_gpu
 host_in_place_of_gpu.install()
@@ -22,8 +22,8 @@ class PretendHost:
     """A host with GPUs, as far as commands can tell.
 
     Args:
-        folder: for the driver.
-        gpus: how many.
+        folder: for the driver, its start-up module and the caches.
+        gpus: how many GPUs it shows.
     """
 
     def __init__(self, folder: Path, gpus: int = 1) -> None:

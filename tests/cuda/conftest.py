@@ -1,3 +1,5 @@
+"""The real PyCUDA, built on a machine without a GPU."""
+
 import os
 import shutil
 import sys
@@ -12,7 +14,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pscr-e
 
 @pytest.fixture(scope="session")
 def pycuda():
-    """A folder with PyCUDA; kept, since the build takes minutes."""
+    """Return a folder with PyCUDA, which is built once and kept, since that takes minutes."""
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed: PyCUDA can't be built")
     folder = CACHE / f"pycuda-{build_pycuda.VERSION}-{sys.implementation.cache_tag}"

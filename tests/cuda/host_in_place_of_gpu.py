@@ -1,4 +1,4 @@
-"""Where the path needs a GPU's decoder or provider, give it the processor's: everything else is as it is.
+"""Give the GPU path the processor's decoder and provider in place of the GPU's; all else stays as it is.
 
 Imported by name, or, with this folder on PYTHONPATH, as `sitecustomize` by every process of a command.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 
 def install() -> None:
+    """Put the replacements in, for this process."""
     from pscr_engine.backends import onnxruntime_cuda
     from pscr_engine.cuda import backend
     from pscr_engine.cuda.decoder import ImageDecoder

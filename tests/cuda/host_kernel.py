@@ -1,4 +1,4 @@
-"""The kernels on the host."""
+"""Compile the CUDA kernels' sources for the host, and run them there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compile_object(folder: Path, *flags: str) -> Path:
 
 
 class HostKernels:
-    """Runs them, with checks for undefined behaviour."""
+    """The kernels, compiled for the host with checks for undefined behaviour."""
 
     def __init__(self, folder: Path) -> None:
         checks = ("-fsanitize=undefined", "-fno-sanitize-recover")

@@ -1,4 +1,4 @@
-"""Run by test_pycuda_device.py in a process of its own: the real PyCUDA, a pretend driver, the kernel built by g++.
+"""Checks of the device layer, each run by test_device.py in a process of its own, on the pretend driver.
 
 python -m tests.cuda.on_pretend_driver CHECK FOLDER [PYCUDA]   (without it, cuda.bindings is used)
 """
@@ -22,7 +22,7 @@ from . import pretend_driver
 
 
 def patches(driver: ctypes.CDLL, folder: Path) -> None:
-    """Images of several sizes to the device, one launch, patches back: equal to the host's."""
+    """Copy images of several sizes to the device, launch once, and compare the patches with the host's."""
     from pscr_engine.cuda.sampler import DeviceImage, DeviceSampler, Tables
 
     device = open_device(0)
@@ -68,7 +68,7 @@ def patches(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def threads(driver: ctypes.CDLL, folder: Path) -> None:
-    """A device is current only in the thread, and only while it says so."""
+    """Check that a device is current only in the thread that says so, and only for as long."""
     device, seen = open_device(0), []
 
     def work() -> None:
@@ -88,7 +88,7 @@ def threads(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def refusals(driver: ctypes.CDLL, folder: Path) -> None:
-    """Each is one line that says what to do."""
+    """Check that each refusal is one line that says what to do."""
     driver.pretend_limit(ctypes.c_long(1000))
     device = open_device(0)
     with device.current(), pytest.raises(DeviceMemoryError, match=r"pretended GPU: .* use a smaller --batch-size"):

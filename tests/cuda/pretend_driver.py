@@ -1,7 +1,7 @@
-"""A pretend libcuda.so.1, with which the real PyCUDA runs on a machine without a GPU.
+"""A pretend libcuda.so.1, on which the real PyCUDA and cuda.bindings run on a machine without a GPU.
 
-Device memory is host memory, copies are memcpy, streams and events are done at once, and a launch
-runs the kernel's source, compiled by g++. It does not show races, missing synchronisation or device code.
+Device memory is host memory, copies are memcpy, work on streams is done at once, and a launch runs the
+kernel's source, compiled by g++. It does not show races, missing synchronisation or wrong device code.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ Result cuModuleGetFunction(void **out, void *module, const char *name) {
   return 0;
 }
 Result cuFuncSetBlockShape(void *function, int x, int y, int z) { return 0; }
-// Each under its newest name, as in the real driver.
+// Gives the newest version of a function, as the real driver does.
 Result cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status) {
   char newest[160];
   void *self = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
@@ -188,14 +188,14 @@ Result cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsig
 
 
 def install(pycuda: Path | None, folder: Path) -> ctypes.CDLL:
-    """Build the driver and load it, for this process."""
+    """Build the driver, and load it into this process."""
     return ctypes.CDLL(str(build(pycuda, folder)), mode=ctypes.RTLD_GLOBAL)
 
 
 def build(pycuda: Path | None, folder: Path, devices: int = 1) -> Path:
     """Compile the driver, with all that PyCUDA's extension needs if there is one, as `folder`/libcuda.so.1.
 
-    What it does not pretend fails with CUDA's error 801, "not supported".
+    Functions that it lacks fail with CUDA's error 801, "not supported". `devices` is the number of GPUs.
     """
     needed: set[str] = set()
     if pycuda is not None:

@@ -1,4 +1,4 @@
-"""Run by test_scoring_on_pretend_driver.py: the whole path on a GPU, with what a machine without one can offer.
+"""Checks of the whole path on a GPU, each run by test_scoring_on_pretend_driver.py in a process of its own.
 
 python -m tests.cuda.scoring_on_pretend_driver CHECK FOLDER [PYCUDA]   (without it, cuda.bindings is used)
 
@@ -72,7 +72,7 @@ def the_same(on_gpu: list, on_host: list) -> None:
 
 
 def results(driver: ctypes.CDLL, folder: Path) -> None:
-    """Statuses, errors, sizes, scores, features: as on the processor, whatever the batch size and the sampling."""
+    """Compare statuses, errors, sizes, scores and features with the processor's, for all samplings and batch sizes."""
     images = troublesome()
     options = {"features": True, "exemplar_scores": True, "max_pixels": 10**6}
     for sampling in ("ops", "nops", "rps", "none"):
@@ -93,7 +93,7 @@ def results(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def explained(driver: ctypes.CDLL, folder: Path) -> None:
-    """Patches by themselves, and the nearest exemplars: as on the processor."""
+    """Compare explanations with the processor's: scores of single patches, and the nearest exemplars."""
     for sampling in ("ops", "rps", "none"):
         bundle = make_bundle(folder / f"{sampling}.pscr", sampling=sampling).path
         with Scorer.open(bundle, device="cuda:0") as scorer:
@@ -108,7 +108,7 @@ def explained(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def undecodable(driver: ctypes.CDLL, folder: Path) -> None:
-    """JPEGs whose headers are fine and that no decoder takes, alone, together, and among others."""
+    """Score JPEGs whose headers are fine and that no decoder takes: alone, together, and among others."""
     whole = encoded(pixels(90, 70), "JPEG", quality=90)
     table = whole.index(b"\xff\xc0")
     broken = bytearray(whole)
@@ -127,7 +127,7 @@ def undecodable(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def memory(driver: ctypes.CDLL, folder: Path) -> None:
-    """Buffers are allocated once, and all are given back."""
+    """Check that buffers are allocated once, and that all are given back."""
     bundle = make_bundle(folder / "m.pscr").path
     scorer = Scorer.open(bundle, device="cuda:0")
     resident = driver.pretend_allocations()
@@ -144,7 +144,7 @@ def memory(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
-    """The batch is halved once, with a line; a second time it is an error. Without room for buffers it is one line."""
+    """Check that a batch is halved once, with a warning; a second time, or without room for buffers, it is an error."""
     bundle = make_bundle(folder / "m.pscr").path
     images = troublesome()
     expected = Scorer.open(bundle, device="cpu").score(images, features=True, exemplar_scores=True)
@@ -174,7 +174,7 @@ def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def faults(driver: ctypes.CDLL, folder: Path) -> None:
-    """A fault in any stage ends the run with the fault itself, soon, and nothing is left behind."""
+    """Check that a fault in any stage ends the run with the fault itself, soon, and that no buffer is left."""
     bundle = make_bundle(folder / "m.pscr").path
     scorer = Scorer.open(bundle, device="cuda:0")
     resident = driver.pretend_allocations()
@@ -199,7 +199,7 @@ def faults(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def graphs(driver: ctypes.CDLL, folder: Path) -> None:
-    """TensorRT's work is recorded once per slot and then launched; where it can't be, it is enqueued each time."""
+    """Check that TensorRT's work is recorded and then launched; where it can't be, it is enqueued each time."""
     sys.path.append(str(FAKE_TENSORRT))
     from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_on_gpu
 
@@ -221,53 +221,53 @@ def graphs(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def wrong_pixels(driver: ctypes.CDLL, folder: Path) -> None:
-    """A decoder that returns other pixels and calls it a success: found, told, mended, and given up when it goes on."""
+    """Check that a decoder's wrong pixels are found, reported and mended, and that it is given up if it goes on."""
     bundle = make_bundle(folder / "m.pscr").path
     images = [encoded(pixels(90, 70, seed), "JPEG") for seed in range(60)] * 5  # more than one micro-batch
     expected = Scorer.open(bundle, device="cpu").score(images, features=True, exemplar_scores=True)
-    original, told = ImageDecoder.decode, []
+    original, warnings = ImageDecoder.decode, []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())
+    handler.emit = lambda record: warnings.append(record.getMessage())
     logging.getLogger("pscr_engine").addHandler(handler)
     calls, faults, seen = 0, set(), []
 
     def decode(self, encoded_images, stream=0):
         nonlocal calls
         decoded = original(self, encoded_images, stream)
-        for place, image in enumerate(decoded):
+        for index, image in enumerate(decoded):
             if calls in faults:
                 wrong = np.asarray(image.owner).copy()
                 wrong[32:48, 16:32] = 0xCA  # a block that was never written
-                decoded[place] = Decoded(wrong.ctypes.data, image.pitch, image.height, image.width, wrong)
+                decoded[index] = Decoded(wrong.ctypes.data, image.pitch, image.height, image.width, wrong)
             calls += 1
         seen.append(len(decoded))
         return decoded
 
     ImageDecoder.decode = decode
-    for wrong, rate, found in (
-        ((0,), 0.001, 1),  # among the first
-        ((3, 40), 0.001, 1),  # and one that is not looked at
+    for wrong, rate, mismatches in (
+        ((0,), 0.001, 1),  # among the first images, all of which are compared
+        ((3, 40), 0.001, 1),  # image 40 is not compared, so its pixels stay wrong
         ((3, 40), 1.0, 2),
         (range(300), 0.001, 3),
     ):
         calls, faults = 0, set(wrong)
-        told.clear()
+        warnings.clear()
         seen.clear()
         scorer = Scorer.open(bundle, device="cuda:0")
         calls, resident = 0, driver.pretend_allocations()  # opening decodes, too
         pipeline = scorer_pipeline(scorer, rate)
         result = list(pipeline.run(Query(row, data=data) for row, data in enumerate(images)))
-        assert len(told) == found, told
-        assert all("the GPU's decoder got it wrong" in line for line in told)
+        assert len(warnings) == mismatches, warnings
+        assert all("the GPU's decoder got it wrong" in line for line in warnings)
         counts = pipeline.stats.counts()
-        assert counts["mismatch"][0] == found
-        missed = {40} if rate < 1 and 40 in faults and found == 1 else set()
+        assert counts["mismatch"][0] == mismatches
+        missed = {40} if rate < 1 and 40 in faults and mismatches == 1 else set()
         for row, (mine, other) in enumerate(zip(result, expected, strict=True)):
             assert mine.ok
             near = mine.score == pytest.approx(other.score, abs=1e-5)
             assert near or row in missed, row
-        given_up = "is not used any more in this run" in told[-1]
-        assert given_up == (found == 3)
+        given_up = "is not used any more in this run" in warnings[-1]
+        assert given_up == (mismatches == 3)
         if given_up:
             assert sum(seen) < len(images), "the decoder went on"
         assert driver.pretend_allocations() == resident
@@ -282,7 +282,7 @@ def scorer_pipeline(scorer: Scorer, rate: float) -> Pipeline:
 
 
 def batch_size(driver: ctypes.CDLL, folder: Path) -> None:
-    """Found by measuring, remembered for this host and bundle, and no larger than memory allows."""
+    """Check that the batch size is measured, remembered for this host and bundle, and no larger than memory allows."""
     os.environ["XDG_CACHE_HOME"] = str(folder)
     bundle = make_bundle(folder / "m.pscr")
     backend = registry.create_backend(bundle, device="cuda:0", tune=True)
@@ -310,7 +310,7 @@ def batch_size(driver: ctypes.CDLL, folder: Path) -> None:
 
 
 def refusals(driver: ctypes.CDLL, folder: Path) -> None:
-    """Each is one line."""
+    """Check that an onnxruntime without CUDA is refused in one line."""
     bundle = make_bundle(folder / "m.pscr")
     with pytest.raises(BackendError, match=r"installed onnxruntime is the one for CPUs: .*\[gpu\]"):
         provider = onnxruntime_cuda.Provider("CUDAExecutionProvider", "cuda")

@@ -18,7 +18,7 @@ def decoder():
 
 
 def rows_of(image):
-    """What the addresses of a decoded image point to."""
+    """Copy the pixels that the address of a decoded image points to, uint8 [height, width, 3]."""
     out = np.empty((image.height, image.width, 3), np.uint8)
     owner = np.asarray(image.owner)
     assert owner.ctypes.data == image.address
@@ -78,7 +78,7 @@ def test_without_smooth_chroma_pixels_differ():
 
 
 def test_what_is_ycbcr_without_jfif(decoder):
-    """Cameras write EXIF and no JFIF; then Adobe's marker or the components' numbers tell."""
+    """Decode JPEGs without JFIF, as cameras write them: Adobe's marker or the components' numbers tell the colours."""
     jfif = encoded(pixels(30, 40), "JPEG")
     assert jfif[2:4] == b"\xff\xe0"
     bare = jfif[:2] + jfif[20:]
@@ -128,7 +128,7 @@ def test_no_images(decoder):
 
 
 def test_the_first_batch_is_a_full_one(decoder, monkeypatch):
-    """nvImageCodec makes the hardware engine for batches of the size of the first."""
+    """Check the first batch's size: nvImageCodec makes the hardware engine for batches of that size."""
     sizes, original = [], ImageDecoder.decode
 
     def decode(self, images, stream=0):

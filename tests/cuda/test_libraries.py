@@ -11,7 +11,7 @@ from pscr_engine.cuda.libraries import FOR_ONNXRUNTIME, library_files
 
 @pytest.fixture
 def site(tmp_path):
-    """A package folder: cublas needs cublasLt and cudart, by names that only the loader knows."""
+    """Make a package folder in which cublas needs cublasLt and cudart, by names that only the loader knows."""
     folder = tmp_path / "site/nvidia/cu13/lib"
     folder.mkdir(parents=True)
     for name, needs in (("cudart", []), ("cublasLt", ["cudart"]), ("cublas", ["cublasLt", "cudart"])):

@@ -38,7 +38,7 @@ def device_image(pixels, digest=b""):
 
 
 def padded(height, width, pitch, seed):
-    """An image whose rows are further apart than its width, as decoders lay them out."""
+    """Make an image whose rows are further apart than its width, as decoders lay them out; return its memory, too."""
     memory = np.random.default_rng(seed).integers(0, 256, (height, pitch), np.uint8)
     return np.lib.stride_tricks.as_strided(memory, (height, width, 3), (pitch, 3, 1)), memory
 

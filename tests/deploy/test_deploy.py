@@ -22,7 +22,7 @@ DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
 
 
 def tool(name):
-    """A linter that came with the development packages."""
+    """Find a linter that came with the development packages; without it the test is skipped, or fails in CI."""
     found = Path(sys.executable).parent / name
     if not found.exists():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name}: pip install 'pscr-engine[dev]'")
@@ -35,7 +35,7 @@ def lint(*command, text=None):
 
 
 def instructions(dockerfile):
-    """[("FROM", "python:… AS wheel"), …], with continued lines joined."""
+    """Return a Dockerfile as [("FROM", "python:… AS wheel"), …], with continued lines joined."""
     text = re.sub(r"\\\n", " ", dockerfile.read_text())
     return [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
@@ -79,7 +79,7 @@ def test_images_are_locked_and_not_roots(dockerfile):
 
 
 def test_a_name_is_locked_once():
-    """Two pins of one package would be refused by pip, when an image is built."""
+    """Check that no package has two pins: pip would refuse them when an image is built."""
     common, images = pins(ROOT / "constraints.txt"), pins(DEPLOY / "constraints.txt")
     assert {
         name: (images[name], common[name]) for name in images.keys() & common.keys() if images[name] != common[name]
@@ -193,7 +193,7 @@ def test_kubernetes_knows_the_pods_of_kuberay():
 
 
 def commands():
-    """Every `pscr-engine score` of the files and of the page, as words."""
+    """Yield every `pscr-engine score` of the files and of the page, as words."""
     for name in ("kubernetes.yaml", "kubernetes-gpu.yaml"):
         yield documents(name)[0]["spec"]["template"]["spec"]["containers"][0]["args"][1:]
     yield shlex.split(documents("kuberay.yaml")[0]["spec"]["entrypoint"])[2:]

@@ -31,7 +31,7 @@ def scorer_of(tmp_path_factory):
 
 
 def direct(bundle, image, digest=b""):
-    """Features and scores of each patch by itself, in NumPy."""
+    """Compute features and scores of each patch by itself, in NumPy."""
     sampling, cache = bundle.info.sampling, bundle.exemplars
     patches = np.empty((sampling.patches, P, P, 3), np.uint8)
     sampling.sample(image, patches, digest=digest)
@@ -140,7 +140,7 @@ def test_a_damaged_exemplar_table_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_patches_of_a_real_network_have_pytorchs_scores(reference_bundle, checkpoint):
-    """The trunk on each patch, then the method's own formula for that feature alone."""
+    """Compare with the trunk on each patch, and the method's own formula for that feature alone."""
     import torch
     from pscr_export.checkpoint import read_checkpoint
     from pscr_export.network import ScoringNetwork, reference_scores
@@ -157,3 +157,14 @@ def test_patches_of_a_real_network_have_pytorchs_scores(reference_bundle, checkp
     explanation = Scorer.open(bundle.path, device="cpu").explain(file)
     assert [patch.score for patch in explanation.patches] == pytest.approx(expected, abs=2e-5)
     assert max(expected) - min(expected) > 1e-3
+
+
+def test_an_image_in_an_object_store_is_explained_as_its_bytes_are(scorer_of, bucket):
+    content = encoded(IMAGE)
+    bucket.put("a.png", content)
+    scorer = scorer_of("ops")
+    stored, given = scorer.explain(f"{bucket.uri}/a.png"), scorer.explain(content)
+    assert stored.name == f"{bucket.uri}/a.png"
+    assert (stored.score, stored.patches, stored.nearest) == (given.score, given.patches, given.nearest)
+    with pytest.raises(ImageError, match="404 NoSuchKey"):
+        scorer.explain(f"{bucket.uri}/gone.png")

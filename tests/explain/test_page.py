@@ -24,7 +24,7 @@ def browser():
 
 @pytest.fixture
 def scorer(tmp_path):
-    """Of its exemplars, one is there, one is another file, and three are not there."""
+    """Open a scorer of five exemplars, of which one is there, one is another file, and three are not there."""
     bundle = make_bundle(tmp_path / "m.pscr")
     content = encoded(pixels(60, 90, seed=9))
     (tmp_path / "exemplar.png").write_bytes(content)
@@ -133,8 +133,8 @@ def test_where_it_cannot_be_written_it_says_so(scorer, tmp_path, monkeypatch):
     for name, error, message in (
         ("page.pdf", UsageError, r"page\.pdf: .*name it \*\.html or \*\.png"),
         ("page", UsageError, r"name it \*\.html"),
-        ("none/page.html", OutputError, "there is no folder .*none; make it first"),
-        ("folder.html", OutputError, r"folder\.html: can't be written \(Is a directory\)"),
+        ("none/page.html", OutputError, "none: no such folder; make it"),
+        ("folder.html", OutputError, r"folder\.html: is a folder; name the file of the explanation"),
     ):
         (tmp_path / "folder.html").mkdir(exist_ok=True)
         with pytest.raises(error, match=message):

@@ -1,3 +1,5 @@
+"""Checkpoints that are small enough to export in a moment."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from torch import nn
 
 
 def small_checkpoint(C: int, trunk: nn.Module | None = None) -> Checkpoint:
-    """A checkpoint with a trunk of two layers."""
+    """Make a checkpoint with a trunk of two layers, or with the given trunk."""
     torch.manual_seed(C)
     trunk = trunk or nn.Sequential(nn.Conv2d(3, C, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     spec = Backbone("small", C, 8, lambda: trunk, "0.weight")

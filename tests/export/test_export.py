@@ -56,7 +56,7 @@ def test_the_graph_is_as_documented(inputs, out):
 
 @pytest.mark.slow
 def test_nothing_but_a_cast_reads_the_patches(inputs, out):
-    """TensorRT takes uint8 as an input only."""
+    """Check what reads the patches, since TensorRT takes uint8 as an input only."""
     checkpoint, exemplars = inputs
     bundle = export_bundle(ExportConfig(checkpoint, exemplars, out, precisions=("fp32", "fp16")))
     for precision in ("fp32", "fp16"):

@@ -1,4 +1,4 @@
-"""Pages in Debian's Chromium, which must run where CI runs and may be absent elsewhere."""
+"""Open pages in Debian's Chromium, which must be there in CI and may be absent elsewhere."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Seen:
     """What happened while a page was open.
 
     Args:
-        messages: of the console, and errors of scripts.
-        requests: addresses, but for the page's own and data: URIs.
+        messages: the console's, and errors of scripts.
+        requests: addresses asked for, but for the page's own and data: URIs.
     """
 
     messages: list[str] = field(default_factory=list)
@@ -39,6 +39,7 @@ class Seen:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
+    """Start Chromium; without it the test is skipped, or fails in CI."""
     if not CHROMIUM.exists():
         if os.environ.get("CI"):
             pytest.fail(f"no {CHROMIUM}: apt-get install chromium")
@@ -53,7 +54,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, file: Path, *, width: int = 1280, scheme: str = "light") -> Iterator[tuple[Any, Seen]]:
-    """A page and what it did."""
+    """Open a file; yields the page and what it did."""
     context, seen = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme), Seen()
     page = context.new_page()
     page.on("console", lambda message: seen.messages.append(f"{message.type}: {message.text}"))
@@ -71,7 +72,7 @@ def opened(browser: Any, file: Path, *, width: int = 1280, scheme: str = "light"
 
 
 def faults(page: Any) -> list[str]:
-    """Serious and critical faults that axe-core finds."""
+    """List the serious and critical accessibility faults that axe-core finds on a page."""
     from axe_playwright_python.sync_playwright import Axe
 
     return [

@@ -1,4 +1,4 @@
-"""A backend without a network: a patch's brightness is its score."""
+"""A backend without a network: an image's score is the mean brightness of its patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files that tests need, good and bad."""
+"""Make the image files that tests need, good and bad."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth random picture, uint8 [height, width, 3]."""
+    """Make a smooth random picture, uint8 [height, width, 3]."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     return np.array(small.resize((width, height), Image.Resampling.BICUBIC))
@@ -25,7 +25,7 @@ def encoded(array: np.ndarray, kind: str = "PNG", mode: str = "RGB", **options: 
 
 
 def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
-    """A valid PNG of a few megabytes at most whose pixels would take gigabytes."""
+    """Make a valid PNG of a few megabytes at most whose pixels would take gigabytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -38,7 +38,7 @@ def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
 
 
 def write_troublesome(folder: Path) -> dict[str, str]:
-    """The files that real collections hold. Returns name → expected status."""
+    """Write files of the kinds that trouble real collections, and return name → expected status."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = pixels(300, 260)
     jpeg = encoded(picture, "JPEG", quality=90)

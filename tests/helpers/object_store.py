@@ -1,4 +1,4 @@
-"""Servers on loopback: a real S3 endpoint, and a proxy before it that makes trouble."""
+"""Servers on loopback: moto's S3 endpoint, and a proxy before it that spoils requests as a test wishes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 @dataclass
 class S3:
-    """An endpoint with one bucket at a time."""
+    """An S3 endpoint, and how many buckets it has been asked for."""
 
     port: int
     buckets: int = 0
@@ -48,7 +48,7 @@ class S3:
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": url or self.url}
 
     def bucket(self, name: str | None = None) -> Bucket:
-        """A new, empty one."""
+        """Create an empty bucket."""
         self.buckets += 1
         name = name or f"bucket-{os.getpid()}-{self.buckets}"
         connection = HTTPConnection("127.0.0.1", self.port)
@@ -84,7 +84,7 @@ class Bucket:
         return bytes(obstore.get(self.store, key).bytes())
 
     def keys(self, prefix: str = "") -> list[str]:
-        return sorted(found["path"] for page in obstore.list(self.store, prefix or None) for found in page)
+        return sorted(entry["path"] for page in obstore.list(self.store, prefix or None) for entry in page)
 
     def remove(self, *keys: str) -> None:
         obstore.delete(self.store, list(keys))
@@ -92,7 +92,7 @@ class Bucket:
 
 @contextmanager
 def s3_server() -> Iterator[S3]:
-    """moto's server in a process of its own."""
+    """Start moto's server in a process of its own; yields the endpoint."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -117,12 +117,16 @@ def s3_server() -> Iterator[S3]:
 
 
 Rule = Callable[[str, str], str | None]
-"""Method and path → what goes wrong: "503", "429", "403", "500", "drop", "truncate", "half", "hang"; or None."""
+"""Given method and path, names the trouble: "503", "429", "403", "500", "drop", "truncate", "half", "hang"; or None."""
 
 
 @dataclass
 class Proxy:
-    """Hands requests on to an endpoint, or spoils them. `rule` may be changed at any time."""
+    """A proxy that hands requests on to an endpoint, or spoils them as `rule` says.
+
+    `rule` may be changed at any time. `seen` counts requests by method, `spoilt` by trouble, and `most_under_way` is
+    the largest number of requests at one time.
+    """
 
     port: int
     rule: Rule = lambda method, path: None
@@ -138,6 +142,7 @@ class Proxy:
 
 @contextmanager
 def proxy_before(endpoint: S3) -> Iterator[Proxy]:
+    """Start a proxy for an endpoint, in threads of this process."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -167,7 +172,7 @@ def proxy_before(endpoint: S3) -> Iterator[Proxy]:
                 with lock:
                     proxy.spoilt[trouble] += 1
             length = int(self.headers.get("Content-Length") or 0)
-            if trouble == "half":  # the body gets only half way to the store
+            if trouble == "half":  # half of the body is read, and nothing reaches the store
                 self.rfile.read(length // 2)
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -224,7 +229,7 @@ def proxy_before(endpoint: S3) -> Iterator[Proxy]:
 
 
 def now_and_then(share: float, trouble: str, seed: int = 0) -> Rule:
-    """The given trouble with a share of requests."""
+    """Make a rule that gives the same trouble to a share of requests, drawn at random."""
     dice = random.Random(seed)
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""Chromium for the tests of the page."""
+"""Open the report's page in Chromium, and keep what goes wrong on it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Watched:
 
     @property
     def foreign_requests(self) -> list[str]:
-        """All but for the file itself and what is in it."""
+        """Return the addresses that were asked for, but for the file itself and the pictures in it."""
         return [url for url in self.requests if url != self.url and not url.startswith("data:image/jpeg;base64,")]
 
     def close(self) -> None:

@@ -26,7 +26,19 @@ def make_run(
     bundle: str = "b" * 64,
     **columns: str | None,
 ) -> Path:
-    """One row per row of the manifest. `errors`: row → status and reason, for rows without a score."""
+    """Write a run's output folder, with one row per row of the manifest, and return it.
+
+    Args:
+        folder: to make.
+        manifest: whatever `--manifest` takes.
+        scores: one per row, None for a row that has failed.
+        stds: `score_std` of each row; 0.5 by default.
+        errors: row → status and reason of rows without a score; "missing" by default.
+        chunk_rows: rows per part.
+        complete: whether `_SUCCESS` is written.
+        bundle: digest of the bundle.
+        columns: `path_column`, `id_column` and `root`, as the manifest's options.
+    """
     opened = open_manifest(manifest, ManifestOptions(**columns))
     queries = list(opened.rows())
     assert len(queries) == len(scores)

@@ -15,6 +15,7 @@ from .tiny import make_bundle
 
 
 def facts_of(bundle: Bundle, name: str = DEFAULT_MODEL) -> dict:
+    """Make up the facts of a shipped model."""
     figures = {"images": 60, "srcc": [0.81, 0.7, 0.9], "plcc": [0.83, 0.75, 0.91]}
     return {
         "format": "pscr-model",
@@ -40,7 +41,7 @@ def ship(folder: Path, name: str = DEFAULT_MODEL, **bundle: object) -> Bundle:
 
 
 def remove_models(folder: Path) -> None:
-    """Take away what is shipped."""
+    """Remove the models that are shipped in `folder`."""
     for path in folder.glob("*.pscr"):
         shutil.rmtree(path)
         for suffix in (".json", ".md"):
@@ -56,6 +57,6 @@ def copy_package(target: Path) -> Path:
 
 
 def search_path(*folders: Path) -> dict[str, str]:
-    """The environment in which Python looks for packages in `folders` first."""
+    """Return the environment in which Python looks for packages in `folders` first."""
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join([*map(str, folders), *([before] if before else [])])}

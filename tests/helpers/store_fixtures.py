@@ -1,3 +1,5 @@
+"""Fixtures: an object store on loopback, buckets in it, a proxy before it, and the real command line."""
+
 from __future__ import annotations
 
 import os
@@ -27,7 +29,7 @@ def proxy(s3: S3) -> Iterator[Proxy]:
 
 @pytest.fixture
 def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A bucket of the test's own; this process finds it by the environment."""
+    """Create a bucket of the test's own; this process finds it by the environment."""
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
     client.bucket_client.cache_clear()
@@ -67,7 +69,7 @@ def start(tmp_path: Path, s3: S3) -> Iterator[Callable[..., subprocess.Popen[str
 
 @pytest.fixture
 def command(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`start`, and wait for the end."""
+    """Run the command line as `start` does, and wait for its end."""
 
     def run(*arguments: object, url: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         process = start(*arguments, url=url, **environment)

@@ -23,6 +23,7 @@ W_DELTA = np.random.default_rng(2).normal(size=(C,)).astype(np.float32)
 def make_bundle(
     path: Path, *, sampling: str = "ops", exemplars: int = 5, precisions: tuple[str, ...] = ("fp32",)
 ) -> Bundle:
+    """Write a tiny bundle with made-up exemplars, and open it."""
     chosen = Sampling.create(sampling, P)
     rng = np.random.default_rng(3)
     cache = Exemplars(
@@ -52,7 +53,7 @@ def make_bundle(
 
 
 def expected_score(bundle: Bundle, pixels: np.ndarray, digest: bytes = b"") -> float:
-    """The tiny network in NumPy."""
+    """Compute the tiny network's score of an image in NumPy."""
     sampling = bundle.info.sampling
     patches = np.empty((sampling.patches, P, P, 3), np.uint8)
     sampling.sample(pixels, patches, digest=digest)

@@ -18,7 +18,7 @@ NOT_IMPORTED = (
     "__main__",
     "pycuda_device",
     "bindings_device",
-    "tensorrt.building",
+    "tensorrt.builder",
     "tensorrt.engine",
     "tensorrt.logger",
     "tensorrt.rtx",

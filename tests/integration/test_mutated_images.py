@@ -19,7 +19,7 @@ STATUSES = {"ok", "undecodable", "too_large", "too_small", "unreadable"}
 
 
 def originals():
-    """Each format in several of its kinds: progressive, palette, grey, alpha, animated, compressed in several ways."""
+    """Yield each format in several kinds: progressive, palette, grey, alpha, animated, variously compressed."""
     picture = Image.fromarray(pixels(60, 80, 1))
     alpha = picture.convert("RGBA")
     alpha.putalpha(128)

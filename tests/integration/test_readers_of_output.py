@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 
 def check(joined):
-    """Rows (row, path of the scores, path of the manifest, id, prompt, status), in any order."""
+    """Check rows of (row, path of the scores, path of the manifest, id, prompt, status), in any order."""
     rows = sorted(joined)
     assert [row[0] for row in rows] == list(range(300))
     for row, scored, listed, id_, prompt, status in rows:
@@ -106,6 +106,6 @@ def test_hugging_face_datasets(place, tmp_path):
 
 
 def test_pyarrow_takes_the_folder_whole(place):
-    """run.json and _SUCCESS are no obstacle: Arrow passes over names with _ and is told the format's suffix."""
+    """Read all parts as one dataset, beside run.json and _SUCCESS."""
     table = ds.dataset(sorted(map(str, (place / "scores").glob("part-*.parquet")))).to_table()
     assert table.num_rows == 300

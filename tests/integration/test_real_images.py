@@ -36,7 +36,7 @@ def scores_by_command(manifest, bundle, out, **options):
     "backbone", ["timm:tf_efficientnet_lite0", "timm:mobilenetv4_conv_small", "timm:convnext_atto"]
 )
 def test_checkpoint_export_score_evaluate(tmp_path, backbone):
-    """Two steps of training are enough: what is compared is PyTorch's scores with the bundle's."""
+    """Compare PyTorch's scores with the bundle's, for which two steps of training are enough."""
     listed = few_dozen(tmp_path)
     result = train(
         TrainConfig(
@@ -66,7 +66,7 @@ SHIPPED = shipped_models()[DEFAULT_MODEL]
 @pytest.mark.skipif(not has_agiqa_3k(), reason="AGIQA-3K's images are not here")
 @pytest.mark.parametrize("precision", SHIPPED.open().info.graphs)
 def test_the_shipped_model_follows_ratings_of_unseen_prompts(tmp_path, precision):
-    """On 60 of the 600 test images, with a bound so far below the figure for all of them that chance cannot fail it."""
+    """Score 60 of the 600 test images; the bound is so far below the figure for all that chance cannot fail it."""
     items = split(Source("agiqa-3k", str(AGIQA_3K)).open(), "prompt-disjoint", seed=1).test[::10]
     with Scorer.open(DEFAULT_MODEL, device="cpu", precision=precision) as scorer:
         found = np.array([image.score for image in scorer.stream(item.file for item in items)])
@@ -75,7 +75,7 @@ def test_the_shipped_model_follows_ratings_of_unseen_prompts(tmp_path, precision
 
 
 def test_no_image_is_shipped():
-    """What is in the package says how exemplars are called and what they hash to, not what they look like."""
+    """Check that the package says how exemplars are called and what they hash to, not what they look like."""
     model = SHIPPED
     files = {file.name for file in model.path.rglob("*") if file.is_file()}
     assert files == {

@@ -302,7 +302,7 @@ def test_a_name_that_is_not_utf8(cli, tmp_path, model):
 
 
 def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection):
-    """A file size limit of the process stands in for a full disk: the write fails in the same place."""
+    """Limit the process's file size in place of a full disk: the write fails at the same point."""
     manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(4000)])
     command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", collection]
     command += ["--chunk-rows", "4000"]
@@ -330,7 +330,7 @@ def test_the_bundle_on_disk_stays_as_it_was(cli, tmp_path, model, collection):
 
 
 def begun(folder, command):
-    """The command's process, once it has written five parts."""
+    """Start a command, and return its process once it has written five parts."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=folder, stderr=subprocess.PIPE, text=True
     )
@@ -342,7 +342,7 @@ def begun(folder, command):
 
 @pytest.mark.parametrize("vanishing", ["renamed", "replaced by an empty folder"])
 def test_a_vanished_folder_is_one_line_and_can_be_resumed(cli, tmp_path, model, collection, vanishing):
-    """An unmounted disk must not make every image that is left a missing one."""
+    """Check that an unmounted disk does not make every image that is left a missing one."""
     images = tmp_path / "images"
     shutil.copytree(collection, images)
     manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(4000)])
@@ -364,7 +364,7 @@ def test_a_vanished_folder_is_one_line_and_can_be_resumed(cli, tmp_path, model, 
 
 
 def test_a_read_only_folder_is_one_line():
-    """As another user, since root may write anywhere."""
+    """Try it as another user, since root may write anywhere."""
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"

@@ -167,7 +167,7 @@ def test_what_stays_bad_is_a_row(command, bucket, model, proxy, tmp_path):
 
 @pytest.mark.slow
 def test_a_part_put_that_fails_half_way(command, bucket, model, proxy):
-    """Once it is tried again; if it fails for good, nothing of it is to be seen, and the same command goes on."""
+    """Fail a part's put once: it is tried again. Fail all: nothing of it is seen, and the same command goes on."""
     upload_images(bucket)
     arguments = ["score", "--manifest", f"{bucket.uri}/images", "--chunk-rows", 5, "--out", f"{bucket.uri}/out"]
     spoilt = []
@@ -198,7 +198,7 @@ def test_a_part_put_that_fails_half_way(command, bucket, model, proxy):
 
 @pytest.mark.slow
 def test_a_store_that_refuses_everything_ends_the_run(command, bucket, model, proxy, tmp_path):
-    """In one line, without a part, instead of calling all images unreadable; then the same command goes on."""
+    """Check that it ends in one line, without a part or unreadable images, and the same command goes on later."""
     upload_images(bucket)
     (tmp_path / "m.csv").write_text("path\n" + "".join(f"{row % 20:03d}.png\n" for row in range(300)))
     arguments = ["score", "--manifest", "m.csv", "--root", f"{bucket.uri}/images", "--chunk-rows", 15]
@@ -245,7 +245,7 @@ def test_without_credentials(command, bucket, model):
 
 @pytest.mark.slow
 def test_shards_on_a_store(start, bucket, model, tmp_path):
-    """Two die without a word, one politely; restarted in another number and order, they give the parts of one run."""
+    """Kill two shards and stop one; restarted in another number and order, they give the parts of one run."""
     upload_images(bucket)
     rows = 800
     bucket.put("m.parquet", parquet({"path": [f"images/{row % 20:03d}.png" for row in range(rows)]}))

@@ -26,7 +26,7 @@ def pip(python, *arguments):
 
 
 def source_with_model(folder):
-    """A copy of what the wheel is built from, which ships a small model, whatever the checkout ships."""
+    """Copy what the wheel is built from, with one small model to ship, whatever the checkout ships."""
     for name in ("pscr_engine", "export", "training"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE"):

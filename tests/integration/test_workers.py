@@ -22,7 +22,7 @@ ROWS = 2000
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a bundle, a manifest of 2,000 rows (some of which fail) and an uninterrupted run's output."""
+    """Make a folder with a bundle, a manifest of 2,000 rows (some of which fail) and an uninterrupted run's output."""
     folder = tmp_path_factory.mktemp("workers")
     make_bundle(folder / "model.pscr")
     for index in range(40):
@@ -59,7 +59,7 @@ def workers_of(process):
 
 
 def fault(folder, code):
-    """Python code that runs at the start of every process of the command."""
+    """Write code that runs at the start of every process of the command, and return the environment for it."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}
@@ -77,7 +77,7 @@ def test_workers_write_the_same_bytes_as_one_process(place):
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "times"), [("cpu", 25), ("cpu,cpu", 12)])
 def test_killed_at_random_moments_and_resumed(place, devices, times):
-    """So many times, SIGKILL to the command itself. A run that gets done is checked, and another begun."""
+    """Kill the command so many times by SIGKILL; a run that gets done is checked, and another begun."""
     expected, dice = rows(place / "whole"), random.Random(4)
     kills, finished, out = 0, 0, place / f"killed-{devices}"
     while kills < times:
@@ -102,7 +102,7 @@ def test_killed_at_random_moments_and_resumed(place, devices, times):
 
 @pytest.mark.slow
 def test_workers_killed_at_random_moments(place):
-    """25 SIGKILLs to worker processes: others take over, and nothing is lost or there twice."""
+    """Kill 25 worker processes by SIGKILL: others take over, and nothing is lost or there twice."""
     expected, dice = rows(place / "whole"), random.Random(5)
     kills, out = 0, place / "bereft"
     while kills < 25:
@@ -147,7 +147,7 @@ def test_a_killed_worker_is_replaced(place):
 
 
 def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
-    """A decoder that crashes the process: the rows are named, and the run can be resumed."""
+    """Kill each process that decodes one image: its rows are named, and the run can be resumed."""
     deadly = fault(
         place / "deadly",
         "import os, pscr_engine.stages.on_host as p\n"
@@ -244,7 +244,7 @@ def test_a_worker_that_cannot_start_is_one_line(place, tmp_path):
 
 @pytest.mark.parametrize("change", ["bundle", "manifest"])
 def test_a_worker_that_starts_late_does_not_work_with_something_else(place, tmp_path, change):
-    """Its bundle or its manifest has been replaced while the run went on: it says so, and scores nothing."""
+    """Replace the bundle or the manifest during a run: a worker that starts then says so, and scores nothing."""
     shutil.copytree(place / "model.pscr", tmp_path / "model.pscr")
     names = [str(place / f"{row % 37:03d}.png") for row in range(ROWS)]
     (tmp_path / "m.csv").write_text("path\n" + "\n".join(names))
@@ -279,7 +279,7 @@ def test_the_limit_on_pixels_is_the_same_in_every_process(place, tmp_path):
 
 
 def test_workers_take_modules_from_where_the_command_does(place, tmp_path):
-    """Not from the folder it is called in, which may hold anything."""
+    """Check that none is taken from the folder it is called in, which may hold anything."""
     (tmp_path / "queue.py").write_text("raise SystemExit('imported')\n")
     command = [Path(sys.executable).with_name("pscr-engine"), "score", "--manifest", place / "m.csv"]
     command += ["--bundle", place / "model.pscr", "--devices", "cpu,cpu"]

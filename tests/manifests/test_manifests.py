@@ -306,7 +306,7 @@ def test_text_that_is_no_path_is_a_row(tmp_path):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ranges=st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 400)), max_size=6))
 def test_ranges_are_read_in_any_order(shared_manifests, kind, ranges):
-    """What a worker gets is any set of ranges, as a rule ascending."""
+    """Read any set of ranges, as a worker may get; as a rule they ascend."""
     manifest = shared_manifests[kind]
     whole = [query.path for query in manifest.rows()]
     assert len(whole) == 1000

@@ -124,7 +124,7 @@ def test_several_parquet_files(bucket, tmp_path):
 
 
 def test_shards_are_streamed(bucket):
-    """What is passed over is not fetched, and what is read is not kept."""
+    """Check that what is passed over is not fetched, and what is read is not kept."""
     data = b"\0" * 400_000
     for name in ("0.tar", "1.tar"):
         bucket.put(f"shards/{name}", tar([f"{name[0]}-{index}.png" for index in range(100)], data))

@@ -22,7 +22,7 @@ def read(folder, value):
 
 
 def changed(facts, path, value):
-    """The facts with the value at `path` ("figures.fp32.srcc") replaced, added, or removed."""
+    """Copy the facts with the value at `path` ("figures.fp32.srcc") replaced, added, or removed."""
     copy = json.loads(json.dumps(facts))
     *parents, name = path.split(".")
     inner = copy

@@ -25,7 +25,7 @@ def out(bucket, monkeypatch):
 
 
 def abandon(lease):
-    """As if its process had been killed."""
+    """Stop renewing a lease without releasing it, as if its process had been killed."""
     lease._released.set()
     lease._thread.join()
 
@@ -93,7 +93,7 @@ def test_who_cannot_renew_in_time_notices(out, monkeypatch):
 
 
 def test_an_answer_that_is_lost_is_no_loss(out, monkeypatch):
-    """The put has succeeded, its answer never came: tried again, the condition does not hold any more."""
+    """Drop the answer of a put that succeeded: tried again, the condition does not hold any more."""
     plain, lost = objects.put, []
 
     def put(path, data, only=None):
@@ -110,7 +110,7 @@ def test_an_answer_that_is_lost_is_no_loss(out, monkeypatch):
 
 
 def test_stores_without_conditions(out, monkeypatch, bucket):
-    """Where a condition is refused, the claim is written plainly and read back a moment later."""
+    """Refuse conditions: the claim is written plainly and read back a moment later."""
     plain = objects.put
 
     def put(path, data, only=None):

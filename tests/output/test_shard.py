@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import OutputError, UsageError
-from pscr_engine.output import folder as folders
+from pscr_engine.output import local_folder
 from pscr_engine.output.run_directory import RunDirectory
 from pscr_engine.output.shard import WHOLE, Shard
 from pscr_engine.runners.ledger import ChunkDone, Ledger
@@ -31,7 +31,7 @@ KINDS = ("csv", "tar", "parquet")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Manifests of the same images, and an uninterrupted run's output for each."""
+    """Make manifests of the same images, and an uninterrupted run's output for each."""
     folder = tmp_path_factory.mktemp("shards")
     make_bundle(folder / "model.pscr")
     files = {f"{index:03d}.png": encoded(pixels(40 + index, 70, index)) for index in range(39)}
@@ -134,7 +134,7 @@ def test_killed_and_restarted_in_any_order_with_any_number(place, tmp_path):
 
 
 def test_what_cannot_go_together_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(local_folder, "_LOCK_SECONDS", 0.1)
     run = {"identity": {"manifest": "m", "chunk_rows": 2}}
     first = RunDirectory.open(tmp_path / "out", run, shard=Shard(0, 2))
     second = RunDirectory.open(tmp_path / "out", run, shard=Shard(1, 2))

@@ -36,7 +36,7 @@ PAYLOADS = [
 
 @pytest.fixture
 def listener():
-    """A server on loopback that counts who calls."""
+    """Listen on loopback; yields the port, and the list of calls."""
     calls = []
 
     class Handler(socketserver.BaseRequestHandler):
@@ -119,7 +119,7 @@ def test_hostile_text_is_only_text(tmp_path, listener):
 
 
 def test_the_policy_holds_where_escaping_would_fail(tmp_path, listener):
-    """Were text written into the page as it is, nothing in it would run, load or send."""
+    """Write text into the page as it is: nothing in it runs, loads or sends."""
     port, calls = listener
     config, payloads = hostile_run(tmp_path, port)
     report(config)

@@ -34,7 +34,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A run with groups, failures, images that are gone, and another run to compare with."""
+    """Make a run with groups, failures, images that are gone, and another run to compare with."""
     folder = tmp_path_factory.mktemp("page")
     dice = np.random.default_rng(0)
     for image in range(20):
@@ -77,7 +77,7 @@ def kept(place, threshold):
 
 
 def shown(page):
-    """How many the page says are kept, and at which threshold."""
+    """Read how many images the page says are kept, and at which threshold."""
     text = page.locator("#keep-out").inner_text()
     found = re.fullmatch(r"keeps ([\d,]+) of ([\d,]+) images \(([\d.]+)%\) with score ≥ (\S+)", text)
     assert found, text

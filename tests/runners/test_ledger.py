@@ -24,7 +24,7 @@ def finish(ledger, chunk, total):
     data=st.data(),
 )
 def test_every_row_is_scored_once_whoever_dies(total, chunk_rows, known, data):
-    """Workers take, finish and die in any order; every chunk with rows is finished exactly once."""
+    """Let workers take, finish and die in any order: every chunk with rows is finished exactly once."""
     end = {"exactly": total, "at most": total + data.draw(st.integers(0, 20)), "no": None}[known]
     chunks = -(-total // chunk_rows)
     parts = set(data.draw(st.lists(st.integers(0, chunks - 1)))) if chunks else set()

@@ -135,7 +135,7 @@ def test_mutated_files_never_raise(kind, flips, keep):
 
 
 def test_a_side_that_no_column_holds():
-    """A damaged TIFF may claim any 32 bits of width."""
+    """Decode a damaged TIFF, which may claim any 32 bits of width."""
     data = bytearray(encoded(pixels(10, 20), "TIFF"))
     entry = data.index(struct.pack("<HH", 256, 4)) if struct.pack("<HH", 256, 4) in data else -1
     if entry < 0:

@@ -81,7 +81,7 @@ FORMS += ["::ffff:7f00:1", "0x7f.1", "169.254.169.254", "2852039166", "0251.0376
 
 @pytest.mark.parametrize("host", FORMS)
 def test_forms_of_hosts_that_the_system_understands(host):
-    """Numbers, octal, hexadecimal, short: whatever the resolver makes of them is what is checked."""
+    """Check whatever the resolver makes of a host: numbers, octal, hexadecimal, short forms."""
     try:
         with pytest.raises(AddressRefusedError, match="is not on the public internet"):
             asyncio.run(resolve(host, 80, private=False))

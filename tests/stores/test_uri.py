@@ -88,7 +88,7 @@ def test_what_is_lost_as_a_whole():
 
 @pytest.fixture
 def recorder(monkeypatch):
-    """Answers every GET with the same bytes, and keeps what was asked."""
+    """Answer every GET with the same bytes, and keep what was asked."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -168,7 +168,7 @@ SERVICE_ACCOUNT = {
     ],
 )
 def test_endpoints_and_credentials_are_the_environments(monkeypatch, recorder, uri, environment, path, header):
-    """Google's and Azure's services can't be asked here: this is what their clients would send."""
+    """Check what the clients of Google's and Azure's services would send, since those can't be asked here."""
     url, asked = recorder
     for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)

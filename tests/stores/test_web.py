@@ -144,7 +144,7 @@ def test_private_addresses_are_refused_unless_allowed(web):
 
 
 def test_a_redirect_is_checked_like_the_first_address(web, monkeypatch):
-    """A public host sends us to a private one; and its own name leads elsewhere when it is looked up again."""
+    """Send a public host's client to a private one, and let a public name lead elsewhere at the second look-up."""
     port = web.server_address[1]
     lookups = Counter()
     real = asyncio.BaseEventLoop.getaddrinfo
@@ -194,7 +194,7 @@ def test_stopping_does_not_wait(web):
 
 
 def test_a_network_that_is_gone_ends_the_run(web, monkeypatch):
-    """Hosts that are dead are rows, as long as something else can be read."""
+    """Check that dead hosts are rows as long as something else can be read, and end the run otherwise."""
     monkeypatch.setattr(images_module, "_FIRST_PAUSE", 0.001)
     remote = RemoteImages(private_addresses=True)
     dead = [Query(row, uri=f"http://127.0.0.1:9/{row}") for row in range(100)]

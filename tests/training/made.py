@@ -11,7 +11,7 @@ from tests.helpers.images import pixels
 
 
 def labelled_table(folder: Path, count: int = 24, size: int = 70) -> Path:
-    """`labels.csv` with columns path, mos, prompt and part, and its images."""
+    """Write `labels.csv` with columns path, mos, prompt and part, and its images; return the file."""
     folder.mkdir(parents=True, exist_ok=True)
     dice = np.random.default_rng(5)
     lines = ["path,mos,prompt,part"]

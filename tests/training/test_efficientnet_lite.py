@@ -14,7 +14,7 @@ BLOCKS = 16
 
 
 def package_keys():
-    """The key names of efficientnet-lite-pytorch's Lite0, in its order."""
+    """List the key names of efficientnet-lite-pytorch's Lite0, in its order."""
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
     def both(convolution, batch_norm):
@@ -76,7 +76,7 @@ def test_the_input_convention_is_part_of_the_weights(trunk, state, tmp_path):
 
 @pytest.mark.parametrize("backbone", ["timm:efficientnet_lite0", "timm:mobilenetv3_small_100", "resnet18"])
 def test_another_trunk_does_not_take_them(state, tmp_path, backbone):
-    """timm's efficientnet_lite0 has the same shapes and computes something else."""
+    """Try other trunks: timm's efficientnet_lite0 has the same shapes and computes something else."""
     torch.save(state, tmp_path / "w.pth")
     spec = find_backbone(backbone)
     with pytest.raises(CheckpointError, match="fits --backbone timm:tf_efficientnet_lite0, not"):

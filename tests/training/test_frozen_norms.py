@@ -12,7 +12,7 @@ from torch import nn
 
 
 def with_statistics(trunk):
-    """Batch norms that do something."""
+    """Give a trunk's batch norms random statistics and weights, so that they do something."""
     torch.manual_seed(7)
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):

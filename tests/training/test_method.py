@@ -30,7 +30,7 @@ def batch(D=4, B=3, P=16, seed=0):
 
 
 def formula(model, a, s_a, b, s_b):
-    """In float64, image by image and pair by pair; only the trunk is a network."""
+    """Compute loss and gradients in float64, image by image and pair by pair; only the trunk is a network."""
     double = small_trunk().double().train()
     double.load_state_dict({key: value.clone() for key, value in model.trunk.state_dict().items()})
     weights = {key: value.detach().double().requires_grad_() for key, value in model.regressor.state_dict().items()}
@@ -68,7 +68,7 @@ def test_loss_and_gradients_are_the_authors_formula(seed):
 
 
 def test_one_step_of_adam_is_the_papers():
-    """The step that `train` takes, with the update written out: lr 1e-4, weight decay 1e-5 added to the gradient."""
+    """Compare the step that `train` takes with the update written out: lr 1e-4, weight decay 1e-5 in the gradient."""
     model, data = small(), batch()
     _, gradients = formula(model, *data)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
@@ -83,7 +83,7 @@ def test_one_step_of_adam_is_the_papers():
 
 
 def test_both_images_share_everything():
-    """Swapping the images of every pair changes nothing."""
+    """Swap the images of every pair, which changes nothing."""
     a, s_a, b, s_b = batch()
     losses = [contrastive_loss(small(), *data).item() for data in ((a, s_a, b, s_b), (b, s_b, a, s_a))]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

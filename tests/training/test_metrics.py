@@ -6,7 +6,7 @@ from pscr_training.metrics import logistic_fit, measure
 
 
 def by_hand(scores, labels):
-    """Kendall's tau-b and Spearman's rho from their definitions, with average ranks."""
+    """Compute Spearman's rho and Kendall's tau-b from their definitions, with average ranks."""
     ranks = [
         np.array([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
         for values in (scores, labels)
@@ -53,7 +53,7 @@ def test_scores_that_are_all_equal_have_no_fit():
 
 
 def test_intervals_cover_the_truth():
-    """Of 25 samples of a known correlation, the 95% interval must hold it nearly always, and must not be endless."""
+    """Draw 25 samples of a known correlation: the 95% interval must nearly always hold it, and not be endless."""
     covered, widths = 0, []
     for seed in range(25):
         dice = np.random.default_rng(seed)

@@ -110,7 +110,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(source, trained, tmp_path
 
 
 def test_gradients_are_added_up(source, tmp_path):
-    """Here the count of updates is what shows it."""
+    """Count the updates, which are fewer where gradients are added up."""
     result = train(TrainConfig(source, out=tmp_path / "a", **{**SMALL, "epochs": 1}, accumulate=2))
     state = load_model(result.last)[2]["optimizer"]["state"]
     assert {int(entry["step"]) for entry in state.values()} == {2}
@@ -262,7 +262,7 @@ def test_a_loss_that_is_no_number_ends_it(source, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_authors_networks_find_all_their_keys(trained, tmp_path, name, golden):
-    """Their code loads strictly: keys and shapes are those of the reference's descriptions."""
+    """Compare keys and shapes with the reference's descriptions, since the authors' code loads strictly."""
     import json
 
     from tests.conftest import REFERENCE

@@ -1,1 +1,1 @@
-"""Train PSCR on labelled images. So far: the made-up labelled images that the demo runs on."""
+"""Trains and evaluates PSCR models on labelled images. This package needs PyTorch; scoring does not."""

@@ -1,4 +1,4 @@
-"""Checkpoints in the PSCR authors' format, with what this project adds under a key of its own."""
+"""Writes and reads checkpoints in the PSCR authors' format, with a training record under a key of its own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pscr_engine.errors import CheckpointError
 from .method import Model
 
 TRAINED = "pscr_engine_trained"
-"""Key of the weights that training goes on with, where those to be scored with are an average."""
+"""Key of the weights that training goes on with, where the weights to score with are an average of them."""
 
-# What the authors' networks have beside the trunk. Nothing is computed with it, but they load strictly.
-_PASSED_OVER: dict[str, dict[str, tuple[int, ...]]] = {
+# Layers that the authors' networks have and never compute with: their code refuses checkpoints without them.
+_UNUSED_LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
     **{
         name: {
             "classifier.0.weight": (4096, 25088),
@@ -53,19 +53,19 @@ def save_checkpoint(
     scaler: Any = None,
     trained: Model | None = None,
 ) -> None:
-    """Write a checkpoint; it appears whole.
+    """Write a checkpoint; the file appears whole or not at all.
 
     Args:
         path: the file.
-        model: its weights.
-        optimizer: its state.
-        epoch: the last one that is done, from 0.
-        record: all else.
-        scaler: of mixed precision, or None.
-        trained: the weights that training goes on with, where `model` is an average of them; None where it is not.
+        model: the model to score with.
+        optimizer: the optimiser, whose state is kept.
+        epoch: the last epoch that is done, from 0.
+        record: the training record.
+        scaler: the gradient scaler of mixed precision, or None.
+        trained: the model that training goes on with, where `model` is an average of its weights; else None.
     """
     trunk: dict[str, Tensor] = {key: value.detach().cpu() for key, value in model.trunk.state_dict().items()}
-    for key, shape in _PASSED_OVER.get(model.backbone.name, {}).items():
+    for key, shape in _UNUSED_LAYERS.get(model.backbone.name, {}).items():
         trunk[key] = torch.zeros(1).expand(shape)  # stored as one number
     content = {
         "epoch": epoch,
@@ -84,10 +84,10 @@ def save_checkpoint(
 
 
 def load_model(path: Path) -> tuple[Model, TrainingRecord, dict[str, Any]]:
-    """A checkpoint that was trained here: the model, in training mode, its record, and the file's whole content.
+    """Load a checkpoint of pscr-engine: the model, in training mode, its record, and the file's whole content.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it was not trained here.
+        CheckpointError: there is none, it is damaged, or pscr-engine did not train it.
     """
     content = dict(load_content(path))
     record = record_of(path, content)

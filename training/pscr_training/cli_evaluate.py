@@ -1,4 +1,4 @@
-"""`pscr-engine evaluate`."""
+"""The command `pscr-engine evaluate`."""
 
 from __future__ import annotations
 
@@ -68,24 +68,24 @@ def evaluate(
         settings["split"] = "column"
     source = None if dataset is None else Source(dataset, root, label, split_column, images)
     with progress("images") as report:
-        found = run(EvaluateConfig(model, source, **settings), report)
-    values = found.metrics.as_json()
-    against = f"{found.exemplars} exemplars" if found.exemplars else "no exemplars"
-    click.echo(f"{found.name}, {found.precision}, {against}; {found.data}: {found.metrics.images} images")
-    if found.leakage:
-        click.echo(f"{found.leakage:.0%} of them have a prompt that was trained on")
-    for name, shown in _NAMES.items():
+        evaluation = run(EvaluateConfig(model, source, **settings), report)
+    values, count = evaluation.metrics.as_json(), evaluation.metrics.images
+    against = f"{evaluation.exemplars} exemplars" if evaluation.exemplars else "no exemplars"
+    click.echo(f"{evaluation.name}, {evaluation.precision}, {against}; {evaluation.data}: {count} images")
+    if evaluation.leakage:
+        click.echo(f"{evaluation.leakage:.0%} of them have a prompt that was trained on")
+    for name, title in _NAMES.items():
         value, low, high = values[name]
-        click.echo(f"  {shown:<19} {value:8.4f}   95% {low:.4f} to {high:.4f}")
+        click.echo(f"  {title:<19} {value:8.4f}   95% {low:.4f} to {high:.4f}")
     if json_file is not None:
         rows = [
             {"path": str(item.file), "mos": item.mos, "score": round(float(score), 6)}
-            for item, score in zip(found.items, found.scores, strict=True)
+            for item, score in zip(evaluation.items, evaluation.scores, strict=True)
         ]
-        facts = {"model": found.name, "precision": found.precision, "exemplars": found.exemplars, "data": found.data}
-        facts |= {"leakage": found.leakage}
+        facts = {"model": evaluation.name, "precision": evaluation.precision, "exemplars": evaluation.exemplars}
+        facts |= {"data": evaluation.data, "leakage": evaluation.leakage}
         json_file.write_text(json.dumps({**facts, "metrics": values, "images": rows}, indent=1) + "\n")
     if plot is not None:
         from .scatter import scatter
 
-        scatter(found, plot)
+        scatter(evaluation, plot)

@@ -1,4 +1,4 @@
-"""`pscr-engine train`."""
+"""The command `pscr-engine train`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = ("paper", "random", "prompt-disjoint", "column")
 
 
 def source_options(command: Any) -> Any:
-    """What both `train` and `evaluate` ask about the data."""
+    """Add the options about the data that `train` and `evaluate` have in common."""
     options = (
         click.option(
             "--dataset",

@@ -1,4 +1,4 @@
-"""Settings of a training."""
+"""The settings of a training, checked when they are made."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrainConfig:
             raise UsageError(f"--patch-size {self.patch_size}: the trunks need at least 32 pixels")
 
     def settings(self) -> dict[str, Any]:
-        """Return what the weights depend on, beside the data: a training with others can't go on from this one."""
+        """Return the settings that the weights depend on, beside the data; a training goes on only with the same."""
         values = asdict(self)
         values["freeze"] = list(self.freeze)
         if self.schedule == "cosine":

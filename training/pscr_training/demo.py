@@ -23,8 +23,8 @@ def train_model(out: Path, *, images: int, epochs: int, seed: int) -> Path:
     Args:
         out: folder for the images, the training and the bundle.
         images: how many to train on.
-        epochs: how often it sees each of them.
-        seed: of the images and of the weights.
+        epochs: how often the model sees each of them.
+        seed: seed of the images and of the weights.
 
     Returns:
         The bundle's folder.

@@ -1,4 +1,4 @@
-"""Reads ImageNet weights of EfficientNet-Lite in the keys of the package efficientnet-lite-pytorch, as timm's keys.
+"""Converts ImageNet weights of EfficientNet-Lite from the keys of efficientnet-lite-pytorch to those of timm.
 
 These weights were trained in TensorFlow: its padding and its epsilon of batch norms are those of timm's
 `tf_efficientnet_lite0` to `4`, not of `efficientnet_lite0` to `4`, whose shapes are the same.
@@ -32,7 +32,7 @@ _STAGES_OF_LITE0 = (1, 2, 2, 3, 3, 4, 1)
 
 
 def is_efficientnet_lite(state: Mapping[str, Tensor]) -> bool:
-    """Say whether a file's keys are those of the package efficientnet-lite-pytorch."""
+    """Tell whether a file's keys are those of the package efficientnet-lite-pytorch."""
     return "_conv_stem.weight" in state and any(key.startswith("_blocks.0.") for key in state)
 
 
@@ -40,11 +40,11 @@ def with_imagenet_input(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Make the first convolution take pixels as PSCR normalises them.
 
     The weights were trained on (pixel - 127) / 128; PSCR gives (pixel / 255 - mean) / deviation of ImageNet. The
-    factors go into the convolution, the shift into the mean of the batch norm behind it. Only along the border, where
-    padding is another colour then, are the outputs not the same.
+    factors go into the convolution, the shift into the mean of the batch norm behind it. Outputs differ
+    only along the border, where padding is another colour then.
 
     Args:
-        state: with timm's keys.
+        state: the weights, with timm's keys.
     """
     mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
     factor, shift = (std * 255 / 128).view(1, 3, 1, 1), ((mean * 255 - 127) / 128).view(1, 3, 1, 1)
@@ -57,7 +57,7 @@ def efficientnet_lite_as_timm(state: Mapping[str, Tensor], backbone: str, source
     """Rename the keys of EfficientNet-Lite0's weights to timm's.
 
     Args:
-        state: of the package efficientnet-lite-pytorch.
+        state: the weights, with the keys of the package efficientnet-lite-pytorch.
         backbone: the trunk that the weights are for.
         source: the file, for messages.
 
@@ -68,7 +68,7 @@ def efficientnet_lite_as_timm(state: Mapping[str, Tensor], backbone: str, source
         raise CheckpointError(
             f"{source}: TensorFlow's EfficientNet-Lite fits --backbone timm:tf_efficientnet_lite0, not {backbone}"
         )
-    places = [f"{stage}.{index}" for stage, count in enumerate(_STAGES_OF_LITE0) for index in range(count)]
+    blocks = [f"{stage}.{index}" for stage, count in enumerate(_STAGES_OF_LITE0) for index in range(count)]
     expanded = {int(m[1]) for key in state if (m := re.match(r"_blocks\.(\d+)\._expand_conv\.", key))}
     named = {}
     for key, value in state.items():
@@ -76,10 +76,10 @@ def efficientnet_lite_as_timm(state: Mapping[str, Tensor], backbone: str, source
         match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
         if match is None:
             renamed = _OUTSIDE_BLOCKS.get(module)
-        elif (number := int(match[1])) < len(places):
+        elif (number := int(match[1])) < len(blocks):
             names = _WITH_EXPANSION if number in expanded else _WITHOUT_EXPANSION
             inside = names.get(match[2])
-            renamed = inside and f"blocks.{places[number]}.{inside}"
+            renamed = inside and f"blocks.{blocks[number]}.{inside}"
         else:
             renamed = None
         if renamed is None:

@@ -1,4 +1,4 @@
-"""How well a checkpoint or a bundle predicts the labels of a split."""
+"""Measures how well a checkpoint or a bundle predicts the labels of a split."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ PARTS = ("test", "val", "train", "all")
 
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig:
-    """What `pscr-engine evaluate` is asked to do; see its options.
+    """What `pscr-engine evaluate` is asked to do.
 
     Args:
         model: a checkpoint that was trained here, a bundle, or the name of a shipped model.
         source: the labelled images; None for those that the checkpoint was trained on.
-        split: rule; None for the checkpoint's own, or, for a bundle, all images.
+        split: rule of the split; None for the checkpoint's own, or, for a bundle, all images.
         part: which part of the split.
-        num_exemplars: of a checkpoint: how many; None for all training images.
-        select: and by which rule.
-        seed: of that rule, and of the bootstrap.
-        precision: of a bundle.
-        device: for PyTorch or for the engine.
+        num_exemplars: how many of a checkpoint's training images are its exemplars; None for all.
+        select: rule by which these are chosen.
+        seed: seed of that rule and of the bootstrap.
+        precision: which graph of a bundle.
+        device: where PyTorch or the engine computes.
+        workers: processes that read images; 0 for none.
     """
 
     model: Path
@@ -61,16 +62,16 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores beside labels, and what follows.
+    """Scores and labels of some images, and how well they agree.
 
     Args:
-        name: of the model.
-        data: of the images.
+        name: the model's.
+        data: the images' database, label and part.
         items: the images.
         scores, labels: float64 [N].
-        metrics: of these.
-        exemplars: M; 0 for the no-reference baseline.
-        precision: "fp32" for PyTorch.
+        metrics: how well these agree.
+        exemplars: M, their number; 0 for the no-reference baseline.
+        precision: that of the bundle's graph; "fp32" for a checkpoint.
         leakage: share of the images whose prompt was trained on; None if not known.
     """
 
@@ -86,7 +87,7 @@ class Evaluation:
 
 
 def evaluate(config: EvaluateConfig, report: Report = lambda step, done, total: None) -> Evaluation:
-    """Score a part of a split and compare.
+    """Score a part of a split and compare the scores with the labels.
 
     Raises:
         UsageError: settings that don't go together.
@@ -95,11 +96,11 @@ def evaluate(config: EvaluateConfig, report: Report = lambda step, done, total: 
     name = str(config.model)
     is_name = not os.path.lexists(name) and (name in shipped_models() or not config.model.suffix)
     if is_name or config.model.is_dir():
-        return _bundle(config, choose_bundle(name), report)
-    return _checkpoint(config, report)
+        return _evaluate_bundle(config, choose_bundle(name), report)
+    return _evaluate_checkpoint(config, report)
 
 
-def _checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
+def _evaluate_checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
     model, record, _ = load_model(config.model)
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
@@ -123,7 +124,7 @@ def _checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
     return _evaluation(config, labelled, items, predicted, count, "fp32", leaked)
 
 
-def _bundle(config: EvaluateConfig, choice: BundleChoice, report: Report) -> Evaluation:
+def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, report: Report) -> Evaluation:
     from pscr_engine import Scorer
 
     if config.source is None:
@@ -142,17 +143,16 @@ def _bundle(config: EvaluateConfig, choice: BundleChoice, report: Report) -> Eva
 
 
 def chosen_exemplars(record: TrainingRecord, count: int | None, rule: str, seed: int) -> list[Item]:
-    """Some of the training images, where they were when the model was trained.
+    """Choose exemplars among the training images, at the paths that they had in training.
 
     Raises:
         DatasetError: they are not there any more.
         ExemplarError: there are too few.
     """
     listed = record.exemplars
-    places = select(listed["mos"], count, rule, seed)
     chosen = [
-        Item(place, str(listed["names"][place]), Path(listed["files"][place]), float(listed["mos"][place]))
-        for place in places
+        Item(index, str(listed["names"][index]), Path(listed["files"][index]), float(listed["mos"][index]))
+        for index in select(listed["mos"], count, rule, seed)
     ]
     Labelled("the training images", "", chosen, len(chosen), record.label_range).check_files()
     return chosen

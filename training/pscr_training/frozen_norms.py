@@ -30,14 +30,14 @@ class FoldedTrunk:
         self._folded = copy.deepcopy(trunk).eval()
         fold_batch_norms(self._folded)
         self._pairs = list(convolutions_and_norms(trunk))
-        self._gone = {name for pair in self._pairs for name in pair[::2]}
+        self._replaced = {name for pair in self._pairs for name in pair[::2]}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Float [N, C] of normalised patches, float [N, 3, P, P]."""
+        """Compute the features, float [N, C], of normalised patches, float [N, 3, P, P]."""
         state: dict[str, Tensor] = {
             name: tensor
             for name, tensor in (*self._trunk.named_parameters(), *self._trunk.named_buffers())
-            if name.rpartition(".")[0] not in self._gone
+            if name.rpartition(".")[0] not in self._replaced
         }
         for convolution_name, convolution, _, norm in self._pairs:
             weight, bias = folded(convolution, norm)
@@ -47,7 +47,7 @@ class FoldedTrunk:
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does what both do, with the norm's stored statistics."""
+    """Return weight and bias of one convolution that computes what both do, with the norm's stored statistics."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
@@ -57,7 +57,7 @@ def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor
 
 
 def convolutions_and_norms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
-    """Each convolution that `fold_batch_norms` would fold, with its batch norm, and their names."""
+    """Yield each convolution that `fold_batch_norms` would fold and its batch norm, each after its name."""
     previous: tuple[str, nn.Conv2d] | None = None
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and previous is not None:

@@ -1,4 +1,4 @@
-"""Contrastive regression (PSCR), and the baseline without references, as losses of a trunk and a regressor."""
+"""The model that is trained, and its losses: contrastive regression (PSCR) and the no-reference baseline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Model(nn.Module):
 
     Args:
         backbone: which trunk.
-        method: "contrastive": the regressor takes the features of two images, [2C] → C → 1, and gives how
-            much better the first is; "no-reference": those of one, [C] → C/2 → 1, and gives its label.
+        method: "contrastive": the regressor takes the features of two images, [2C] → C → 1, and predicts how
+            much better the first is; "no-reference": those of one, [C] → C/2 → 1, and predicts its label.
     """
 
     def __init__(self, backbone: Backbone, method: str = "contrastive") -> None:
@@ -37,7 +37,7 @@ class Model(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def features(self, patches: Tensor) -> Tensor:
-        """F of B images, [B, C]: the mean of the trunk's features over patches.
+        """Compute the features of B images, [B, C]: the trunk's output, averaged over patches.
 
         Args:
             patches: uint8 [B, D, P, P, 3], or float [B, D, C]: the patches' features, computed before.
@@ -47,7 +47,7 @@ class Model(nn.Module):
         return self.patch_features(patches).mean(1)
 
     def patch_features(self, patches: Tensor) -> Tensor:
-        """Features of each patch, [B, D, C], from patches, uint8 [B, D, P, P, 3]."""
+        """Compute the features of each patch, [B, D, C], from patches, uint8 [B, D, P, P, 3]."""
         B, D = patches.shape[:2]
         x = patches.flatten(0, 1).permute(0, 3, 1, 2).to(self.get_buffer("mean").dtype) / 255
         x = (x - self.get_buffer("mean")) / self.get_buffer("std")
@@ -56,54 +56,54 @@ class Model(nn.Module):
         return out.reshape(B, D, -1)
 
     def regress(self, features: Tensor) -> Tensor:
-        """[B, 2C] or [B, C] → [B]."""
+        """Apply the regressor to features, [B, 2C] or [B, C], and return [B]."""
         out: Tensor = self.fc2(torch.relu(self.fc1(features)))
         return out.squeeze(1)
 
     def difference(self, first: Tensor, second: Tensor) -> Tensor:
-        """How much better the first image of each pair is, [B], from features [B, C]."""
+        """Predict how much better the first image of each pair is, [B], from the features of both, [B, C]."""
         return self.regress(torch.cat([first, second], dim=1))
 
 
 def contrastive_loss(model: Model, patches: Tensor, mos: Tensor, other_patches: Tensor, other_mos: Tensor) -> Tensor:
-    """MSE(delta(a, b), s_a − s_b) + MSE(delta(b, a), s_b − s_a), on the label scale.
+    """Compute the loss of pairs, MSE(delta(a, b), s_a − s_b) + MSE(delta(b, a), s_b − s_a), on the label scale.
 
     Both images of all pairs go through the trunk at once: batch norms see them together, as in the authors' training.
 
     Args:
-        model: of the method "contrastive".
+        model: a model of the method "contrastive".
         patches: uint8 [B, D, P, P, 3].
-        mos: float [B].
-        other_patches: as `patches`.
-        other_mos: as `mos`.
+        mos: float [B], the labels.
+        other_patches: those of the partners.
+        other_mos: those of the partners.
     """
     both = model.features(torch.cat([patches, other_patches]))
     first, second = both.chunk(2)
-    there = nn.functional.mse_loss(model.difference(first, second), mos - other_mos)
-    back = nn.functional.mse_loss(model.difference(second, first), other_mos - mos)
-    return there + back
+    loss_ab = nn.functional.mse_loss(model.difference(first, second), mos - other_mos)
+    loss_ba = nn.functional.mse_loss(model.difference(second, first), other_mos - mos)
+    return loss_ab + loss_ba
 
 
 def all_pairs_loss(model: Model, patches: Tensor, mos: Tensor) -> Tensor:
-    """The same loss over all ordered pairs of different images of a batch, for the price of encoding each once.
+    """Compute the contrastive loss over all ordered pairs of different images of a batch, encoding each image once.
 
     Args:
-        model: of the method "contrastive".
+        model: a model of the method "contrastive".
         patches: uint8 [B, D, P, P, 3], B at least 2.
-        mos: float [B].
+        mos: float [B], the labels.
     """
     features = model.features(patches)
     B, C = features.shape
-    # The first layer by columns: what it makes of the first image, and of the second.
+    # The first layer's product, split into the first image's part and the second's.
     first = features @ model.fc1.weight[:, :C].T
     second = features @ model.fc1.weight[:, C:].T + model.fc1.bias
     difference = model.fc2(torch.relu(first[:, None] + second[None])).squeeze(2)
-    off = (difference - (mos[:, None] - mos[None])) ** 2
-    others = ~torch.eye(B, dtype=torch.bool, device=off.device)
-    out: Tensor = 2 * off.masked_select(others).mean()
+    errors = (difference - (mos[:, None] - mos[None])) ** 2
+    others = ~torch.eye(B, dtype=torch.bool, device=errors.device)
+    out: Tensor = 2 * errors.masked_select(others).mean()
     return out
 
 
 def no_reference_loss(model: Model, patches: Tensor, mos: Tensor) -> Tensor:
-    """MSE(regressor(f(a)), s_a)."""
+    """Compute the loss of the no-reference baseline, MSE(regressor(f(a)), s_a)."""
     return nn.functional.mse_loss(model.regress(model.features(patches)), mos)

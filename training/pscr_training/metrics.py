@@ -1,4 +1,4 @@
-"""How well scores follow opinions: correlations with bootstrap intervals."""
+"""Measures how well scores agree with labels: correlations and errors, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ class Metrics:
     rmse_logistic: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return the metrics as plain values, for a JSON file."""
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def measure(scores: Floats, labels: Floats, seed: int = 0) -> Metrics:
-    """All metrics. Images are resampled; the logistic is fitted once, to all of them.
+    """Compute all metrics. The bootstrap resamples images; the logistic is fitted once, to all of them.
 
     Args:
         scores: float [N].
         labels: float [N].
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     fitted = logistic_fit(scores, labels)
     dice = np.random.default_rng(seed)
     drawn = [dice.integers(len(scores), size=len(scores)) for _ in range(_RESAMPLES)]
 
-    def estimate(of: Callable[[Floats, Floats], float], predicted: Floats) -> Estimate:
+    def estimate(metric: Callable[[Floats, Floats], float], predicted: Floats) -> Estimate:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of resamples in which all values are equal
-            values = [of(predicted[index], labels[index]) for index in drawn]
+            values = [metric(predicted[index], labels[index]) for index in drawn]
             low, high = np.nanpercentile(values, _INTERVAL)
-            return Estimate(of(predicted, labels), float(low), float(high))
+            return Estimate(metric(predicted, labels), float(low), float(high))
 
     return Metrics(
         len(scores),
@@ -85,23 +85,23 @@ def measure(scores: Floats, labels: Floats, seed: int = 0) -> Metrics:
 
 
 def srcc(scores: Floats, labels: Floats) -> float:
-    """Spearman's rank correlation; NaN where all values are equal."""
+    """Compute Spearman's rank correlation; NaN where all values are equal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(spearmanr(scores, labels).statistic)
 
 
 def plcc(scores: Floats, labels: Floats) -> float:
-    """Pearson's correlation; NaN where all values are equal."""
+    """Compute Pearson's correlation; NaN where all values are equal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(pearsonr(scores, labels).statistic)
 
 
 def logistic_fit(scores: Floats, labels: Floats) -> Floats:
-    """`scores` through VQEG's (b1 − b2) / (1 + exp(−(x − b3) / |b4|)) + b2, fitted to `labels`.
+    """Map `scores` by VQEG's (b1 − b2) / (1 + exp(−(x − b3) / |b4|)) + b2, fitted to `labels`.
 
-    As they are, where the fit does not converge. (VQEG, Final report, phase I, 2000, section 6.)
+    Where the fit does not converge, scores are returned as they are. (VQEG, Final report, phase I, 2000, section 6.)
     """
 
     def logistic(x: Floats, b1: float, b2: float, b3: float, b4: float) -> Floats:
@@ -111,8 +111,8 @@ def logistic_fit(scores: Floats, labels: Floats) -> Floats:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found, _ = curve_fit(logistic, scores, labels, p0=begin, maxfev=20_000)
-            fitted = logistic(scores, *found)
+            coefficients, _ = curve_fit(logistic, scores, labels, p0=begin, maxfev=20_000)
+            fitted = logistic(scores, *coefficients)
     except (RuntimeError, TypeError, ValueError):
         return scores
     return fitted if np.isfinite(fitted).all() else scores

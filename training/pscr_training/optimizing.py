@@ -1,4 +1,4 @@
-"""Which parameters are trained, by which optimiser, at which rate at which moment."""
+"""Decides which parameters are trained, by which optimiser, and at which learning rate in each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .config import FREEZE_ALL, TrainConfig
 
 
 class Trained(Protocol):
-    """A model's trunk and regressor."""
+    """What is needed of a model here: its trunk and its regressor."""
 
     trunk: nn.Module
     regressor: nn.ModuleDict
@@ -26,7 +26,7 @@ def freeze(trunk: nn.Module, names: Sequence[str]) -> None:
 
     Args:
         trunk: the network.
-        names: of its modules, "layer1" or "blocks.0" for example; ("all",) for the whole trunk.
+        names: names of its modules, "layer1" or "blocks.0" for example; ("all",) for the whole trunk.
 
     Raises:
         UsageError: the trunk has no such module.
@@ -62,8 +62,8 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainConfig, epochs_do
 
     Args:
         optimizer: from `make_optimizer`.
-        settings: its settings.
-        epochs_done: with a fraction.
+        settings: the training's settings.
+        epochs_done: number of epochs that are done, with a fraction.
     """
     base = [settings.learning_rate, settings.head_learning_rate or settings.learning_rate]
     factor = rate_factor(settings, epochs_done)
@@ -72,7 +72,7 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainConfig, epochs_do
 
 
 def rate_factor(settings: TrainConfig, epochs_done: float) -> float:
-    """Share of the full learning rate: up in a line during the warm-up, then constant or half a cosine down to 0."""
+    """Return the share of the full learning rate: linear in the warm-up, then constant or half a cosine down to 0."""
     warmup = settings.warmup_epochs
     if epochs_done < warmup:
         return (epochs_done + 1e-3) / (warmup + 1e-3)

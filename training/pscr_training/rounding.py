@@ -13,7 +13,7 @@ from .method import Model
 
 @torch.no_grad()
 def round_to_half(model: Model) -> None:
-    """Make every weight of a model one that FP16 represents exactly, each rounded once.
+    """Round every weight of a model, each once, to a value that FP16 represents exactly.
 
     Batch norms are folded into their convolutions first; they stay in place and do nothing but add the shift. The
     model computes in FP32 as before.
@@ -35,6 +35,7 @@ def round_to_half(model: Model) -> None:
 
 
 def _do_nothing_but_add(norm: nn.BatchNorm2d, bias: Tensor) -> None:
+    """Set a batch norm so that in evaluation mode its factor is exactly 1 and its shift is `bias`."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.weight.fill_(1)

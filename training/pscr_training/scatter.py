@@ -1,4 +1,4 @@
-"""Scores against labels, as a picture."""
+"""Draws scores against labels, as a picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def scatter(evaluation: Evaluation, file: Path) -> None:
     """Write a scatter plot, with the fitted logistic, as SVG or PNG.
 
     Raises:
-        UsageError: the file's name ends otherwise.
+        UsageError: the file's name ends neither in .svg nor in .png.
         MissingDependencyError: Matplotlib is not installed.
     """
     if file.suffix.lower() not in (".svg", ".png"):

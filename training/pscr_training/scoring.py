@@ -1,4 +1,4 @@
-"""Scores of a model that is being trained, or of a checkpoint, by PyTorch."""
+"""Scores images with PyTorch, by a model that is being trained or that of a checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def encode(
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """F of each image, float32 [N, C], with the model in evaluation mode.
+    """Compute the features of each image, float32 [N, C], with the model in evaluation mode.
 
     Raises:
         DatasetError: an image can't be read.
@@ -57,10 +57,10 @@ def encode_patches(
     progress: Callable[[int, int], None] = lambda done, total: None,
     amp: bool = False,
 ) -> Tensor:
-    """Features of each patch of each image, float32 [N, D, C], with the model in evaluation mode.
+    """Compute the features of each patch of each image, float32 [N, D, C], with the model in evaluation mode.
 
     Args:
-        model: its trunk.
+        model: the model whose trunk is used.
         items: the images.
         sampling: how patches are taken.
         workers: processes that read images; 0 for none.
@@ -77,8 +77,8 @@ def encode_patches(
         features, done = [], 0
         for patches in DataLoader(_AsScored(items, sampling), batch_size=_BATCH, num_workers=workers):
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                found = model.patch_features(patches.to(device))
-            features.append(found.float())
+                encoded = model.patch_features(patches.to(device))
+            features.append(encoded.float())
             done += len(patches)
             progress(done, len(items))
         return torch.cat(features)
@@ -88,31 +88,31 @@ def encode_patches(
 
 @torch.inference_mode()
 def scores(model: Model, features: Tensor, exemplars: Tensor, labels: Tensor) -> Floats:
-    """Mean over exemplars of label + difference, float64 [N].
+    """Score images: the mean over exemplars of label + difference, float64 [N].
 
     Args:
-        model: of the method "contrastive".
-        features: float32 [N, C].
-        exemplars: float32 [M, C].
-        labels: float [M].
+        model: a model of the method "contrastive".
+        features: float32 [N, C], the images'.
+        exemplars: float32 [M, C], the exemplars' features.
+        labels: float [M], the exemplars'.
     """
     fc1, fc2 = model.fc1, model.fc2
     C = features.shape[1]
-    mine = features @ fc1.weight[:, :C].T
-    theirs = exemplars @ fc1.weight[:, C:].T + fc1.bias
+    query_hidden = features @ fc1.weight[:, :C].T
+    exemplar_hidden = exemplars @ fc1.weight[:, C:].T + fc1.bias
     out = []
-    for some in torch.split(mine, _QUERIES):
-        delta = fc2(torch.relu(some[:, None] + theirs[None])).squeeze(2)
+    for queries in torch.split(query_hidden, _QUERIES):
+        delta = fc2(torch.relu(queries[:, None] + exemplar_hidden[None])).squeeze(2)
         out.append((labels.to(delta) + delta).mean(1))
     return torch.cat(out).double().cpu().numpy()
 
 
 @torch.inference_mode()
 def direct_scores(model: Model, features: Tensor) -> Floats:
-    """Of the no-reference baseline, float64 [N]."""
+    """Score images by the no-reference baseline, float64 [N], from their features, float32 [N, C]."""
     return model.regress(features).double().cpu().numpy()
 
 
 def labels_of(items: Sequence[Item]) -> Floats:
-    """Float64 [N]."""
+    """Return the labels of images, float64 [N]."""
     return np.array([item.mos for item in items], np.float64)

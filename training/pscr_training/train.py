@@ -1,4 +1,4 @@
-"""Training: epochs of steps, each followed by validation and a checkpoint that the next run can go on from."""
+"""Trains a model: epochs of steps, each followed by validation and a checkpoint that the next run can go on from."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _COLUMNS = ("epoch", "loss", "val_srcc", "val_plcc", "images_per_second", "secon
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What training has come to.
+    """What a training has produced.
 
     Args:
-        best, last: checkpoints.
+        best, last: checkpoints of the best epoch and of the last one.
         history: one entry per epoch.
     """
 
@@ -61,12 +61,12 @@ class TrainResult:
 
 
 def train(config: TrainConfig, report: Report = lambda step, done, total: None) -> TrainResult:
-    """Train, or go on with a training that is in `config.out`.
+    """Train a model, or go on with a training that is in `config.out`.
 
     Raises:
         UsageError, OutputError: settings that can't be used, or a folder that holds something else.
         DatasetError: the data are missing or malformed.
-        CheckpointError, PscrError: the weights can't be had, or the loss is no number any more.
+        CheckpointError, PscrError: the weights can't be loaded, or the loss is not finite any more.
     """
     labelled = config.source.open()
     labelled.check_files()
@@ -97,8 +97,8 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
         config.train_patches,
         run.fixed_features(parts.train, sampling, report),
     )
-    with _Log(config) as written:
-        written.again(run.history)
+    with _Log(config) as log_file:
+        log_file.rewrite(run.history)
         for epoch in range(len(run.history), config.epochs):
             start = perf_counter()
             loss = run.epoch(epoch, pairs, report)
@@ -113,7 +113,7 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
                 "seconds": round(seconds, 2),
             }
             run.finish(epoch, entry)
-            written.add(entry)
+            log_file.add(entry)
             log.info(
                 "epoch %d of %d: loss %.4f, validation SRCC %.4f, PLCC %.4f (%.0f s)",
                 epoch + 1, config.epochs, loss, val_srcc, val_plcc, seconds,
@@ -132,7 +132,7 @@ class _Run:
     record: TrainingRecord
     device: torch.device
     averaged: AveragedModel | None = None
-    known: dict[str, Tensor] = field(default_factory=dict)
+    encoded: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, config: TrainConfig, record: TrainingRecord) -> _Run:
@@ -182,11 +182,11 @@ class _Run:
 
     @property
     def scored(self) -> Model:
-        """The model that is validated and kept: the averaged one, if there is an average."""
+        """Return the model that is validated and kept: the averaged one, if there is an average."""
         return self.model if self.averaged is None else cast(Model, self.averaged.module)
 
     def fixed_features(self, items: Sequence[Item], sampling: Sampling, report: Report) -> NDArray[np.float32] | None:
-        """Features of each item's patches, float32 [N, D, C], if the trunk is not trained; else None."""
+        """Compute the features of each item's patches, float32 [N, D, C], if the trunk is not trained; else None."""
         if self.config.freeze != FREEZE_ALL:
             return None
         return encode_patches(
@@ -199,7 +199,7 @@ class _Run:
         ).numpy()
 
     def _begin_epoch(self) -> None:
-        """Put the model into training mode, but for what is frozen."""
+        """Put the model into training mode, except for what is frozen."""
         self.model.train()
         for name in self.config.freeze:
             (self.model.trunk if name == "all" else self.model.trunk.get_submodule(name)).eval()
@@ -211,7 +211,7 @@ class _Run:
         return self.record.history
 
     def epoch(self, epoch: int, pairs: Pairs, report: Report) -> float:
-        """Every training image once; the mean loss."""
+        """Train on every training image once and return the mean loss."""
         c = self.config
         batches = Shuffled(len(pairs.items), c.batch_size, c.seed, epoch)
         loader = DataLoader(pairs, batch_sampler=batches, num_workers=c.workers, collate_fn=stack)
@@ -251,7 +251,7 @@ class _Run:
             return no_reference_loss(self.model, on.patches, on.mos)
 
     def validate(self, parts: Split, sampling: Sampling) -> tuple[float, float]:
-        """SRCC and PLCC on the validation images, against some of the training images."""
+        """Measure SRCC and PLCC on the validation images, scored against some of the training images."""
         count = min(_VALIDATION_EXEMPLARS, len(parts.train))
         chosen = [parts.train[index] for index in select([item.mos for item in parts.train], count)]
         features = self._encode("val", parts.val, sampling)
@@ -263,15 +263,15 @@ class _Run:
         return srcc(predicted, labels_of(parts.val)), plcc(predicted, labels_of(parts.val))
 
     def _encode(self, name: str, items: Sequence[Item], sampling: Sampling) -> Tensor:
-        """F of each item, float32 [N, C]; computed once where the trunk is not trained."""
-        if self.config.freeze == FREEZE_ALL and name in self.known:
-            return self.known[name]
+        """Compute the features of each item, float32 [N, C]; once per `name` where the trunk is not trained."""
+        if self.config.freeze == FREEZE_ALL and name in self.encoded:
+            return self.encoded[name]
         features = encode(self.scored, items, sampling, self.config.workers)
-        self.known = {**self.known, name: features} if self.config.freeze == FREEZE_ALL else {}
+        self.encoded = {**self.encoded, name: features} if self.config.freeze == FREEZE_ALL else {}
         return features
 
     def finish(self, epoch: int, entry: dict[str, float]) -> None:
-        """Keep the epoch: as the last one, and as the best one if it is."""
+        """Save the checkpoint of an epoch, as the last one and, if it is, as the best one."""
         value, so_far = entry["val_srcc"], self.record.best
         better = math.isfinite(value) and (so_far is None or value > so_far)
         values = self.record.as_dict()
@@ -281,7 +281,7 @@ class _Run:
                "best": value if better else so_far}
         )  # fmt: skip
         out, scaler = self.config.out, self.scaler if self.scaler.is_enabled() else None
-        # The best first: should the run end between the two, the epoch is done again, to the same result.
+        # The best first: if the run ends between the two, the epoch is done again, to the same result.
         if better or not (out / BEST).exists():
             save_checkpoint(out / BEST, self.scored, self.optimizer, epoch, self.record, scaler)
         trained = None if self.averaged is None else self.model
@@ -289,7 +289,7 @@ class _Run:
 
 
 class _Log:
-    """`log.csv`, and TensorBoard's files if they are wanted."""
+    """Writer of `log.csv`, and of TensorBoard's files if they are wanted."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._file = config.out / LOG
@@ -301,8 +301,9 @@ class _Log:
                 raise UsageError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
             self._board = SummaryWriter(str(config.out / "tensorboard"))
 
-    def again(self, history: list[dict[str, float]]) -> None:
-        """Begin with the epochs that are done: the file may lack the last one, or have one too many."""
+    def rewrite(self, history: list[dict[str, float]]) -> None:
+        """Rewrite log.csv from the checkpoint's history."""
+        # After a crash the file may lack the last epoch, or have one too many.
         with self._file.open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
@@ -343,9 +344,9 @@ def _record(config: TrainConfig, labelled: Labelled, parts: Split, sampling: Sam
 
 
 def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None:
-    """Raise OutputError if what is in the folder was trained otherwise."""
+    """Raise OutputError or CheckpointError unless the training in the folder has the same settings and images."""
     was, wanted = earlier.as_dict(), now.as_dict()
-    # An earlier version did not know every setting: it trained as their defaults say.
+    # Settings that an earlier version did not have: it trained as their defaults say.
     was["settings"] = {**{f.name: f.default for f in fields(TrainConfig) if f.name in now.settings}, **was["settings"]}
     was["settings"]["freeze"] = list(was["settings"]["freeze"])
     for part in ("settings", "database", "split"):

@@ -10,7 +10,7 @@ from torch import nn
 
 
 def write_untrained_checkpoint(path: Path, backbone: str = "resnet18", seed: int = 0) -> None:
-    """Write a checkpoint of the authors' format whose weights are random and follow from `seed`."""
+    """Write a checkpoint of the authors' format with random weights, determined by `seed`."""
     torch.manual_seed(seed)
     spec = find_backbone(backbone)
     C = spec.feature_size

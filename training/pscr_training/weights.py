@@ -1,4 +1,4 @@
-"""What a trunk begins with."""
+"""Loads the weights that the training of a trunk begins with."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _TIMM = {
 
 
 def load_weights(trunk: nn.Module, backbone: Backbone, source: str) -> None:
-    """Fill a trunk.
+    """Fill a trunk with the weights that its training begins with.
 
     Args:
-        trunk: that of `backbone`.
-        backbone: its kind.
+        trunk: a trunk of the kind `backbone`; it is changed.
+        backbone: the trunk's kind.
         source: "imagenet" (downloaded), "none" (random, as they are), or a file of weights.
 
     Raises:
@@ -55,8 +55,8 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
         if backbone.name in _TORCHVISION:
             from torchvision.models import get_weight
 
-            found: Mapping[str, Tensor] = get_weight(_TORCHVISION[backbone.name]).get_state_dict(check_hash=True)
-            return found
+            state: Mapping[str, Tensor] = get_weight(_TORCHVISION[backbone.name]).get_state_dict(check_hash=True)
+            return state
         import timm
 
         architecture = _TIMM.get(backbone.name, backbone.name.removeprefix(PREFIX))
@@ -107,7 +107,7 @@ def _fill(trunk: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], sou
 
 
 def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys as the trunk has them: libraries put another prefix before them, or none."""
+    """Rename keys to those of the trunk: libraries put another prefix before them, or none."""
     plain = {key.removeprefix("module."): value for key, value in state.items()}
     prefixes = {"", *(key.split(".")[0] + "." for key in wanted)}
     best: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""What values each activation takes on real patches, and which of them eight bits should cover."""
+"""Measures which values each activation takes on real patches, and chooses the range that eight bits cover."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Calibration:
         graph: float .onnx file with the inputs of a scoring graph.
         operators: types of the operators whose inputs and outputs are measured.
         batches: uint8 [B·D, P, P, 3] each.
-        exemplars: any, to feed the head.
+        exemplars: any exemplars, as inputs of the head.
         progress: called after each batch.
     """
 
@@ -56,7 +56,7 @@ class Calibration:
         self._collector: Any = calibrator.collector
 
     def ranges(self, method: str) -> TensorsData:
-        """Range per activation, by one of `METHODS`."""
+        """Choose a range for each activation, by one of `METHODS`."""
         histograms = self._collector.histogram_dict
         with contextlib.redirect_stdout(io.StringIO()):
             if method.startswith("min-max"):
@@ -75,7 +75,7 @@ class Calibration:
 
 
 def _least_squares(histogram: tuple[Any, ...]) -> tuple[np.float32, np.float32]:
-    """The range whose rounding and cutting off together do least harm, in the mean square."""
+    """Choose the range with the least mean squared error of rounding and clipping together."""
     counts, edges, low, high, _ = histogram
     values = (edges[1:] + edges[:-1]) / 2
     errors = []
@@ -88,11 +88,11 @@ def _least_squares(histogram: tuple[Any, ...]) -> tuple[np.float32, np.float32]:
 
 
 def _coarser(histogram: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A histogram around zero with about `_ENTROPY_BINS` bins: the search takes the square of their number."""
+    """Merge a histogram into about `_ENTROPY_BINS` bins around zero: the search's time grows with their square."""
     counts, edges, low, high, _ = histogram
     factor = max(1, len(counts) // _ENTROPY_BINS)
-    lacking = -len(counts) % (2 * factor) // 2  # on either side
-    counts = np.pad(counts, lacking).reshape(-1, factor).sum(axis=1)
+    padding = -len(counts) % (2 * factor) // 2  # on either side
+    counts = np.pad(counts, padding).reshape(-1, factor).sum(axis=1)
     width = (edges[1] - edges[0]) * factor
     end = width * len(counts) / 2
     return counts, np.linspace(-end, end, len(counts) + 1).astype(np.float32), low, high, np.float32(end)

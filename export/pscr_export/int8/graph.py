@@ -1,4 +1,4 @@
-"""From a float graph on pixels and a range per activation to a graph with QuantizeLinear and DequantizeLinear."""
+"""Inserts QuantizeLinear and DequantizeLinear into a float graph on pixels, by a range per activation."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _TRANSFORMER = ("Conv", "Gemm", "MatMul")
 
 
 def operators(model: ModelProto) -> list[str]:
-    """Types of the operators to quantise: in a transformer only products with weights, the rest needs its digits."""
+    """Return the operator types to quantise: in a transformer only products with weights, the rest loses too much."""
     transformer = any(node.op_type in ("LayerNormalization", "Softmax") for node in model.graph.node)
     return list(_TRANSFORMER if transformer else _CONVOLUTIONAL)
 
 
 def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[str] = ()) -> ModelProto:
-    """`model` with u8 activations and s8 weights per channel in its trunk. Pixels are taken as they are.
+    """Quantise the trunk of `model`: uint8 activations, int8 weights per channel, pixels as they are.
 
     Args:
         model: float graph of a `PixelNetwork`; it is changed.
-        ranges: of the activations.
+        ranges: range of each activation.
         left_in_float: names of operators that stay in FP32.
     """
     wanted = operators(model)
@@ -84,7 +84,7 @@ def convolutions(model: ModelProto) -> list[str]:
 
 
 class _Entrance(NamedTuple):
-    """What the bytes go through before the first convolution: to float, less a constant, channels first."""
+    """The operators between the uint8 pixels and the first convolution: cast, subtraction, transposition."""
 
     cast: NodeProto
     centred: NodeProto
@@ -93,7 +93,7 @@ class _Entrance(NamedTuple):
     @classmethod
     def of(cls, model: ModelProto) -> _Entrance:
         cast = next(node for node in model.graph.node if node.op_type == "Cast")
-        # Transformers ask for its shape, too: how many class tokens there must be.
+        # Transformers also read its shape, for the number of class tokens.
         (centred,) = [node for node in _consumers(model, cast.output[0]) if node.op_type != "Shape"]
         (layout,) = _consumers(model, centred.output[0])
         assert (centred.op_type, layout.op_type) == ("Sub", "Transpose"), (centred.op_type, layout.op_type)
@@ -101,7 +101,7 @@ class _Entrance(NamedTuple):
 
 
 def _take_bytes(model: ModelProto, entrance: _Entrance) -> None:
-    """Have the first convolution read the bytes: u8 with scale 1 and a zero point is just what they are."""
+    """Let the first convolution read the pixels: they are quantised values already, of scale 1 and a zero point."""
     graph, (cast, centred, layout) = model.graph, entrance
     (quantize,) = _consumers(model, layout.output[0])
     if quantize.op_type != "QuantizeLinear":  # the first convolution stays in float
@@ -120,15 +120,15 @@ def _take_bytes(model: ModelProto, entrance: _Entrance) -> None:
 
 
 def _trunk(model: ModelProto) -> list[NodeProto]:
-    """All that `features` is computed from."""
+    """Return the operators that `features` is computed from."""
     producers = {name: node for node in model.graph.node for name in node.output}
-    found, left = set(), ["features"]
+    needed, left = set(), ["features"]
     while left:
         node = producers.get(left.pop())
-        if node is not None and node.name not in found:
-            found.add(node.name)
+        if node is not None and node.name not in needed:
+            needed.add(node.name)
             left += node.input
-    return [node for node in model.graph.node if node.name in found]
+    return [node for node in model.graph.node if node.name in needed]
 
 
 def _consumers(model: ModelProto, name: str) -> list[NodeProto]:
@@ -137,7 +137,7 @@ def _consumers(model: ModelProto, name: str) -> list[NodeProto]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The quantiser logs on the root logger what we have chosen on purpose."""
+    """Block log messages up to warnings: the quantiser logs what is chosen on purpose, on the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -147,15 +147,15 @@ def _quietly() -> Iterator[None]:
 
 
 def with_features_corrected(model: ModelProto, slope: NDArray[np.float32], shift: NDArray[np.float32]) -> ModelProto:
-    """`model` with each of its features times `slope` plus `shift`, float32 [C] both. It is changed."""
+    """Correct the features of `model`: each times `slope` plus `shift`, float32 [C] both; `model` is changed."""
     graph = model.graph
-    place, producer = next((i, n) for i, n in enumerate(graph.node) if "features" in n.output)
+    position, producer = next((i, n) for i, n in enumerate(graph.node) if "features" in n.output)
     producer.output[list(producer.output).index("features")] = "features_rounded"
     for name, value in (("features_slope", slope), ("features_shift", shift)):
         graph.initializer.append(numpy_helper.from_array(value, name))
     scaled = helper.make_node("Mul", ["features_rounded", "features_slope"], ["features_scaled"], "scale_features")
     shifted = helper.make_node("Add", ["features_scaled", "features_shift"], ["features"], "shift_features")
-    graph.node.insert(place + 1, shifted)
-    graph.node.insert(place + 1, scaled)
+    graph.node.insert(position + 1, shifted)
+    graph.node.insert(position + 1, scaled)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -1,8 +1,8 @@
-"""The beginning of the trunk, patch by patch: its large activations then stay in a core's cache.
+"""Makes a graph compute the beginning of its trunk patch by patch: large activations then stay in a core's cache.
 
 A batch of nine patches writes 7 MB after ResNet-18's first convolution and reads it back for the next operator; one
-patch writes 0.8 MB. Towards the end it is the other way round: activations are small, and weights are large and had
-better be read once for many patches.
+patch writes 0.8 MB. Towards the end it is the other way round: activations are small, and weights are large and are
+better read once for many patches.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 PATCHES = "patches"
 _INSIDE = "_of_one"
-# What a patch reads again and again: it shares the core's second-level cache, a megabyte or two, with activations.
+# Weights that each patch reads anew: they share the core's second-level cache, a megabyte or two, with activations.
 _MOST_WEIGHT_BYTES = 3 * 2**19
 
 
 def patch_by_patch(model: ModelProto) -> ModelProto:
-    """`model` with a Scan over the patches in place of the trunk's beginning, as far as its weights are small.
+    """Return `model` with a Scan over patches in place of the trunk's beginning, as far as its weights are small.
 
-    The operators stay the same, and so do the scores to the bit. A model without a fitting place to end is
-    returned as it is.
+    The operators stay the same, and so do the scores to the bit. A model without a tensor at which
+    the Scan can end is returned as it is.
 
     Args:
         model: quantised, with an input "patches", uint8 [N, P, P, 3].
@@ -40,21 +40,21 @@ def patch_by_patch(model: ModelProto) -> ModelProto:
     inside = _ancestors(producers, [end])
     names = {node.name for node in inside}
     outside = [node for node in graph.node if node.name not in names]
-    # The number of patches is asked of what is inside, too, by others: these operators stay, as well.
+    # Operators outside read the number of patches from tensors inside, too: what computes these also stays outside.
     produced = {name for node in inside for name in node.output}
-    asked = [name for node in outside for name in node.input if name in produced and name != end]
-    kept = {node.name for node in _ancestors(producers, asked)}
+    read_outside = [name for node in outside for name in node.input if name in produced and name != end]
+    kept = {node.name for node in _ancestors(producers, read_outside)}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     used = {name for node in inside for name in node.input if name in constants}
     scan = helper.make_node(
         "Scan", [PATCHES], [end], "patch_by_patch", body=_body(model, inside, end, value, [constants[n] for n in used]),
         num_scan_inputs=1,
     )  # fmt: skip
-    left = _in_order(model, [scan, *(node for node in graph.node if node.name not in names or node.name in kept)])
-    needed = {name for node in left for name in node.input}
+    remaining = _in_order(model, [scan, *(node for node in graph.node if node.name not in names or node.name in kept)])
+    needed = {name for node in remaining for name in node.input}
     initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(left)
+    graph.node.extend(remaining)
     graph.initializer.extend(initializers)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -63,7 +63,7 @@ def patch_by_patch(model: ModelProto) -> ModelProto:
 def _body(
     model: ModelProto, inside: list[NodeProto], end: str, value: ValueInfoProto, constants: list[TensorProto]
 ) -> onnx.GraphProto:
-    """From one patch [P, P, 3] to its part of `end`, which is without its first axis here."""
+    """Build the Scan's body: it computes from one patch, [P, P, 3], its part of `end`, without the first axis."""
     (patches,) = (each for each in model.graph.input if each.name == PATCHES)
     side, shape = [d.dim_value for d in patches.type.tensor_type.shape.dim[1:]], value.type.tensor_type
     produced = {name for node in inside for name in node.output} | {PATCHES}
@@ -90,12 +90,13 @@ def _shapes(model: ModelProto) -> dict[str, ValueInfoProto]:
 
 
 def _end(model: ModelProto, shapes: dict[str, ValueInfoProto]) -> str | None:
-    """The last tensor of bytes [N, channels, height, width] that all that is computed from patches goes through,
-    and before which weights are few.
-    """  # noqa: D205
+    """Return the last tensor at which the Scan can end, or None.
+
+    It is uint8 [N, channels, height, width], all paths from the patches lead through it, and few weights come before.
+    """
     constants = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
-    found = None
+    end = None
     for name in _bottlenecks(model):
         dimensions = shapes[name].type.tensor_type.shape.dim if name in shapes else []
         known = [d.dim_value for d in dimensions[1:]]
@@ -104,37 +105,37 @@ def _end(model: ModelProto, shapes: dict[str, ValueInfoProto]) -> str | None:
         weights = {input for node in _ancestors(producers, [name]) for input in node.input}
         if sum(constants.get(each, 0) for each in weights) > _MOST_WEIGHT_BYTES:
             break
-        found = name
-    return found
+        end = name
+    return end
 
 
 def _bottlenecks(model: ModelProto) -> Iterator[str]:
-    """Tensors, in order, that everything computed from the patches' values goes through."""
+    """Yield, in order, the tensors through which all paths from the patches' values lead."""
     graph = model.graph
-    last = {name: place for place, node in enumerate(graph.node) for name in node.input if node.op_type != "Shape"}
+    last = {name: index for index, node in enumerate(graph.node) for name in node.input if node.op_type != "Shape"}
     values, open_until = {PATCHES}, last[PATCHES]
-    for place, node in enumerate(graph.node):
+    for index, node in enumerate(graph.node):
         if node.op_type == "Shape" or not values.intersection(node.input):
             continue
         values.update(node.output)
         (output, *rest) = node.output
-        if open_until <= place and not rest:
+        if open_until <= index and not rest:
             yield output
         open_until = max(open_until, *(last.get(name, len(graph.node)) for name in node.output))
 
 
 def _ancestors(producers: dict[str, NodeProto], names: list[str]) -> list[NodeProto]:
-    """The operators that compute `names`, each after those that it needs."""
-    found: dict[str, NodeProto] = {}
+    """Return the operators that compute `names`, each after those that it needs."""
+    ordered: dict[str, NodeProto] = {}
     stack = [producers[name] for name in names if name in producers]
     while stack:
         node = stack[-1]
-        missing = [producers[n] for n in node.input if n in producers and producers[n].name not in found]
+        missing = [producers[n] for n in node.input if n in producers and producers[n].name not in ordered]
         if missing:
             stack.extend(missing)
             continue
-        found.setdefault(stack.pop().name, node)
-    return list(found.values())
+        ordered.setdefault(stack.pop().name, node)
+    return list(ordered.values())
 
 
 def _in_order(model: ModelProto, nodes: list[NodeProto]) -> list[NodeProto]:

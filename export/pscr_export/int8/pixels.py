@@ -1,4 +1,4 @@
-"""The scoring network on raw bytes: normalisation is part of the first convolution."""
+"""The scoring network on raw uint8 pixels: normalisation is part of the first convolution."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..checkpoint import Checkpoint
 from ..network import MEAN, STD, ScoringNetwork
 
 CENTRE = 116
-"""What is taken off each pixel: the errors of rounded weights count by the size of what they are multiplied with."""
+"""Subtracted from each pixel: the errors of rounded weights grow with the size of the inputs."""
 
 _COLUMNS = 4
-"""Pixels of a row that become one position of 4·3 channels: so many bytes fill the processor's dot product of four."""
+"""Pixels of a row that become one position of 4·3 channels: integer kernels take channels by fours."""
 
 
 class PixelNetwork(ScoringNetwork):
-    """The same scores from a trunk whose first convolution takes pixels less `CENTRE` instead of normalised values.
+    """A scoring network whose first convolution takes pixels minus `CENTRE` instead of normalised values.
 
-    A border that was zero after normalisation is the mean colour, rounded to whole levels.
+    A border that was zero after normalisation is the mean colour, rounded to whole levels, in a `PixelConvolution`.
 
     Args:
-        trunk: batch norms folded; changed in place.
+        trunk: its batch norms are folded; it is changed in place.
         checkpoint: the regressor's weights.
         patches: D, patches per image.
         exemplars: M that it is made for, or None; see `ScoringNetwork`.
@@ -54,7 +54,7 @@ class PixelConvolution(nn.Module):
     these outputs as its channels.
 
     Args:
-        convolution: of pixels, with a bias and a square kernel; a stride of 1 or 2. Where it pads as TensorFlow does
+        convolution: takes pixels; has a bias, a square kernel and a stride of 1 or 2. Where it pads as TensorFlow does
             ("same", timm's Conv2dSame), the padding follows from the size of the patches.
     """
 
@@ -78,31 +78,31 @@ class PixelConvolution(nn.Module):
         self.register_buffer("border", torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8))
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Float [N, channels, H', W'] of uint8 patches [N, P, P, 3]."""
+        """Apply convolution and ReLU to uint8 patches [N, P, P, 3]; return float [N, channels, H', W']."""
         N, P = patches.shape[:2]
         before, after = self._padding(P)
         wanted = (P + before + after - self.width) // self.stride + 1
         columns = (-(-wanted // self.outputs) - 1 + self.groups) * _COLUMNS
         rows = P + before + after
-        x = self._beside(patches, 2, before, max(0, columns - P - before))
-        x = self._beside(x, 1, before, after)[:, :, :columns]
+        x = self._with_border(patches, 2, before, max(0, columns - P - before))
+        x = self._with_border(x, 1, before, after)[:, :, :columns]
         x = x.reshape(N, rows, columns // _COLUMNS, _COLUMNS * 3).float() - CENTRE
         x = x.permute(0, 3, 1, 2)
         x = torch.relu(self.convolution(x)).permute(0, 2, 3, 1)
         x = x.reshape(N, x.shape[1], -1, self.channels)
-        # A slice of all would be exported, and would keep ONNX Runtime from staying in integers after it.
+        # A slice that takes everything would be exported, too, and keep ONNX Runtime from computing on in integers.
         x = x if x.shape[2] == wanted else x[:, :, :wanted]
         return x.permute(0, 3, 1, 2)
 
     def _padding(self, P: int) -> tuple[int, int]:
-        """Rows above and below, and columns on the left and on the right."""
+        """Return the padding before (above, on the left) and after (below, on the right)."""
         if not self.same:
             return self.padding, self.padding
         total = max(0, (-(-P // self.stride) - 1) * self.stride + self.width - P)
         return total // 2, total - total // 2
 
-    def _beside(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
-        """`x` with strips of the border's colour. Whole runs of bytes are copied, nothing else."""
+    def _with_border(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
+        """Add strips of the border's colour to both ends of an axis; only whole runs of bytes are copied."""
         shape = list(x.shape)
 
         def strip(size: int) -> list[Tensor]:
@@ -116,14 +116,14 @@ class PixelConvolution(nn.Module):
 
 
 def _operator_after(trunk: nn.Module, name: str) -> nn.Module | None:
-    """Return the first module without parts, other than an identity, that is registered after a convolution."""
+    """Return the first module without submodules, other than an identity, registered after a convolution."""
     leaves = [(n, m) for n, m in trunk.named_modules() if not list(m.children())]
     index = next(index for index, (leaf, _) in enumerate(leaves) if leaf == name)
     return next((module for _, module in leaves[index + 1 :] if not isinstance(module, nn.Identity)), None)
 
 
 def _take_pixels(convolution: nn.Conv2d) -> None:
-    """Make normalisation part of a convolution's weights and bias, in float64."""
+    """Fold normalisation into a convolution's weights and bias, computed in float64."""
     mean, std = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD, dtype=torch.float64)
     weight = convolution.weight.detach().double()
     bias = torch.zeros(len(weight), dtype=torch.float64) if convolution.bias is None else convolution.bias.double()

@@ -1,4 +1,4 @@
-"""Chooses how to quantise: the ways are tried one after the other, on images that they were not calibrated with."""
+"""Quantises to INT8: tries several ways, and keeps the best one on images that were not calibrated with."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ log = logging.getLogger("pscr_export")
 
 Progress = Callable[[str, int, int], None]
 
-# A way is good enough, and no other tried, when its largest difference is this share of what is allowed.
+# No other way is tried once the largest difference is at most this share of what is allowed.
 _GOOD_ENOUGH = 0.5
-# The correction of features is drawn to none as if there were so many more images that it is right for.
+# The correction of features is shrunk, as if there were this many more images that need none.
 _DOUBT_IMAGES = 4
-# So many convolutions at the beginning stay in float, one number after the other, until parity passes. Networks with
+# While parity fails, this many convolutions at the beginning stay in float, more from try to try. Networks with
 # depthwise convolutions need it: their first ones have few channels, of very different ranges.
 _IN_FLOAT = (1, 3, 6)
 
@@ -42,7 +42,7 @@ class Quantisation:
     """How a graph was quantised.
 
     Args:
-        opset: of the graph.
+        opset: ONNX opset of the graph.
         facts: for `bundle.json`: the calibration images, every way tried and the one that was taken.
     """
 
@@ -63,21 +63,21 @@ def quantise(
     """Write the INT8 scoring graph of `network` to `path`.
 
     Args:
-        network: on pixels, in eval mode.
+        network: the scoring network on pixels, in eval mode.
         path: the .onnx file to write.
-        images: to calibrate with.
+        images: the images to calibrate with.
         sampling: how patches are taken.
-        exemplars: any of the bundle's.
+        exemplars: the bundle's, or some of them.
         measure: compares a graph's scores with PyTorch's, on other images.
         opset: ONNX opset; None for the exporter's default.
         progress: called with the step, what of it is done, and what there is to do.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         search = _Search(Path(folder), images, sampling, exemplars, measure, progress)
-        found_opset = export_graph(network, sampling.patch_size, search.graph, opset)
+        actual_opset = export_graph(network, sampling.patch_size, search.graph, opset)
         search.run()
         search.best_file.replace(path)
-    return Quantisation(found_opset, search.facts())
+    return Quantisation(actual_opset, search.facts())
 
 
 class _Search:
@@ -105,7 +105,7 @@ class _Search:
             if self._badness(self._best) <= _GOOD_ENOUGH:
                 return
         names = convolutions(onnx.load(self.graph))
-        # The nearest by the largest difference may be so by cutting off what is rare; the best by ranks is tried, too.
+        # The smallest difference may come from clipping rare values; the way with the best ranks is tried, too.
         methods = dict.fromkeys([self._best, max(self._tried, key=self._srcc)])
         for count in _IN_FLOAT:
             for method in methods:
@@ -156,31 +156,31 @@ class _Search:
             self._candidate.replace(self.best_file)
 
     def _srcc(self, name: str) -> float:
-        found = self._tried[name].srcc
-        return -1.0 if found is None else found
+        srcc = self._tried[name].srcc
+        return -1.0 if srcc is None else srcc
 
     def _badness(self, name: str) -> float:
-        """Largest difference as a share of what is allowed; ranks that fail count as worse than any that pass."""
+        """Return the largest difference as a share of the allowed one; failing ranks are worse than any that pass."""
         parity = self._tried[name]
         share = parity.max_abs_diff / parity.tolerance
         ranks_fail = parity.min_srcc is not None and parity.srcc is not None and parity.srcc < parity.min_srcc
         return share + 1e6 if ranks_fail else share
 
     def _features(self, graph: Path) -> NDArray[np.float32]:
-        """Of the calibration images, float32 [images, C]."""
+        """Compute the features of the calibration images, float32 [images, C], by a graph."""
         backend = OnnxRuntimeBackend(graph, self._exemplars)
-        found = []
+        rows = []
         for image in self._images:
             features = backend.score(patches_of([image], self._sampling), features=True).features
             assert features is not None
-            found.append(features)
-        return np.concatenate(found)
+            rows.append(features)
+        return np.concatenate(rows)
 
 
 def _correction(
     got: NDArray[np.float32], wanted: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Slope and shift per feature, float32 [C], by least squares: what rounding changes on the average."""
+    """Fit slope and shift per feature, float32 [C], by least squares; they undo what rounding changes on average."""
     got64, wanted64 = got.astype(np.float64), wanted.astype(np.float64)
     got_mean, wanted_mean = got64.mean(0), wanted64.mean(0)
     variance = ((got64 - got_mean) ** 2).mean(0)

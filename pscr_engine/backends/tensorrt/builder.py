@@ -1,9 +1,8 @@
-"""Build a plan: one code path for TensorRT 10.13 to 11 and for TensorRT for RTX."""
+"""Build a plan from a graph, with TensorRT 10.13 to 11 or TensorRT for RTX."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from ...atomic import atomic_file
 from ...cuda.device import Device, DeviceMemoryError
 from ...cuda.engine import Shape
 from ...errors import BackendError
+from ...progress import Progress, silent
 from .library import loaded_tensorrt
 from .logger import LOGGER
 
@@ -21,24 +21,22 @@ if TYPE_CHECKING:
 else:
     trt = loaded_tensorrt()
 
-Report = Callable[[str, int, int | None], None]
-
 
 class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # Any, where TensorRT is not installed
-    """Hands progress on, and stops the build when asked."""
+    """Reports a build's progress, and stops the build when asked."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, progress: Progress) -> None:
         trt.IProgressMonitor.__init__(self)
-        self._report, self._phases = report, dict[str, int]()
+        self._progress, self._phases = progress, dict[str, int]()
         self.cancelled = threading.Event()
 
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt) -> None:
         self._phases[phase_name] = int(num_steps)
         if parent_phase is None:
-            self._report(phase_name, 0, int(num_steps))
+            self._progress(phase_name, 0, int(num_steps))
 
     def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
-        self._report(phase_name, int(step) + 1, self._phases.get(phase_name))
+        self._progress(phase_name, int(step) + 1, self._phases.get(phase_name))
         return not self.cancelled.is_set()
 
     def phase_finish(self, phase_name: str) -> None:
@@ -47,12 +45,12 @@ class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # Any, where Tensor
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What to compile, and for what. Types are the graph's own: an FP16 graph makes an FP16 plan.
+    """What to compile, and for what. The plan computes in the graph's own types: an FP16 graph makes an FP16 plan.
 
     Args:
         graph: the .onnx file.
-        shape: of the graph's tensors.
-        batch_size: B that kernels are chosen for, and the largest.
+        shape: sizes of the graph's tensors.
+        batch_size: B that kernels are chosen for, and the largest that the plan takes.
         max_exemplars: M at most.
         optimization_level: 0 (quickest build) to 5 (fastest plan).
         timing_cache: file with measurements of earlier builds, which is brought up to date; None without a GPU.
@@ -68,21 +66,21 @@ class Build:
     targets: str | None = None
 
 
-def build_plan(wanted: Build, device: Device | None = None, report: Report = lambda step, done, total: None) -> bytes:
-    """Compile a graph.
+def build_plan(wanted: Build, device: Device | None = None, progress: Progress = silent) -> bytes:
+    """Compile a graph into a plan, and return the plan.
 
     Args:
         wanted: what to compile.
         device: the GPU to measure kernels on; None to build without one, which TensorRT for RTX can.
-        report: is told phase, step and steps.
+        progress: is called with the phase, the steps done in it, and how many there are, if known.
 
     Raises:
         DeviceMemoryError: the GPU has too little memory for the build.
         BackendError: TensorRT refuses the graph.
         UsageError: TensorRT for RTX doesn't know a target.
-        KeyboardInterrupt: the user has had enough.
+        KeyboardInterrupt: the user has stopped the build.
     """
-    monitor, outcome = _Monitor(report), list[bytes | BaseException]()
+    monitor, outcome = _Monitor(progress), list[bytes | BaseException]()
 
     def build() -> None:
         try:
@@ -112,7 +110,7 @@ def _build(wanted: Build, monitor: _Monitor) -> bytes:
     _parse(network, wanted.graph)
     config = builder.create_builder_config()
     config.builder_optimization_level = wanted.optimization_level
-    config.max_aux_streams = 0  # the streams are ours
+    config.max_aux_streams = 0  # engines use their own streams
     config.clear_flag(trt.BuilderFlag.TF32)  # an FP32 graph means FP32
     config.progress_monitor = monitor
     if wanted.targets is not None:
@@ -140,7 +138,7 @@ def _build(wanted: Build, monitor: _Monitor) -> bytes:
 
 
 def _parse(network: trt.INetworkDefinition, graph: Path) -> None:
-    """Read the graph into the network; a refusal names the node."""
+    """Read the graph into the network; the error names the nodes that TensorRT refuses."""
     parser = trt.OnnxParser(network, LOGGER)
     if not parser.parse_from_file(str(graph)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]

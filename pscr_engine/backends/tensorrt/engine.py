@@ -1,4 +1,4 @@
-"""Run a plan."""
+"""The engine that runs a TensorRT plan."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ else:
 
 log = logging.getLogger("pscr_engine")
 
-# While one batch runs out, on ever fewer of the processors, the next one begins.
+# While the last kernels of one batch leave multiprocessors of the GPU idle, the next batch begins there.
 _LANES = 2
 
 
 class TensorRtEngine:
-    """See `cuda.engine.Engine`. Each lane has an execution context, its memory and its stream; they share the weights.
+    """An `Engine` that runs a TensorRT plan; each lane has its own context, memory and stream, but not its own weights.
 
     Args:
         plan: for this GPU and this TensorRT, from the bundle's own store: a plan is code.
         device: the GPU, current in this thread. (Without CUDA at work, TensorRT crashes.)
-        exemplars: on the device.
-        shape: of the graph's tensors.
+        exemplars: the exemplar cache on the device.
+        shape: sizes of the graph's tensors.
         precision: the graph's.
         batch_size: B, no more than the plan was built for.
         kernels: file for kernels that are compiled on this GPU; TensorRT for RTX only.
         recorded_by: "us", or "library" for TensorRT for RTX's own recording of CUDA graphs.
 
     Raises:
-        DeviceMemoryError: there is no room for it.
+        DeviceMemoryError: the device has too little memory.
         BackendError: TensorRT refuses the plan.
     """
 
@@ -90,21 +90,21 @@ class TensorRtEngine:
         return context
 
     def resize(self, batch_size: int) -> None:
-        """See `cuda.engine.Engine.resize`."""
+        """Change the batch size of all lanes."""
         for lane in self._lanes:
             lane.resize(batch_size, self._shape)
         self.batch_size = batch_size
         self._new_shapes = True
 
     def enqueue(self, tensors: Tensors, lane: int = 0) -> None:
-        """See `cuda.engine.Engine.enqueue`."""
+        """Enqueue the plan for one batch on a lane."""
         self._lanes[lane].enqueue(tensors)
         if self._new_shapes:
             self._new_shapes = False
             self._keep_kernels()
 
     def close(self) -> None:
-        """See `cuda.engine.Engine.close`."""
+        """Give all memory back, after saving the kernels that were compiled."""
         self._keep_kernels()
         for lane in self._lanes:
             lane.close()
@@ -116,7 +116,7 @@ class TensorRtEngine:
 
 
 class _Lane:
-    """One execution context. Shapes and addresses repeat, so after the first time its work is a recorded graph."""
+    """An execution context, whose work is recorded as a CUDA graph when it first runs: shapes and addresses repeat."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Lane:
             return
         for name, address in zip(Tensors._fields, tensors, strict=True):
             self._set_address(name, address)
-        self._execute()  # also what TensorRT puts off until the first time
+        self._execute()  # before recording: TensorRT puts some work off until the first run
         if self._recording:
             try:
                 self._graphs[tensors] = Graph(self.stream, self._execute)

@@ -1,4 +1,4 @@
-"""From a plan on record to the engine that runs it."""
+"""Make the engine that runs a plan of the bundle."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Create = Callable[[Device, ResidentExemplars, Shape], Engine]
 
 
 def engine_of(key: PlanKey, plan: bytes, batch_size: int | None = None, recorded_by: str = "us") -> Create:
-    """Return what makes the engine of a plan, once its GPU and exemplars are there.
+    """Return a function that makes a plan's engine, given the GPU, the exemplars on it, and the tensors' sizes.
 
     Args:
         key: what the plan was built for.
-        plan: the plan; its TensorRT is loaded.
+        plan: the plan's content; its TensorRT must have been loaded.
         batch_size: B; None for the largest that the plan was built for.
         recorded_by: who records CUDA graphs, see `TensorRtEngine`.
     """
@@ -43,5 +43,5 @@ def engine_of(key: PlanKey, plan: bytes, batch_size: int | None = None, recorded
 
 
 def _kernels_file(key: PlanKey, device: Device) -> Path:
-    """Where kernels compiled for this plan on this kind of GPU are kept, in the user's cache."""
+    """Return the file in the user's cache for kernels compiled for this plan on this kind of GPU."""
     return cache_folder() / f"tensorrt-rtx-{key.tensorrt}-{slug(device.name)}-{key.name}.kernels"

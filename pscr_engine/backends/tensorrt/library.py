@@ -1,6 +1,6 @@
-"""Which TensorRT is installed: NVIDIA's full one, or TensorRT for RTX, which also compiles without a GPU.
+"""Load a TensorRT that is installed: NVIDIA's full one, or TensorRT for RTX, which also compiles without a GPU.
 
-One process uses one of the two: their bindings register the same classes. What has been loaded stays.
+A process uses one of the two, since their bindings register the same classes, and keeps the one that it has loaded.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ...errors import BackendError, MissingDependencyError, one_line
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One of the two libraries.
+    """One of the two TensorRT libraries.
 
     Args:
         name: as in `--backend`, and of the extra that installs it.
         title: in messages.
-        modules: names that its bindings are imported by; the first that is there is taken.
+        modules: names of its bindings; the first that is installed is imported.
         oldest: version that this code is for, inclusive.
         below: version that this code is not for any more.
     """
@@ -34,7 +34,7 @@ class Flavour:
 
     @property
     def installed(self) -> bool:
-        """Whether its bindings are there; they may still fail to load."""
+        """Tell whether its bindings are installed; they may still fail to load."""
         return any(find_spec(name) is not None for name in self.modules)
 
 
@@ -64,10 +64,10 @@ def require_tensorrt(flavour: Flavour) -> str:
                 oldest, below = (".".join(map(str, numbers)) for numbers in (flavour.oldest, flavour.below))
                 raise BackendError(f"{flavour.title} {version}: pscr-engine needs {oldest} or later, below {below}")
             _loaded = flavour, module
-        there, module = _loaded
-    if there is not flavour:
+        loaded, module = _loaded
+    if loaded is not flavour:
         raise BackendError(
-            f"this process has loaded {there.title}, and can't load {flavour.title} beside it: use another process"
+            f"this process has loaded {loaded.title}, and can't load {flavour.title} beside it: use another process"
         )
     return str(module.__version__)
 

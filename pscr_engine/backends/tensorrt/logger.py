@@ -1,4 +1,4 @@
-"""TensorRT's messages. Errors are collected: they are the only reason behind a None or a False.
+"""Receive TensorRT's messages, and collect errors: nothing else says why a call has returned None or False.
 
 TensorRT has one logger per process: it keeps the first that it is given.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger("pscr_engine.tensorrt")
 _LEVELS = {
     trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
     trt.ILogger.Severity.ERROR: logging.ERROR,
-    trt.ILogger.Severity.WARNING: logging.INFO,  # of the kind that a user can do nothing about
+    trt.ILogger.Severity.WARNING: logging.INFO,  # users can do nothing about them
     trt.ILogger.Severity.INFO: logging.DEBUG,
     trt.ILogger.Severity.VERBOSE: logging.DEBUG,
 }
@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
 
 
 class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not installed
-    """Hands messages on to `logging`, and collects errors."""
+    """Passes messages on to `logging`, and collects errors."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
@@ -39,7 +39,7 @@ class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not i
         self._lock = threading.Lock()
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-        """Called by TensorRT, from any thread."""
+        """Pass a message on; TensorRT calls this, from any thread."""
         level = _LEVELS[severity]
         if level == logging.ERROR:
             with self._lock:
@@ -47,20 +47,20 @@ class Logger(trt.ILogger):  # type: ignore[misc]  # Any, where TensorRT is not i
         log.log(logging.DEBUG if level == logging.ERROR else level, "%s", msg)
 
     def reasons(self) -> str:
-        """The errors since the last call, in one line."""
+        """Return the errors since the last call, in one line, and forget them."""
         with self._lock:
             text = " ".join(" ".join(self.errors).split())[:400]
             self.errors.clear()
         return text or "TensorRT gives no reason"
 
     def failure(self, what: str) -> BackendError:
-        """What to raise after a None or a False."""
+        """Create the exception for a call of TensorRT that has returned None or False."""
         kind = DeviceMemoryError if self.out_of_memory else BackendError
         return kind(f"{what}: {self.reasons()}")
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether one of the errors is a lack of memory."""
+        """Tell whether one of the errors is a lack of memory."""
         return any(sign in message.lower() for message in self.errors for sign in _OUT_OF_MEMORY)
 
 

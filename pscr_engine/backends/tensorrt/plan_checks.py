@@ -1,4 +1,4 @@
-"""Does a plan score as ONNX Runtime does? Checked when it is built on a GPU, else at its first use on each kind."""
+"""Check that a plan scores as ONNX Runtime does: where it is built on a GPU, else at first use on each kind of GPU."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _MADE_UP_IMAGES, _MADE_UP_SIDE = 48, 512
 def checked_here(
     bundle: Bundle, device: Device, record: PlanRecord, plan: bytes, images: Sequence[str] = (), *, anew: bool = False
 ) -> Parity:
-    """Return how a plan did on this kind of GPU: as on record, or else by checking it now and recording that.
+    """Return a plan's parity on this kind of GPU: as recorded, or else by checking it now and recording the result.
 
     Args:
         bundle: an opened bundle.
         device: the GPU.
-        record: the plan's.
-        plan: the plan.
+        record: the plan's record.
+        plan: its content.
         images: files to check on; without any, made-up ones.
         anew: whether to check although there is a record.
 
     Raises:
-        ParityError: it failed; the message has the figures.
-        BundleError, BackendError: it can't be checked, or not be run.
+        ParityError: the plan fails the check; the message has the figures.
+        BundleError, BackendError: the plan can't be checked or run.
     """
     if record.parity is not None:  # built on such a GPU
         return record.parity
@@ -61,7 +61,7 @@ def checked_here(
 
 
 def require_passed(parity: Parity, gpu: str, consequence: str) -> None:
-    """Raise ParityError, with the figures, if a plan failed."""
+    """Raise ParityError, with the figures, if a plan has failed its check."""
     if not parity.passed:
         srcc = "" if parity.srcc is None else f", SRCC {parity.srcc:.5f}"
         raise ParityError(
@@ -71,7 +71,7 @@ def require_passed(parity: Parity, gpu: str, consequence: str) -> None:
 
 
 def _files(bundle: Bundle, device: Device, record: PlanRecord) -> list[Path]:
-    """Where the check of a kind of GPU is kept: beside the plan, or in the user's cache if that can't be written."""
+    """List the files for the check on a kind of GPU: beside the plan or, where that can't be written, in the cache."""
     name = f"{record.key.name}.{slug(device.name)}.check.json"
     return [PlanStore(bundle).folder / name, cache_folder() / "plan-checks" / f"{record.sha256[:16]}-{name}"]
 
@@ -79,9 +79,9 @@ def _files(bundle: Bundle, device: Device, record: PlanRecord) -> list[Path]:
 def _recorded(bundle: Bundle, device: Device, record: PlanRecord) -> Parity | None:
     for file in _files(bundle, device, record):
         try:
-            found = json.loads(file.read_text())
-            if (found["plan"], found["gpu"]) == (record.sha256, device.name):
-                return Parity.from_json(found["parity"])
+            value = json.loads(file.read_text())
+            if (value["plan"], value["gpu"]) == (record.sha256, device.name):
+                return Parity.from_json(value["parity"])
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return None
@@ -102,11 +102,11 @@ def _keep(bundle: Bundle, device: Device, record: PlanRecord, parity: Parity) ->
 
 
 def check_parity(bundle: Bundle, backend: Backend, images: Sequence[str] = ()) -> Parity:
-    """A backend's scores against those of ONNX Runtime on the processor, in FP32.
+    """Compare a backend's scores with those of ONNX Runtime on the processor, in FP32.
 
     Args:
         bundle: what both run; must have an FP32 graph.
-        backend: to be checked.
+        backend: the backend to check.
         images: files; without any, made-up ones (a bundle holds its exemplars' features, not their pixels).
 
     Raises:
@@ -116,10 +116,10 @@ def check_parity(bundle: Bundle, backend: Backend, images: Sequence[str] = ()) -
     from ..onnxruntime import OnnxRuntimeBackend
 
     reference = OnnxRuntimeBackend(bundle.graph_path("fp32"), bundle.exemplars)
-    # Decoded once, on the host: it is the plan that is checked, not how a JPEG is rounded.
-    shown = [_pixels(image) for image in images] if images else made_up_images()
+    # Decoded once, on the host: it is the plan that is checked, not how a decoder rounds.
+    pixels = [_pixels(image) for image in images] if images else made_up_images()
     parity = compare(
-        backend.precision, _scores(bundle, reference, shown), _scores(bundle, backend, shown), bundle.info.label_range
+        backend.precision, _scores(bundle, reference, pixels), _scores(bundle, backend, pixels), bundle.info.label_range
     )
     if images:
         return parity
@@ -150,7 +150,7 @@ def _scores(bundle: Bundle, backend: Backend, images: Sequence[Pixels]) -> NDArr
 
 
 def made_up_images() -> list[Pixels]:
-    """Seeded images from smooth to noisy, uint8 [512, 512, 3]."""
+    """Generate seeded images from smooth to noisy, uint8 [512, 512, 3]."""
     out = []
     for seed in range(_MADE_UP_IMAGES):
         dice = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 A plan is code for one version of TensorRT and one kind of GPU, or for several where TensorRT for RTX built it. It is
 used only if all that it was built for still holds, and if its digest is the one on record. One that was built without
-a GPU has no parity on record; it is checked at its first use on each kind of GPU, see `checks`.
+a GPU has no parity on record; it is checked at its first use on each kind of GPU (`plan_checks`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class PlanKey:
         precision: which of the bundle's graphs that is.
         flavour: which TensorRT, see `library.FLAVOURS`.
         tensorrt: its version.
-        gpu: product name; "" where it is for several.
-        compute_capability: "9.0" for example; of several, "8.6,8.9", or "portable".
+        gpu: product name; "" for a plan for several kinds.
+        compute_capability: "9.0" for example; for several kinds, "8.6,8.9", or "portable".
         batch_size: B that it is made for; smaller ones run, too.
         max_exemplars: M at most.
         optimization_level: 0 to 5.
@@ -59,24 +59,24 @@ class PlanKey:
 
     @property
     def name(self) -> str:
-        """Of its files, without a suffix."""
+        """Return the name of the plan's files, without a suffix."""
         digest = sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
         made_for = self.gpu or f"rtx {self.compute_capability}"
         return f"{self.precision}-{slug(made_for)}-b{self.batch_size}-{digest}"
 
 
 def slug(text: str) -> str:
-    """Return a text as part of a file's name."""
+    """Turn a text into part of a file's name: lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """What `NAME.json` says.
+    """The content of `NAME.json`.
 
     Args:
         key: what the plan was built for.
-        sha256: of the plan.
+        sha256: the plan's SHA-256.
         parity: how far its scores are from ONNX Runtime's in FP32; None if there was no GPU to find out.
         seconds: how long the build took.
     """
@@ -87,7 +87,7 @@ class PlanRecord:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """As stored."""
+        """Convert the record to what `NAME.json` stores."""
         return {**asdict(self), "parity": None if self.parity is None else self.parity.as_json()}
 
     @classmethod
@@ -95,7 +95,7 @@ class PlanRecord:
         """Read what `as_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the value is something else.
         """
         key = PlanKey(**{field.name: value["key"][field.name] for field in fields(PlanKey)})
         if not all(type(getattr(key, field.name)) is type(getattr(_TYPES, field.name)) for field in fields(PlanKey)):
@@ -116,15 +116,15 @@ class PlanStore:
         self.folder = bundle.path / _FOLDER
 
     def flavours(self) -> list[Flavour]:
-        """Which TensorRT's plans are there, in the order in which they are to be tried."""
-        there = {record.key.flavour for record in self.records()}
-        return [flavour for name, flavour in FLAVOURS.items() if name in there]
+        """List the TensorRT libraries that the bundle has plans of, in the order in which to try them."""
+        present = {record.key.flavour for record in self.records()}
+        return [flavour for name, flavour in FLAVOURS.items() if name in present]
 
     def find(self, key: PlanKey, *, exactly: bool) -> tuple[PlanRecord, bytes] | str:
-        """A plan that fits, or why there is none.
+        """Find a plan that fits; return its record and content, or else why there is none.
 
         Args:
-            key: of the host, the bundle and the wish; with one compute capability, unless `exactly`.
+            key: what the plan must be made for; with one compute capability, unless `exactly`.
             exactly: whether batch size, optimisation level and targets must be those of `key`; otherwise any plan
                 for batches of `key.batch_size` or more will do (the smallest of those, the best optimised).
         """
@@ -164,7 +164,7 @@ class PlanStore:
         """Make sure that a plan can be kept, before minutes are spent on building it.
 
         Args:
-            nbytes: how large it may become.
+            nbytes: the largest size that the plan may have.
 
         Raises:
             BackendError: the bundle's folder can't be written, or its disk has too little room.
@@ -190,7 +190,7 @@ class PlanStore:
             )
 
     def write(self, key: PlanKey, plan: bytes, parity: Parity | None, seconds: float) -> Path:
-        """Keep a plan. The record appears last: without one, a plan is never loaded.
+        """Write a plan, then its record, without which no plan is ever loaded; return the plan's path.
 
         Raises:
             BackendError: the bundle's folder can't be written.
@@ -210,7 +210,7 @@ class PlanStore:
         return path
 
     def records(self) -> list[PlanRecord]:
-        """Return the records of all plans, newest first; what can't be read is not there."""
+        """Return the records of all plans, newest first, without those that can't be read."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)
         records = []
         for file in files:
@@ -226,10 +226,10 @@ class PlanStore:
 def plan_key(
     bundle: Bundle, flavour: Flavour, device: Device | None, precision: str, batch_size: int, optimization_level: int
 ) -> PlanKey:
-    """What a plan for this bundle, host and wish depends on; for TensorRT for RTX, with the GPU's capability as target.
+    """Build the key of a plan for a bundle, this host's TensorRT and a GPU (None: the caller adds the targets).
 
     Raises:
-        MissingDependencyError, BackendError: as `library.require_tensorrt`.
+        MissingDependencyError, BackendError: `library.require_tensorrt` can't load the library.
     """
     capability = "" if device is None else ".".join(map(str, device.compute_capability))
     return PlanKey(
@@ -246,12 +246,12 @@ def plan_key(
 
 
 def covers(targets: str, compute_capability: str) -> bool:
-    """Whether a plan for these targets may run on a GPU; whether a portable one does, its library says."""
+    """Tell whether a plan for these targets may run on a GPU; for a portable plan, its library has the last word."""
     return targets == PORTABLE or compute_capability in targets.split(",")
 
 
 def _differences(built: PlanKey, wanted: PlanKey, free: tuple[str, ...], exactly: bool) -> list[str]:
-    """What a plan was built for that no longer holds, in words."""
+    """List, in words, how what a plan was built for differs from what is wanted."""
     words = {"tensorrt": FLAVOURS[wanted.flavour].title, "gpu": "GPU"}
     if built.flavour != wanted.flavour:
         return [f"it was built by {built.flavour}"]

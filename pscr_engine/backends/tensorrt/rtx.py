@@ -25,10 +25,10 @@ log = logging.getLogger("pscr_engine")
 
 
 def set_targets(config: trt.IBuilderConfig, targets: str) -> None:
-    """Say which GPUs a plan is for.
+    """Set which GPUs a plan is built for.
 
     Args:
-        config: of the build.
+        config: the build's configuration.
         targets: `PORTABLE`, or compute capabilities, "8.6,8.9".
 
     Raises:
@@ -48,18 +48,18 @@ def set_targets(config: trt.IBuilderConfig, targets: str) -> None:
 
 def known_targets() -> dict[str, trt.ComputeCapability]:
     """Return the compute capabilities that can be named, "8.6" for SM86."""
-    found = {}
+    targets = {}
     for name, value in trt.ComputeCapability.__members__.items():
         if match := re.fullmatch(r"SM(\d+)(\d)", name):
-            found[f"{match[1]}.{match[2]}"] = value
-    return dict(sorted(found.items(), key=lambda entry: tuple(map(int, entry[0].split(".")))))
+            targets[f"{match[1]}.{match[2]}"] = value
+    return dict(sorted(targets.items(), key=lambda entry: tuple(map(int, entry[0].split(".")))))
 
 
 def require_valid(runtime: trt.Runtime, plan: bytes, gpu: str) -> None:
     """Ask the library whether it will run a plan on the current GPU.
 
     Raises:
-        BackendError: it says no.
+        BackendError: the library refuses.
     """
     validity, _ = runtime.get_engine_validity(plan)
     if validity == trt.EngineValidity.INVALID:
@@ -73,7 +73,7 @@ class Kernels:
 
     Args:
         engine: the plan, loaded; its GPU is current in this thread.
-        file: where they are kept.
+        file: the file that keeps them.
         record: whether the library records its work as a CUDA graph itself.
     """
 
@@ -81,7 +81,7 @@ class Kernels:
         self._file, self._kept = file, b""
         self.config = engine.create_runtime_config()
         self.config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        # Shapes repeat, batch after batch: the kernels that are made for them pay, and no batch waits for others.
+        # Shapes repeat, batch after batch, so kernels compiled for them at once are worth the time.
         self.config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         strategy = trt.CudaGraphStrategy
         self.config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if record else strategy.DISABLED
@@ -98,7 +98,7 @@ class Kernels:
         self.config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write the file anew if kernels have come to it; a folder that can't be written is no error."""
+        """Write the file again if there are new kernels; a folder that can't be written is no error."""
         content = bytes(self._cache.serialize())
         if content == self._kept:
             return

@@ -1,8 +1,8 @@
 """Compile the kernels: `python -m pscr_engine.cuda.kernels.build`, with `--check` to see whether it is needed.
 
 Needs nvcc of CUDA 13 (`nvcc --version`). The results, `*.fatbin`, are part of the package: users need no
-compiler. `*.fatbin.json` hold the digest of the source that each was made from; --check compares,
-without a compiler, and fails if a source has changed since.
+compiler. `*.fatbin.json` hold the digest of the source that each was made from; --check compares
+digests, without a compiler, and fails if a source has changed since.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
 def build(source: Path) -> None:
-    """Compile with nvcc and write the record.
+    """Compile a source with nvcc, and record its digest, the architectures and the compiler.
 
     Raises:
         SystemExit: nvcc is missing or refuses the source.
@@ -45,13 +45,13 @@ def _digest(source: Path) -> str:
 
 
 def is_fresh(source: Path) -> bool:
-    """Whether the fatbin was made from the source as it is now."""
+    """Tell whether the fatbin was made from the source as it is now."""
     record = source.with_suffix(".fatbin.json")
     return record.exists() and bool(json.loads(record.read_text())["source_sha256"] == _digest(source))
 
 
 def main(arguments: list[str]) -> None:
-    """Build what is not fresh, or check."""
+    """Compile the sources that have changed; with "--check", fail if there are any."""
     stale = [source for source in SOURCES if not is_fresh(source)]
     if "--check" in arguments and stale:
         names = ", ".join(source.name for source in stale)

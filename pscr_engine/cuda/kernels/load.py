@@ -1,4 +1,4 @@
-"""The compiled kernels, which are part of the package."""
+"""Load the compiled kernels, which are part of the package."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from importlib.resources import files
 
 
 def fatbin(name: str) -> bytes:
-    """`NAME.cu` for sm_75 to sm_120, and PTX for what comes later. Made by `build_fatbin`."""
+    """Read what `kernels.build` made of `NAME.cu`: machine code for sm_75 to sm_120, and PTX for later GPUs."""
     return files(__package__).joinpath(f"{name}.fatbin").read_bytes()

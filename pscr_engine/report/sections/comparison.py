@@ -14,7 +14,7 @@ _DIGEST = 64
 
 
 def compare_section(run: RunReader, comparison: Comparison, shown: Mapping[int, Shown], scale: Scale) -> dict[str, Any]:
-    """What the template needs for the comparison."""
+    """Build what the template needs for the comparison."""
     other, change = comparison.other, comparison.change
     name = other.name
     if name == run.name:
@@ -45,8 +45,8 @@ def compare_section(run: RunReader, comparison: Comparison, shown: Mapping[int, 
         "histogram": draw_histogram(change.histogram, {"no change": 0.0} if _holds_zero(change) else None),
         "histogram_text": f"Half of the images change by at least {of_change.signed(change.quantiles[50])}.",
         "quantiles": [
-            ({0: "lowest", 50: "median", 100: "highest"}.get(place, f"{place}%"), of_change.signed(value))
-            for place, value in change.quantiles.items()
+            ({0: "lowest", 50: "median", 100: "highest"}.get(share, f"{share}%"), of_change.signed(value))
+            for share, value in change.quantiles.items()
         ],
         "movers": [
             ("Risen most", [_tile(mover, shown, scale, of_change) for mover in change.most_risen]),
@@ -60,14 +60,14 @@ def _holds_zero(change: Change) -> bool:
 
 
 def _differences(run: RunReader, other: RunReader) -> list[tuple[str, str, str]]:
-    """Setting, theirs, ours, where the runs' identities differ."""
+    """List the settings in which the runs differ: name, value in the other run, value in this one."""
     ours, theirs = run.identity, other.identity
     names = [name for name in ours if name != "chunk_rows" and ours[name] != theirs.get(name)]
     return [(name.replace("_", " "), _value(theirs.get(name)), _value(ours[name])) for name in names]
 
 
 def _value(value: object) -> str:
-    """A digest by its beginning."""
+    """Shorten a digest to its beginning; leave any other value as it is."""
     text = str(value)
     return f"{text[:16]}…" if len(text) == _DIGEST and "/" not in text else text
 

@@ -1,4 +1,4 @@
-"""The sections about the run: head, tiles, what ran, where the time went."""
+"""The sections about the run itself: head, summary, what ran, where the time went."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..gather import Gathered
 
 
 def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, Any]:
-    """What the template needs to tell of the run."""
+    """Build what the template needs for the sections about the run."""
     success = run.success
     bundle = _mapping(run.run.get("bundle"))
     words = [str(bundle[name]) for name in ("backbone", "precision") if name in bundle]
@@ -42,7 +42,7 @@ def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, A
 def _tiles(
     gathered: Gathered, success: Mapping[str, Any] | None, bundle: Mapping[str, Any], scale: Scale
 ) -> list[tuple[str, str, str]]:
-    """Name, value, detail."""
+    """List the tiles of the summary: name, value, detail."""
     failures, shape = gathered.failures, gathered.shape
     kinds = [f"{count(number)} {name}" for name, number in failures.status.most_common() if name != "ok"]
     tiles = [
@@ -50,7 +50,7 @@ def _tiles(
         ("Failures", count(failures.total), ", ".join(kinds) or "none"),
     ]
     if shape is not None:
-        low, median, high = (float(shape.quantiles[place].value) for place in (50, 500, 950))
+        low, median, high = (float(shape.quantiles[index].value) for index in (50, 500, 950))
         tiles.append(("Median score", scale.score(median), f"90% from {scale.score(low)} to {scale.score(high)}"))
     if success and success.get("images_per_second"):
         devices = ", ".join(map(str, success.get("devices", [])))
@@ -62,10 +62,10 @@ def _tiles(
 
 
 def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Name and value, those that the run's files have."""
+    """List what the run's files say of it: name and value, where there is one."""
     identity, settings, host = run.identity, run.run["settings"], _mapping(run.run.get("host"))
     sampling = _mapping(bundle.get("sampling"))
-    found = [
+    facts = [
         ("Manifest", settings["manifest"]),
         ("Image folder", identity.get("image_folder")),
         ("Bundle", settings.get("bundle")),
@@ -82,7 +82,7 @@ def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any]
         ("Finished", (success or {}).get("finished")),
         ("Seconds", success and _seconds(success)),
     ]
-    return [(name, str(value)) for name, value in found if value]
+    return [(name, str(value)) for name, value in facts if value]
 
 
 def _parity(parity: Mapping[str, Any]) -> str | None:
@@ -106,7 +106,7 @@ def _seconds(success: Mapping[str, Any]) -> str:
 
 
 def _missing(run: RunReader) -> str:
-    """What an unfinished run lacks, as far as its parts show."""
+    """Say how many parts are missing before a run's last one; return "" if none are."""
     if not run.indices:
         return ""
     gaps = run.indices[-1] + 1 - len(run.indices)
@@ -114,13 +114,13 @@ def _missing(run: RunReader) -> str:
 
 
 def _stages(success: Mapping[str, Any] | None) -> list[tuple[str, int, float, float]]:
-    """Stage, items, seconds, share of all stages' seconds."""
+    """List the stages: name, items, seconds, share of all stages' seconds."""
     stages = _mapping((success or {}).get("stages"))
     total = sum(float(each["seconds"]) for each in stages.values())
     if not total:
         return []
-    found = [(name, stages[name]) for name in STAGES if name in stages]
-    return [(name, int(each["items"]), float(each["seconds"]), float(each["seconds"]) / total) for name, each in found]
+    timed = [(name, stages[name]) for name in STAGES if name in stages]
+    return [(name, int(each["items"]), float(each["seconds"]), float(each["seconds"]) / total) for name, each in timed]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

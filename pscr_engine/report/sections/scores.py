@@ -29,8 +29,8 @@ _GALLERIES = {
 def score_sections(
     folder: Place, shape: Shape, scored: int, shown: Mapping[int, Shown], scale: Scale
 ) -> dict[str, Any]:
-    """What the template needs to draw the scores of the run in `folder`."""
-    lowest, median, highest = (float(shape.quantiles[place].value) for place in (0, 500, 1000))
+    """Build what the template needs for the scores of the run in `folder`."""
+    lowest, median, highest = (float(shape.quantiles[index].value) for index in (0, 500, 1000))
     x, y = shape.density.x, shape.density.y
     return {
         "histogram": draw_histogram(shape.histogram, {"median": median}),
@@ -54,12 +54,12 @@ def score_sections(
 
 
 def _keep(folder: Place, shape: Shape, scored: int) -> dict[str, Any]:
-    """The slider: thresholds with exact counts, and filters to copy."""
+    """Build what the slider needs: thresholds with exact counts, and filters to copy."""
     axis, frame = shape.histogram.axis, Frame()
     texts, kept = [text for text, _ in shape.thresholds], [kept for _, kept in shape.thresholds]
     on_slider = set(axis.steps(STEPS))
-    slider = [place for place, text in enumerate(texts) if text in on_slider]
-    start = min(range(len(slider)), key=lambda at: abs(kept[slider[at]] - scored / 2))
+    slider = [index for index, text in enumerate(texts) if text in on_slider]
+    start = min(range(len(slider)), key=lambda step: abs(kept[slider[step]] - scored / 2))
     first = texts[slider[start]]
     lines = _filters(str(folder))
     return {
@@ -86,12 +86,12 @@ def _keep(folder: Place, shape: Shape, scored: int) -> dict[str, Any]:
 
 
 def _nearest(kept: list[int], wanted: int) -> int:
-    """The threshold that keeps nearly `wanted` images; of equal ones the highest."""
-    return min(range(len(kept)), key=lambda place: (abs(kept[place] - wanted), -place))
+    """Return the index of the threshold that keeps nearly `wanted` images; of several, the highest."""
+    return min(range(len(kept)), key=lambda index: (abs(kept[index] - wanted), -index))
 
 
 def _filters(folder: str) -> list[tuple[str, str, tuple[str, str]]]:
-    """Name, title, and what stands before and after the threshold. All compare as float32, as the counts do."""
+    """List filters that compare as float32, as the counts do: name, title, text before and after the threshold."""
     parts = f"{glob.escape(folder)}/part-*.parquet".replace("'", "''")
     return [
         ("duckdb", "DuckDB", (f"SELECT * FROM '{parts}' WHERE score >= '", "'::FLOAT;")),
@@ -113,9 +113,9 @@ def _filters(folder: str) -> list[tuple[str, str, tuple[str, str]]]:
 
 
 def group_section(column: str, groups: list[GroupRow]) -> dict[str, Any]:
-    """What the template needs for the table of groups."""
-    spread = [value for group in groups for value in group.quantiles]
-    strip = Axis.around(min(spread, default=0.0), max(spread, default=1.0), 20)
+    """Build what the template needs for the table of groups."""
+    values = [value for group in groups for value in group.quantiles]
+    strip = Axis.around(min(values, default=0.0), max(values, default=1.0), 20)
     rows = sum(group.rows for group in groups)
     return {
         "group_column": column,

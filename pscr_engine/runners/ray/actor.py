@@ -1,4 +1,4 @@
-"""What runs in an actor of a Ray cluster: one worker."""
+"""The Ray actor that scores: one worker on some node of the cluster, driven by calls from the driver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from ...errors import OutputError, PscrError, one_line
-from ...host import settle
+from ...host import freeze_gc
 from ...output.parts import Parts
 from ...output.run_directory import RUN_FILE
 from ...records import StageCounts
@@ -126,13 +126,13 @@ class ScoringActor:
             self._setup.worker.manifest.accept_host_view(_node())
             worker = Worker.open(self._setup.worker._replace(folder=self._image_folder()))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver ends the run with it
-            return self._answer(error=_portable(error), traceback=traceback.format_exc(), **_place())
-        settle()
+            return self._answer(error=_portable(error), traceback=traceback.format_exc(), **_node_and_gpus())
+        freeze_gc()
         self._worker = worker
         threading.Thread(target=self._work, args=[worker], name="score", daemon=True).start()
         self._asked_at = time.monotonic()
         threading.Thread(target=self._leave_in_time, args=[os.getppid()], name="leave", daemon=True).start()
-        return self._answer(**_place())
+        return self._answer(**_node_and_gpus())
 
     def score(self, chunk: Chunk) -> Answer:
         """Score a chunk, and return when its part is durable."""
@@ -145,7 +145,7 @@ class ScoringActor:
         return future.result()
 
     def progress(self) -> Answer:
-        """How far it is. An actor that nobody asks for long ends itself: its chunks are somebody else's by then."""
+        """Say how far it is. An actor that nobody asks for long ends itself: its chunks are somebody else's by then."""
         self._asked_at = time.monotonic()
         answer = self._answer()
         answer.under_way = self._under_way  # after the number: what is committed by now has a lower one
@@ -196,7 +196,7 @@ class ScoringActor:
             ) from error
 
     def _image_folder(self) -> tuple[int, int] | None:
-        """Its identity on this node, which need not have the numbers that it has elsewhere."""
+        """Identify the images' folder on this node, whose numbers may differ from those elsewhere."""
         folder = self._setup.worker.manifest.folder
         found = identity_of(folder)
         if found is None and self._setup.worker.folder is not None:
@@ -208,7 +208,7 @@ def _node() -> str:
     return os.uname().nodename
 
 
-def _place() -> dict[str, str]:
+def _node_and_gpus() -> dict[str, str]:
     import ray
 
     context = ray.get_runtime_context()
@@ -217,6 +217,6 @@ def _place() -> dict[str, str]:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """The error, or one with its text if the driver may lack its class: it need not have what this node has."""
+    """Return the error, or one with its text if the driver may lack its class: it need not have what this node has."""
     known = type(error).__module__ in ("builtins", PscrError.__module__)
     return picklable(error) if known else RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Hands chunks to the actors of a Ray cluster; from them come answers, deaths and silence."""
+"""The pool of workers in a Ray cluster: it hands out chunks and copes with nodes that come, die or fall silent."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger("pscr_engine")
 
 _STARTS = 3
 _END_SECONDS = 10.0
-# A card that has dropped out may come back, once.
+# A GPU that was lost may come back, once.
 _LOSSES = 2
 _WAIT_SECONDS, _PROGRESS_SECONDS, _LOOK_SECONDS, _REMIND_SECONDS = 0.5, 1.0, 2.0, 60.0
 # The cluster takes up to a minute to tell a node that has gone from a process that has died.
-_LIMBO_SECONDS = 120.0
+_UNREACHABLE_SECONDS = 120.0
 # What could not start, on a bad node or card perhaps, is not tried again at once.
 _REST_SECONDS = 60.0
 # After so long a pause of this process (Ctrl-Z), actors may have ended themselves.
@@ -52,7 +52,7 @@ class Handle(Protocol):
         ...
 
     def node_is_gone(self, node_id: str, error: RayError) -> bool:
-        """Whether it died of `error` with its node; `node_id` is "" if it never was ready."""
+        """Tell whether it died of `error` with its node; `node_id` is "" if it never was ready."""
         ...
 
 
@@ -60,16 +60,16 @@ class Fleet(Protocol):
     """Where workers come from."""
 
     def wanted(self) -> int:
-        """How many there are to be now."""
+        """Return how many workers there should be now."""
         ...
 
     def start(self) -> Handle:
-        """Start one, now or when there is room."""
+        """Start a worker, now or when there is room."""
         ...
 
     @property
-    def awaited(self) -> str:
-        """What a worker needs, in words."""
+    def needs(self) -> str:
+        """Say what a worker needs, for messages."""
         ...
 
 
@@ -78,15 +78,15 @@ class _Worker:
     """A worker, and what is expected of it.
 
     Args:
-        handle: to it.
-        number: for messages.
+        handle: calls it.
+        number: its number, for messages.
         node: name of the host it is on, once it is ready.
         node_id: what Ray calls that node.
         gpus: Ray's numbers of the node's GPUs that it has.
-        chunks: that it has been given.
+        chunks: the chunks that it has.
         asked: reference to the progress that it has been asked for.
         asked_at: when that was.
-        limbo_since: since when it can't be reached, though nobody says that it has died.
+        unreachable_since: since when it can't be reached, though nobody says that it has died.
         latest: number of its latest answer.
         stages: what that said.
     """
@@ -100,13 +100,13 @@ class _Worker:
     chunks: dict[int, Chunk] = field(default_factory=dict)
     asked: Any = None
     asked_at: float = 0.0
-    limbo_since: float | None = None
+    unreachable_since: float | None = None
     latest: int = 0
     stages: StageCounts = field(default_factory=dict)
 
     @property
-    def place(self) -> str:
-        """Where it is, for messages and to tell one card from another."""
+    def location(self) -> str:
+        """Name its host and GPU, for messages and to tell one GPU from another."""
         return f"GPU {self.gpus} of {self.node}" if self.gpus else self.node
 
 
@@ -116,14 +116,14 @@ class RayPool:
     Args:
         fleet: where workers come from.
         ledger: the chunks.
-        progression: is told what happens.
+        progress: adds up what the workers report.
 
     Attributes:
         most: how many workers were at work at once, at most.
     """
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, progression: RunProgress) -> None:
-        self._fleet, self._ledger, self._progression = fleet, ledger, progression
+    def __init__(self, fleet: Fleet, ledger: Ledger, progress: RunProgress) -> None:
+        self._fleet, self._ledger, self._progress = fleet, ledger, progress
         self._workers: list[_Worker] = []
         self._pending: dict[Any, _Worker] = {}  # a reference to an answer → whose it will be
         self._started = self._failed_starts = 0
@@ -176,9 +176,9 @@ class RayPool:
             chunks = -(-ledger.end // ledger.chunk_rows) - len(ledger.parts) + len(ledger.again)
             wanted = min(wanted, max(1, chunks))
         for worker in list(self._workers):
-            if worker.limbo_since is not None and self._looked - worker.limbo_since > _LIMBO_SECONDS:
-                self._out_of_reach(worker)
-        there = [worker for worker in self._workers if worker.limbo_since is None]
+            if worker.unreachable_since is not None and self._looked - worker.unreachable_since > _UNREACHABLE_SECONDS:
+                self._drop_unreachable(worker)
+        there = [worker for worker in self._workers if worker.unreachable_since is None]
         for _ in range(wanted - len(there)):
             self._start()
         waiting = [worker for worker in there if not worker.ready]
@@ -195,7 +195,7 @@ class RayPool:
         worker.handle.kill()
         self._workers.remove(worker)
         self._forget_pending(worker)
-        self._progression.gone(worker)
+        self._progress.gone(worker)
 
     def _forget_pending(self, worker: _Worker) -> None:
         self._pending = {reference: of for reference, of in self._pending.items() if of is not worker}
@@ -206,13 +206,13 @@ class RayPool:
             self._pending[worker.handle.score(chunk)] = worker
 
     def _ask(self, worker: _Worker) -> None:
-        reachable = worker.ready or worker.limbo_since is not None
+        reachable = worker.ready or worker.unreachable_since is not None
         if reachable and worker.asked is None and monotonic() - worker.asked_at >= _PROGRESS_SECONDS:
             worker.asked, worker.asked_at = worker.handle.progress(), monotonic()
             self._pending[worker.asked] = worker
 
     def _answered(self) -> list[Any]:
-        """References whose answers are there, after a moment at most."""
+        """Wait a moment at most, and return the references whose answers are there."""
         references = list(self._pending)
         if not references:
             sleep(_WAIT_SECONDS)
@@ -226,17 +226,17 @@ class RayPool:
 
     def _hear(self, reference: Any) -> None:
         worker = self._pending.pop(reference, None)
-        if worker is None:  # buried meanwhile
+        if worker is None:  # dropped meanwhile
             return
         try:
             answer: Answer = ray.get(reference)
         except ActorUnavailableError as error:
-            self._lose_sight(worker, error)
+            self._mark_unreachable(worker, error)
             return
         except RayTaskError:
             raise  # a defect: actors answer, whatever happens
         except RayError as error:
-            self._bury(worker, error)
+            self._drop_dead(worker, error)
             return
         for level, text in answer.logged:
             log.log(level, "%s", text)
@@ -247,13 +247,13 @@ class RayPool:
         elif answer.done is not None:
             del worker.chunks[answer.done.index]
             self._ledger.done(answer.done)
-            self._progression.committed(worker, answer.done.status, worker.stages)
-        elif worker.limbo_since is not None:
-            self._out_of_reach(worker)  # it is back, but what it said of its chunks meanwhile is lost
+            self._progress.committed(worker, answer.done.status, worker.stages)
+        elif worker.unreachable_since is not None:
+            self._drop_unreachable(worker)  # it is back, but what it said of its chunks meanwhile is lost
         elif reference == worker.asked:
             worker.asked = None
             if latest:
-                self._progression.moved(worker, answer.under_way, answer.stages)
+                self._progress.moved(worker, answer.under_way, answer.stages)
         else:
             self._opened(worker, answer)
 
@@ -261,10 +261,10 @@ class RayPool:
         worker.ready, self._failed_starts = True, 0
         worker.node, worker.node_id, worker.gpus = answer.node, answer.node_id, answer.gpus
         self.most = max(self.most, sum(each.ready for each in self._workers))
-        log.info("worker %d is ready on %s", worker.number, worker.place)
+        log.info("worker %d is ready on %s", worker.number, worker.location)
         if not self._begun:
             self._begun = True
-            self._progression.begin()
+            self._progress.begin()
 
     def _failed(self, worker: _Worker, answer: Answer) -> None:
         error = answer.error
@@ -273,53 +273,53 @@ class RayPool:
             worker.node, worker.gpus = answer.node, answer.gpus
             self._could_not_start(worker, error, answer.traceback)
         elif isinstance(error, DeviceLostError):
-            self._lose_card(worker, error, answer.traceback)
+            self._drop_lost_gpu(worker, error, answer.traceback)
         else:
             raise error from WorkerTraceback(answer.traceback)
 
     def _could_not_start(self, worker: _Worker, error: BaseException, text: str) -> None:
-        """A bad node, or a card that is gone, is no reason to end a run that goes well elsewhere."""
+        """Drop a worker that could not start; a run that goes well elsewhere goes on."""
         self._remove(worker)
         self._failed_starts += 1
         if not self._others_go_on():
             raise error from WorkerTraceback(text)
-        place = f" on {worker.place}" if worker.place else ""
-        log.warning("worker %d can't start%s, and the run goes on without it: %s", worker.number, place, error)
+        location = f" on {worker.location}" if worker.location else ""
+        log.warning("worker %d can't start%s, and the run goes on without it: %s", worker.number, location, error)
         self._rest_until.append(monotonic() + _REST_SECONDS)
 
     def _others_go_on(self) -> bool:
         return any(worker.ready for worker in self._workers) or bool(self._workers and self._failed_starts < _STARTS)
 
-    def _lose_card(self, worker: _Worker, error: BaseException, text: str) -> None:
-        """A GPU has dropped out: its chunks go to others, and it is given one more chance."""
+    def _drop_lost_gpu(self, worker: _Worker, error: BaseException, text: str) -> None:
+        """Give the chunks of a lost GPU to others, and let a worker start on it once more."""
         self._remove(worker)
-        self._ledger.device_lost(list(worker.chunks), worker.place)
-        self._losses[worker.place] = self._losses.get(worker.place, 0) + 1
-        if self._losses[worker.place] >= _LOSSES:
+        self._ledger.device_lost(list(worker.chunks), worker.location)
+        self._losses[worker.location] = self._losses.get(worker.location, 0) + 1
+        if self._losses[worker.location] >= _LOSSES:
             if not self._others_go_on():
                 raise error from WorkerTraceback(text)
             self._rest_until.append(monotonic() + _REST_SECONDS)
-        log.warning("worker %d (%s): %s; its chunks are given out again", worker.number, worker.place, error)
+        log.warning("worker %d (%s): %s; its chunks are given out again", worker.number, worker.location, error)
         self._looked = float("-inf")
 
-    def _lose_sight(self, worker: _Worker, error: RayError) -> None:
-        """A worker can't be reached: ask it until it is known what of. Its calls have failed, whatever it does."""
+    def _mark_unreachable(self, worker: _Worker, error: RayError) -> None:
+        """Keep asking a worker that can't be reached until it is known why. Its calls have failed."""
         self._forget_pending(worker)
-        if worker.limbo_since is None:
-            worker.ready, worker.limbo_since = False, monotonic()
+        if worker.unreachable_since is None:
+            worker.ready, worker.unreachable_since = False, monotonic()
             self._looked = float("-inf")
 
-    def _out_of_reach(self, worker: _Worker) -> None:
-        """A worker could not be reached for a while, which is not its chunks' fault."""
-        log.warning("worker %d (%s) was out of reach: its chunks are given out again", worker.number, worker.place)
+    def _drop_unreachable(self, worker: _Worker) -> None:
+        """Drop a worker that could not be reached for a while, which is not its chunks' fault."""
+        log.warning("worker %d (%s) was out of reach: its chunks are given out again", worker.number, worker.location)
         self._remove(worker)
         self._ledger.give_back(list(worker.chunks))
 
-    def _bury(self, worker: _Worker, error: RayError) -> None:
-        """A worker has died: its chunks go to others, and another takes its place, if there is room."""
+    def _drop_dead(self, worker: _Worker, error: RayError) -> None:
+        """Give the chunks of a dead worker to others; another takes its place, if there is room."""
         gone = worker.handle.node_is_gone(worker.node_id, error)
         chunks = list(worker.chunks)
-        where = f" ({worker.place})" if worker.place else ""
+        where = f" ({worker.location})" if worker.location else ""
         cause = one_line(error, 300)
         self._looked = float("-inf")  # replace it at once
         if not worker.node and not gone:
@@ -342,4 +342,4 @@ class RayPool:
             self._heard = monotonic()
         elif monotonic() - self._heard >= _REMIND_SECONDS:
             self._heard = monotonic()
-            log.warning("no worker is ready yet: they are loading the bundle, or wait for %s", self._fleet.awaited)
+            log.warning("no worker is ready yet: they are loading the bundle, or wait for %s", self._fleet.needs)

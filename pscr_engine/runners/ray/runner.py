@@ -18,7 +18,7 @@ from ...errors import MissingDependencyError, UsageError, one_line
 from ...host import usable_cpus
 from ..image_folders import identity_of
 from ..ledger import Chunk
-from ..progress import Progress
+from ..progress import Report
 from ..run import RunResult, Task, run_manifest
 from ..worker import WorkerSetup
 from .actor import ActorSetup, ScoringActor
@@ -27,17 +27,17 @@ from .score_batch import ScoreBatch
 __all__ = ["ScoreBatch", "run"]
 
 _CALLS_AT_ACTOR = 8
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _LISTING_SECONDS = 65.0
 
 
-def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunResult:
+def run(config: ScoreConfig, report: Report = lambda snapshot: None) -> RunResult:
     """Score a manifest with workers that Ray places. This process hands out chunks and holds the output folder.
 
     Raises:
         MissingDependencyError: Ray is not installed.
         UsageError: there is no such cluster, or it can't be told what a worker is to have.
-        PscrError: see `steps.run_manifest`.
+        PscrError: see `runners.run.run_manifest`.
     """
     try:
         import ray
@@ -47,12 +47,12 @@ def run(config: ScoreConfig, progress: Progress = lambda snapshot: None) -> RunR
     if config.devices == "cpu":
         options = replace(options, gpus_per_worker=0)
     with _connected(ray, options.address):
-        return run_manifest(config, _Ray(ray, _placed(ray, options)), progress)
+        return run_manifest(config, _Ray(ray, _placement(ray, options)), report)
 
 
 @contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """A cluster for the time of a run; one that this process is connected to already is left as it is."""
+    """Connect to a cluster for the time of a run; one that this process is connected to already is left as it is."""
     if ray.is_initialized():
         yield
         return
@@ -66,7 +66,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
             ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, **quiet)
         else:
             if address != "auto":
-                _knock(address)
+                _require_listener(address)
             ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         if address == "auto" and isinstance(error, ConnectionError):
@@ -88,10 +88,10 @@ def _restore(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _knock(address: str) -> None:
+def _require_listener(address: str) -> None:
     """Raise OSError or ValueError if nobody listens there: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class _Placement:
         return "cuda:0" if self.gpus else "cpu"  # Ray shows each actor its own GPU alone
 
     def fit(self, resources: dict[str, float]) -> int:
-        """How many workers a node's resources are enough for."""
+        """Return how many workers a node's resources are enough for."""
         by_cpu = int(resources.get("CPU", 0) // self.cpus)
         return min(by_cpu, int(resources.get("GPU", 0))) if self.gpus else by_cpu
 
@@ -123,12 +123,12 @@ class _Placement:
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
-    """The resources of each node that is alive."""
+    """Return the resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _placed(ray: Any, options: RayOptions) -> _Placement:
-    """The options, with what the cluster has in place of "auto"."""
+def _placement(ray: Any, options: RayOptions) -> _Placement:
+    """Fill in what the cluster has where the options say "auto"."""
     nodes = _nodes(ray)
     gpus = options.gpus_per_worker
     if gpus is None:
@@ -147,7 +147,7 @@ def _placed(ray: Any, options: RayOptions) -> _Placement:
 
 @dataclass(slots=True)
 class _Ray:
-    """See `steps.Runner`."""
+    """The runner of a Ray cluster."""
 
     ray: Any
     placement: _Placement
@@ -174,14 +174,14 @@ class _Ray:
             self.placement.cpus,
         )
         actor = ActorSetup(setup, task.directory.run, os.getcwd())  # noqa: PTH109 - text
-        pool = RayPool(_Fleet(self.ray, self.placement, actor), task.ledger, task.progression)
+        pool = RayPool(_Fleet(self.ray, self.placement, actor), task.ledger, task.progress)
         pool.run()
         self.most = pool.most
         _wait_for_parts(task)
 
 
 def _wait_for_parts(task: Task) -> None:
-    """Until this host sees what others have written: NFS may show a folder as it was a minute ago."""
+    """Wait until this host sees all parts that others have written: NFS may show a folder as it was a minute ago."""
     parts = -(-task.ledger.rows // task.ledger.chunk_rows)
     deadline = time.monotonic() + _LISTING_SECONDS
     while len(task.directory.parts.indices()) < parts and time.monotonic() < deadline:
@@ -189,7 +189,7 @@ def _wait_for_parts(task: Task) -> None:
 
 
 class _Fleet:
-    """See `ray_pool.Fleet`: actors of one kind."""
+    """Starts the actors, all of one kind."""
 
     def __init__(self, ray: Any, placement: _Placement, setup: ActorSetup) -> None:
         self._ray, self._placement = ray, placement
@@ -201,7 +201,7 @@ class _Fleet:
             max_task_retries=0,
             max_concurrency=_CALLS_AT_ACTOR,
         )(ScoringActor)
-        self.awaited = str(placement)
+        self.needs = str(placement)
 
     def wanted(self) -> int:
         if self._placement.workers is not None:
@@ -213,7 +213,7 @@ class _Fleet:
 
 
 class _Actor:
-    """See `ray_pool.Handle`."""
+    """Calls one actor."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray, self._actor = ray, actor

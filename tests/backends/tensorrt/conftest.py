@@ -1,3 +1,5 @@
+"""A tiny bundle and images, for tests of TensorRT."""
+
 import pytest
 
 from tests.helpers.images import encoded, pixels
@@ -11,7 +13,7 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder of 30 images, JPEGs and PNGs."""
+    """Make a folder of 30 images, JPEGs and PNGs."""
     folder = tmp_path / "images"
     folder.mkdir()
     for seed in range(30):

@@ -1,4 +1,4 @@
-"""TensorRT's real Python bindings on a machine without TensorRT or a GPU: as a type stub of each version.
+"""Make a type stub of each version of TensorRT's real Python bindings, without TensorRT or a GPU.
 
 The bindings' wheel holds one extension module. It loads once placeholders stand in for TensorRT's libraries, of
 which it needs ten C functions; its docstrings then give every class, method and parameter.
@@ -75,12 +75,12 @@ def make_stub(bindings: Bindings, folder: Path) -> Path:
 
 
 def repaired(stub: str) -> str:
-    """What the docstrings get wrong, and what they don't say."""
+    """Correct what the docstrings get wrong in a stub, and add what they don't say."""
     # A parameter called `in`, and the module's own `bool`, which hides Python's.
     stub = re.sub(r"([(, ])in: ", r"\1in_: ", stub)
     stub = re.sub(r"(-> |: )bool\b(?! *#)", r"\1builtins.bool", stub)
     stub = re.sub(r"(?m)^(\s*def \w+\()(.*)(\)(?: -> .*)?:)$", _parameters, stub)
-    # Factories give None where TensorRT fails; host memory is a buffer.
+    # Factories return None where TensorRT fails; host memory is a buffer.
     for factory in ("build_serialized_network", "deserialize_cuda_engine", "create_execution_context"):
         stub = re.sub(rf"(def {factory}\(.*\) -> )(\w+):", r"\1\2 | None:", stub)
     stub = stub.replace(
@@ -90,7 +90,7 @@ def repaired(stub: str) -> str:
 
 
 def _parameters(match: re.Match[str]) -> str:
-    """Parameters behind one with a default have one, too; sequences stand for Dims."""
+    """Give a default to each parameter behind one that has one, and let sequences stand for Dims."""
     depth, parts = 0, [""]
     for letter in match[2]:
         depth += (letter in "[(") - (letter in ")]")
@@ -109,14 +109,14 @@ def _parameters(match: re.Match[str]) -> str:
 
 
 def _write_raw_stub(folder: Path, extension: str, libraries: list[str]) -> None:
-    """In a process of its own, since one process can load one version."""
+    """Write the stub that the docstrings give; in a process of its own, since a process can load one version."""
     content = (folder / f"wheel/{extension}.so").read_bytes()
     source = folder / "placeholders.c"
     source.write_text(_PLACEHOLDERS + "\n")
     for name in libraries:
-        found = re.search(rb"lib%b\.so\.\d+(?=\x00)" % name.encode(), content)
-        assert found is not None
-        library = found[0].decode()
+        soname = re.search(rb"lib%b\.so\.\d+(?=\x00)" % name.encode(), content)
+        assert soname is not None
+        library = soname[0].decode()
         flags = ["-shared", "-fPIC", f"-Wl,-soname,{library}"]
         subprocess.run(["cc", *flags, "-o", folder / library, source], check=True)
         ctypes.CDLL(str(folder / library), mode=ctypes.RTLD_GLOBAL)

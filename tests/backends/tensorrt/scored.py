@@ -1,4 +1,4 @@
-"""Reads what `score` has written."""
+"""Read what `score` has written."""
 
 import pyarrow.parquet as pq
 

@@ -11,7 +11,7 @@ import pytest
 from . import contract
 
 ROOT = Path(__file__).parents[3]
-USERS = [ROOT / "pscr_engine/backends/tensorrt" / name for name in ("logger.py", "building.py", "engine.py")]
+USERS = [ROOT / "pscr_engine/backends/tensorrt" / name for name in ("logger.py", "builder.py", "engine.py")]
 RTX = ROOT / "pscr_engine/backends/tensorrt/rtx.py"
 FAKE = Path(__file__).parent / "fake/tensorrt.py"
 FAKE_RTX = FAKE.with_name("tensorrt_rtx.py")
@@ -83,7 +83,7 @@ def test_the_fake_has_nothing_that_tensorrt_has_not(stub):
 
 
 def _merged(fake, more):
-    """The classes of the fake for RTX, which inherit from those of the same name."""
+    """Add the classes of the fake for RTX, which inherit from those of the same name."""
     out = dict(fake)
     for name, (methods, values) in more.items():
         inherited = fake.get(name, ({}, set()))
@@ -92,7 +92,7 @@ def _merged(fake, more):
 
 
 def _classes(source):
-    """Class → (methods with the parameter names of each overload, other names)."""
+    """Return class → (methods with the parameter names of each overload, other names)."""
     out = {}
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.ClassDef):

@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture
 def bundle(tmp_path):
-    """A copy of the shipped model."""
+    """Copy the shipped model, and return the copy's folder."""
     return shutil.copytree(find_model(DEFAULT_MODEL).path, tmp_path / "m.pscr")
 
 

@@ -11,7 +11,7 @@ EXEMPLARS = Exemplars(np.zeros((1, 2), np.float32), np.zeros(1, np.float32), np.
 
 @pytest.fixture(scope="module")
 def calibration(tmp_path_factory):
-    """Of one activation, whose values are the bytes less 100."""
+    """Calibrate a graph of one activation, whose values are the bytes less 100."""
     path = tmp_path_factory.mktemp("graph") / "float.onnx"
     kind = helper.make_tensor_value_info
     nodes = [

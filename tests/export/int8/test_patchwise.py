@@ -43,7 +43,7 @@ def trunk() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A quantised scoring graph of a small network."""
+    """Make a quantised scoring graph of a small network."""
     checkpoint = small_checkpoint(C, trunk())
     network = PixelNetwork(checkpoint.trunk, checkpoint, patches=D).eval()
     path = tmp_path_factory.mktemp("graph") / "float.onnx"

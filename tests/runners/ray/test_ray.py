@@ -125,7 +125,7 @@ def add_node(cluster, cpus):
 
 @contextmanager
 def another_node(place):
-    """A node of one core, beside the one of two and the head, which has none."""
+    """Add a node of one core, beside the one of two and the head, which has none."""
     node = add_node(place.cluster, 1)
     yield node
     if node in place.cluster.worker_nodes:
@@ -243,7 +243,7 @@ def test_score_batch_in_ray_data(place):
 class ScriptedFleet:
     """Workers that say what they are told to: per worker, answers to `open` and then to each `score`."""
 
-    awaited = "nothing"
+    needs = "nothing"
 
     def __init__(self, ray, *workers):
         self.ray, self.coming, self.count = ray, list(workers), len(workers)

@@ -54,7 +54,7 @@ def test_agiqa_3k(label, low, high, mean):
     ],
 )
 def test_splits_and_how_many_test_prompts_are_trained_on(database, rule, train, test, leaked):
-    """As published: 51% of AGIQA-1K's random test, about 4% of the paper's, all of AGIQA-3K's in both."""
+    """Compare with what is published: 51% of AGIQA-1K's random test, about 4% of the paper's, all of AGIQA-3K's."""
     found = database(REAL / database.__name__.replace("_", "-"))
     parts = split(found, rule, val_share=0)
     assert (len(parts.train), len(parts.val), len(parts.test)) == (train, 0, test)
@@ -105,7 +105,7 @@ def test_aigciqa2023(tmp_path, kind):
 
 
 def test_the_random_split_is_the_authors_own():
-    """Their loaders shuffle lists of images and labels with NumPy's global generator, seeded with 1."""
+    """Shuffle as their loaders do: lists of images and labels, by NumPy's global generator, seeded with 1."""
     found = agiqa_3k(REAL / "agiqa-3k")
     names = [item.name for item in found.items]
     np.random.seed(1)

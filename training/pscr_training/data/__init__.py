@@ -1,1 +1,1 @@
-"""Labelled images: the databases, tables of one's own, made-up ones; splits; patches for training."""
+"""Labelled images (the databases, a user's tables, made-up ones), their splits, and patches for training."""

@@ -1,4 +1,4 @@
-"""AGIQA-1K (arXiv 2303.12618) and AGIQA-3K (arXiv 2306.04717), as their authors publish them."""
+"""Readers of AGIQA-1K (arXiv 2303.12618) and AGIQA-3K (arXiv 2306.04717), as their authors publish them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _3K_LABELS = {"quality": "mos_quality", "alignment": "mos_align"}
 
 
 def agiqa_1k(root: Path, label: str = "quality") -> Labelled:
-    """AGIQA-1K: `AIGC_MOS_Zscore.xlsx` (columns Image, Prompt, MOS) and the images in `file/`.
+    """Read AGIQA-1K: `AIGC_MOS_Zscore.xlsx` (columns Image, Prompt, MOS) and the images in `file/`.
 
-    A name that stands twice with different labels is left out altogether: neither label can be told to be the
-    image's. The rows keep their numbers, and so the splits are the authors'.
+    A name that is listed twice with different labels is left out: either label may be wrong. The other rows
+    keep their numbers, and so the splits are the authors'.
 
     Raises:
         DatasetError: the list is missing or malformed.
@@ -65,14 +65,14 @@ def _sheet(source: Path) -> list[tuple[object, ...]]:
         raise DatasetError(f"{source}: not a spreadsheet ({error})") from error
     header, *rows = sheet.iter_rows(values_only=True)
     try:
-        places = [list(header).index(name) for name in ("Image", "Prompt", "MOS")]
+        columns = [list(header).index(name) for name in ("Image", "Prompt", "MOS")]
     except ValueError:
         raise DatasetError(f"{source}: the first row should name Image, Prompt and MOS, not {list(header)}") from None
-    return [tuple(row[place] for place in places) for row in rows if any(value is not None for value in row)]
+    return [tuple(row[column] for column in columns) for row in rows if any(value is not None for value in row)]
 
 
 def agiqa_3k(root: Path, label: str = "quality") -> Labelled:
-    """AGIQA-3K: `data.csv` and the images beside it, in `image/`, `img/` or `images/`, or in the same folder.
+    """Read AGIQA-3K: `data.csv` and the images beside it, in `image/`, `img/` or `images/`, or in the same folder.
 
     Raises:
         DatasetError: the list is missing or malformed, or has no such label.

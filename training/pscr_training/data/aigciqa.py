@@ -1,4 +1,4 @@
-"""AIGCIQA2023 (arXiv 2307.00211): 2400 images of 100 prompts by 6 models, 4 each."""
+"""Reader of AIGCIQA2023 (arXiv 2307.00211): 2400 images of 100 prompts by 6 models, 4 each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROWS = 6 * _PROMPTS * _PER_PROMPT
 
 
 def aigciqa2023(root: Path, label: str = "quality") -> Labelled:
-    """AIGCIQA2023: `DATA/MOS/mosz{1,2,3}.mat` or `moz{1,2,3}.txt`, and `Image/allimg/0.png` to `2399.png`.
+    """Read AIGCIQA2023: `DATA/MOS/mosz{1,2,3}.mat` or `moz{1,2,3}.txt`, and `Image/allimg/0.png` to `2399.png`.
 
     Image 400·model + 4·prompt + k is the k-th of its model and prompt.
 

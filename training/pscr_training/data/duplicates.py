@@ -1,4 +1,4 @@
-"""Keeps copies of one image file from standing on two sides of a split."""
+"""Keeps copies of one image file out of more than one part of a split."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .splits import Split
 
 
 class Separated(NamedTuple):
-    """A split without copies on two sides, and what was left out for that.
+    """A split no two parts of which hold copies of one file, and what was left out for that.
 
     Args:
-        split: what is left.
+        split: the split without the items left out.
         left_out: items of the training or validation images that are copies of a test or validation image.
     """
 
@@ -25,7 +25,7 @@ class Separated(NamedTuple):
 
 
 def separate_duplicates(parts: Split) -> Separated:
-    """Leave out training images that are byte for byte a validation or test image, and validation ones likewise.
+    """Leave out training images whose file is a copy of a validation or test image's, and validation ones likewise.
 
     The test images stay as the split's rule has them, so that figures compare with others' for the same rule.
 
@@ -43,7 +43,7 @@ def separate_duplicates(parts: Split) -> Separated:
 
 
 def _digests_of_possible_copies(parts: Split) -> dict[Path, str]:
-    """SHA-256 of every file that has the size of another: only those can be copies."""
+    """Compute the SHA-256 of every file that has the size of another: only those can be copies."""
     by_size: dict[int, set[Path]] = defaultdict(set)
     for item in (*parts.train, *parts.val, *parts.test):
         by_size[item.file.stat().st_size].add(item.file)

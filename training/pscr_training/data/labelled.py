@@ -1,4 +1,4 @@
-"""What every reader of a database gives."""
+"""The labelled images that every reader of a database returns, and what such readers share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pscr_engine.errors import DatasetError
 
-_SHOWN = 5
+_MOST_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class Item:
     """One labelled image.
 
     Args:
-        row: its place in the database's own list, from 0; splits are made by it.
+        row: its index in the database's own list, from 0; splits are made by it.
         name: as the list has it.
         file: the image.
         mos: the label.
-        prompt: what it was made from, or a number that stands for that; None if not known.
+        prompt: text that it was made from, or a number that stands for it; None if not known.
         part: "train", "test" or "val", if the list itself has a split.
     """
 
@@ -38,12 +38,12 @@ class Labelled:
     """A labelled set of images.
 
     Args:
-        name: of the database, as in `--dataset`.
-        label: which one of its labels.
+        name: name of the database, as in `--dataset`.
+        label: which of the database's labels.
         items: the images that are used, by row.
         rows: length of the database's own list, left-out rows included.
-        label_range: of the scale.
-        paper_every: the paper's split takes every so many-th row for the test; None if there is no such split.
+        label_range: smallest and largest label of the scale.
+        paper_every: n, where the paper's split tests on every n-th row; None if there is no such split.
         notes: what a user should know: rows left out, for example.
     """
 
@@ -65,13 +65,13 @@ class Labelled:
 
 
 def image_folder(root: Path, names: Iterable[str], example: str) -> Path:
-    """The one of several folders below `root` that holds `example`; the first if none does."""
+    """Return the one of several folders below `root` that holds `example`, the first of all if none does."""
     folders = [root / name for name in names]
     return next((folder for folder in folders if (folder / example).is_file()), folders[0])
 
 
 def number(value: object, where: str, faults: list[str]) -> float:
-    """A finite label, or a line in `faults`."""
+    """Convert a label to a number, and add a line to `faults` unless it is finite."""
     try:
         label = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -82,19 +82,19 @@ def number(value: object, where: str, faults: list[str]) -> float:
 
 
 def raise_faults(source: Path, faults: Sequence[str]) -> None:
-    """Raise DatasetError if there are any."""
+    """Raise DatasetError if there are any faults."""
     if faults:
         raise DatasetError(f"{source}: {len(faults)} rows can't be used: {listed(faults, '; ')}")
 
 
 def listed(things: Sequence[str], between: str = ", ") -> str:
-    """The first few, and how many more."""
-    more = f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""
-    return between.join(things[:_SHOWN]) + more
+    """List the first few of some things, and how many more there are."""
+    more = f" and {len(things) - _MOST_LISTED} more" if len(things) > _MOST_LISTED else ""
+    return between.join(things[:_MOST_LISTED]) + more
 
 
 def require_file(path: Path, what: str) -> Path:
-    """`path`, or DatasetError saying what should be there."""
+    """Return `path`, or raise DatasetError, saying what the file should hold, if there is none."""
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; it should hold {what}")
     return path

@@ -1,4 +1,4 @@
-"""The made-up images as a labelled set on disk."""
+"""Made-up images as a labelled set on disk, for `--dataset synthetic`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIST, _ABOUT = "labels.csv", "synthetic.json"
 
 
 def made_up(root: Path, count: int, seed: int, size: int = 512) -> Labelled:
-    """`count` made-up images, made when they are first asked for and kept in `root`.
+    """Return `count` made-up images: they are made at the first call, and kept in `root`.
 
     Raises:
         DatasetError: `root` holds something else.
@@ -33,10 +33,10 @@ def made_up(root: Path, count: int, seed: int, size: int = 512) -> Labelled:
                     writer.writerow([name, made.mos, made.degradation, round(made.strength, 4)])
             (folder / _ABOUT).write_text(json.dumps(about))
     try:
-        found = json.loads((root / _ABOUT).read_text())
+        stored = json.loads((root / _ABOUT).read_text())
     except (OSError, ValueError):
-        found = None
-    if found != about:
+        stored = None
+    if stored != about:
         raise DatasetError(f"{root}: holds other images than {count} made-up ones of seed {seed}; name another --data")
     with (root / _LIST).open(newline="") as file:
         items = [

@@ -1,4 +1,4 @@
-"""`--dataset`: which reader, and what it is given."""
+"""Opens the labelled images that `--dataset` names, by the reader for them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Source:
 
     Args:
         dataset: name of a database, "synthetic", or a table's file.
-        root: folder of the database; of a table's images; for made-up images.
+        root: folder of the database, of a table's images, or for made-up images.
         label: which label; None for quality, or a table's column mos.
         split_column: a table's column that says train, test or val.
         images: how many are made up.
-        seed: of what is made up.
+        seed: seed of the made-up images.
     """
 
     dataset: str
@@ -39,7 +39,7 @@ class Source:
     seed: int = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, with the folder written out."""
+        """Return the fields as plain values, with absolute paths."""
         values = asdict(self)
         root = self._made_up_folder if self.dataset == "synthetic" else self.root
         values["root"] = None if root is None else str(Path(root).resolve())
@@ -52,7 +52,7 @@ class Source:
         return self.root or "synthetic"
 
     def open(self) -> Labelled:
-        """Read the labels.
+        """Read the list of images and their labels.
 
         Raises:
             UsageError: an unknown name, or no folder for a database.

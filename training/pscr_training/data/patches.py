@@ -1,4 +1,4 @@
-"""From files to the patches that a training step or an evaluation takes."""
+"""Reads images, and takes the patches that a training step or an evaluation needs of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FLIP = 0.5
 
 
 def read_pixels(item: Item) -> Pixels:
-    """Uint8 [H, W, 3], decoded exactly as scoring decodes.
+    """Read an image as uint8 [H, W, 3], decoded exactly as scoring decodes.
 
     Raises:
         DatasetError: the image can't be read.
@@ -37,16 +37,16 @@ def read_pixels(item: Item) -> Pixels:
 
 
 def patches_as_scored(item: Item, sampling: Sampling) -> Pixels:
-    """Uint8 [D, P, P, 3]: the patches that scoring takes of this file."""
+    """Return the patches that scoring takes of an image, uint8 [D, P, P, 3]."""
     digest = content_digest(item.file.read_bytes()) if sampling.name == "rps" else b""
-    return _taken(read_pixels(item), sampling, digest)
+    return _sample(read_pixels(item), sampling, digest)
 
 
 class Decoded:
-    """Decoded images that are kept for the next epoch, as far as memory is allowed.
+    """A cache of decoded images for the next epochs, of limited size.
 
     Args:
-        nbytes: in each process that reads images.
+        nbytes: the limit, in bytes, in each process that reads images.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -67,19 +67,19 @@ class Decoded:
 def patches_for_training(
     pixels: Pixels, sampling: Sampling, dice: np.random.Generator, count: int | None = None
 ) -> Pixels:
-    """Uint8 [K, P, P, 3] of an image, or of its mirror image; random ones anew each time for "rps" and "none".
+    """Take patches, uint8 [K, P, P, 3], of an image or its mirror image; for "rps" and "none" at random positions.
 
     Args:
         pixels: uint8 [H, W, 3].
         sampling: how the D patches are taken.
-        dice: all that is drawn comes from it.
+        dice: the generator of all that is random here.
         count: K, how many of the D patches, drawn anew each time; None for all.
     """
     if dice.random() < _FLIP:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     if sampling.name == "none":
         return _random_crop(pixels, sampling, dice)
-    return drawn(_taken(pixels, sampling, dice.bytes(16)), dice, count)
+    return drawn(_sample(pixels, sampling, dice.bytes(16)), dice, count)
 
 
 def drawn(patches: NDArray[Any], dice: np.random.Generator, count: int | None) -> NDArray[Any]:
@@ -89,14 +89,14 @@ def drawn(patches: NDArray[Any], dice: np.random.Generator, count: int | None) -
     return patches[np.sort(dice.choice(len(patches), count, replace=False))]
 
 
-def _taken(pixels: Pixels, sampling: Sampling, digest: bytes) -> Pixels:
+def _sample(pixels: Pixels, sampling: Sampling, digest: bytes) -> Pixels:
     out = np.empty((sampling.patches, sampling.patch_size, sampling.patch_size, 3), np.uint8)
     sampling.sample(pixels, out, digest=digest)
     return out
 
 
 def _random_crop(pixels: Pixels, sampling: Sampling, dice: np.random.Generator) -> Pixels:
-    """The resized image's crop, not from its centre."""
+    """Take one patch, uint8 [1, P, P, 3], at a random position of the resized image, instead of its centre."""
     height, width = sampling.fitted_size(*pixels.shape[:2])
     resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     P = sampling.patch_size
@@ -105,14 +105,14 @@ def _random_crop(pixels: Pixels, sampling: Sampling, dice: np.random.Generator) 
 
 
 class Access(NamedTuple):
-    """What a training set is asked for: all chance follows from it, so that a resumed run sees the same."""
+    """Which item of a training set to read, and in which epoch: a resumed run draws the same from the same two."""
 
     epoch: int
-    place: int
+    position: int
 
 
 class Pair(NamedTuple):
-    """Two images: uint8 [K, P, P, 3], or their features, float32 [K, C], and label, each."""
+    """Two images: of each its patches, uint8 [K, P, P, 3], or their features, float32 [K, C], and its label."""
 
     patches: NDArray[Any]
     mos: float
@@ -122,13 +122,13 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pairs(Dataset[Pair]):
-    """Each image with one other, drawn anew at each access.
+    """A training set of pairs: each image with one other, drawn anew in each epoch.
 
     Args:
-        items: of the training split.
+        items: the training images.
         sampling: how patches are taken.
-        seed: of all that is drawn.
-        decoded: where images are kept.
+        seed: seed of all that is drawn.
+        decoded: the cache of decoded images.
         count: how many of an image's patches are used at each access; None for all.
         features: float32 [N, D, C]: the items' features by patch, taken instead of their patches, where the trunk is
             not trained; None to read the images.
@@ -142,16 +142,16 @@ class Pairs(Dataset[Pair]):
     features: NDArray[np.float32] | None = None
 
     def __getitem__(self, access: Access) -> Pair:
-        """The image `access.place` and its partner of this epoch."""
-        dice = np.random.default_rng([self.seed, access.epoch, access.place])
+        """Return an image and its partner of this epoch."""
+        dice = np.random.default_rng([self.seed, access.epoch, access.position])
         other = int(dice.integers(len(self.items) - 1))
-        other += other >= access.place
-        a, b = self.items[access.place], self.items[other]
-        first = self.patches(access.place, dice)
+        other += other >= access.position
+        a, b = self.items[access.position], self.items[other]
+        first = self.patches(access.position, dice)
         return Pair(first, a.mos, self.patches(other, dice), b.mos)
 
     def patches(self, index: int, dice: np.random.Generator) -> NDArray[Any]:
-        """Uint8 [K, P, P, 3] of one item, or float32 [K, C] where its features are known."""
+        """Return patches of one item, uint8 [K, P, P, 3], or their features, float32 [K, C], where these are known."""
         if self.features is not None:
             return drawn(self.features[index], dice, self.count)
         return patches_for_training(self.decoded.read(self.items[index]), self.sampling, dice, self.count)
@@ -159,13 +159,13 @@ class Pairs(Dataset[Pair]):
 
 @dataclass(frozen=True, slots=True)
 class Singles(Pairs):
-    """Each image by itself: for the no-reference baseline, and where all of a batch are compared."""
+    """A training set of single images, for the no-reference baseline and for comparing all images of a batch."""
 
     def __getitem__(self, access: Access) -> Pair:
-        """The image `access.place`; the other's place is empty."""
-        dice = np.random.default_rng([self.seed, access.epoch, access.place])
-        item = self.items[access.place]
-        patches = self.patches(access.place, dice)
+        """Return an image as a pair whose other image is empty."""
+        dice = np.random.default_rng([self.seed, access.epoch, access.position])
+        item = self.items[access.position]
+        patches = self.patches(access.position, dice)
         return Pair(patches, item.mos, patches[:0], 0.0)
 
 
@@ -174,9 +174,9 @@ class Shuffled(Sampler[list[Access]]):
     """The batches of one epoch: every image once, in an order that follows from seed and epoch.
 
     Args:
-        count: images.
-        batch_size: per batch; the last may be smaller, and one image alone joins the batch before.
-        seed: of the order.
+        count: number of images.
+        batch_size: images per batch; the last may be smaller, and one image alone joins the batch before.
+        seed: seed of the order.
         epoch: from 0.
     """
 
@@ -186,20 +186,20 @@ class Shuffled(Sampler[list[Access]]):
     epoch: int
 
     def __iter__(self) -> Iterator[list[Access]]:
-        """Batches of accesses."""
+        """Yield each batch, as a list of accesses."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count).tolist()
         starts = [*range(0, self.count, self.batch_size)][: len(self)]
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
             yield [Access(self.epoch, index) for index in order[start:end]]
 
     def __len__(self) -> int:
-        """How many batches."""
+        """Return the number of batches."""
         whole, left = divmod(self.count, self.batch_size)
         return max(1, whole + (left > 1))
 
 
 class Batch(NamedTuple):
-    """Pairs, stacked: uint8 [B, K, P, P, 3] or float32 [B, K, C], and labels, float32 [B], each."""
+    """Stacked pairs: of each side patches, uint8 [B, K, P, P, 3], or features, float32 [B, K, C], and labels, [B]."""
 
     patches: torch.Tensor
     mos: torch.Tensor
@@ -208,7 +208,7 @@ class Batch(NamedTuple):
 
 
 def stack(pairs: Sequence[Pair]) -> Batch:
-    """One batch."""
+    """Join pairs into one batch."""
 
     def labels(values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Which images train, which choose the best epoch, and which test."""
+"""Splits labelled images into those that train, those that choose the best epoch, and those that test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .labelled import Item, Labelled
 
 SPLITS = ("paper", "random", "prompt-disjoint", "column")
 _TRAIN_SHARE = 0.8
-# The PSCR authors shuffle with this seed, whatever else is seeded with.
+# The PSCR authors shuffle with this seed, whatever their other seeds are.
 _AUTHORS_SEED = 1
 
 
 class Split(NamedTuple):
-    """Items by what they are for; no item is in two of them."""
+    """The items to train on, to validate on and to test on; no item is in two of the lists."""
 
     train: list[Item]
     val: list[Item]
@@ -26,14 +26,14 @@ class Split(NamedTuple):
 
 
 def split(labelled: Labelled, rule: str, *, seed: int = 1, val_share: float = 0.1) -> Split:
-    """Split a labelled set.
+    """Split a labelled set into training, validation and test images.
 
     Args:
         labelled: the set.
         rule: "paper" (every fourth or fifth row is for the test), "random" (the PSCR authors' NumPy shuffle,
             80/20), "prompt-disjoint" (80/20 of the prompts) or "column" (as the list says).
-        seed: for the prompts, and for what is taken from the training images to validate.
-        val_share: how much that is; nothing is taken where the list itself names validation images.
+        seed: seed of the prompts' order, and of which training images validate.
+        val_share: share of the training images that validate; none do where the list itself names validation images.
 
     Raises:
         DatasetError: the set has no such split, or a part would be empty.
@@ -74,7 +74,7 @@ def split(labelled: Labelled, rule: str, *, seed: int = 1, val_share: float = 0.
 
 
 def leakage(train: Sequence[Item], test: Sequence[Item]) -> float | None:
-    """The share of test images whose prompt is also in training; None if prompts are not known."""
+    """Return the share of test images whose prompt is also in training; None if prompts are not known."""
     if not test or any(item.prompt is None for item in test):
         return None
     seen = {item.prompt for item in train}
@@ -98,5 +98,5 @@ def _by_prompt(labelled: Labelled, items: Sequence[Item], share: float, seed: in
     if None in prompts:
         raise DatasetError(f"{labelled.name}: prompts are not known, so it can't be split by them; use --split random")
     order = np.random.RandomState(seed).permutation(len(prompts))
-    first = {prompts[place] for place in order[: int(len(prompts) * share)]}
+    first = {prompts[index] for index in order[: int(len(prompts) * share)]}
     return [item for item in items if item.prompt in first], [item for item in items if item.prompt not in first]

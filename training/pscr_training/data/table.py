@@ -1,4 +1,4 @@
-"""Anybody's labelled images: a CSV, TSV, JSONL or Parquet file with the columns `path` and a label."""
+"""Reader of a user's own labelled images: a CSV, TSV, JSONL or Parquet file with the columns `path` and a label."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PARTS = {"train": "train", "training": "train", "test": "test", "val": "val", "
 
 
 def table(source: Path, label: str = "mos", root: Path | None = None, part_column: str | None = None) -> Labelled:
-    """Read such a file. A column `prompt`, if there is one, groups images for splits by prompt.
+    """Read a file of labelled images. A column `prompt`, if there is one, groups images for splits by prompt.
 
     Args:
         source: the file.
-        label: column of labels.
+        label: the column of labels.
         root: folder that paths start from; None for the file's own.
-        part_column: column that says train, test or val.
+        part_column: the column that says train, test or val; None if there is none.
 
     Raises:
         DatasetError: the file can't be read, lacks a column, or has rows that can't be used.

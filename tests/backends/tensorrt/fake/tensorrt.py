@@ -1,7 +1,7 @@
 """A stand-in for TensorRT, as far as pscr-engine uses it: its "plans" name an ONNX file, which ONNX Runtime runs.
 
 `test_contract.py` holds every name and parameter in it against the real bindings. Tests steer it by the
-environment: FAKE_TENSORRT_VERSION, and FAKE_TENSORRT=off_by_one|no_plan|no_memory|refuses|slow.
+environment: FAKE_TENSORRT_VERSION, and FAKE_TENSORRT=off_by_one|no_plan|no_memory|unreadable|refuses|slow.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 __version__ = os.environ.get("FAKE_TENSORRT_VERSION", "10.13.3.9")
-STEPS = []  # of recorded work, which the driver calls
+STEPS = []  # recorded work that the driver calls: a reference keeps it alive
 MODE = os.environ.get("FAKE_TENSORRT", "")
 
 
