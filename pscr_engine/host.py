@@ -71,6 +71,11 @@ def fast_int8() -> bool:
     return not _BYTE_PRODUCTS.isdisjoint(cpu_flags())
 
 
+def int8_saturates() -> bool:
+    """Tell whether sums of byte products are cut to 16 bits on this processor: x86 without VNNI or AMX."""
+    return platform.machine() in ("x86_64", "AMD64") and not fast_int8()
+
+
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pscr_engine.cli.parameters import number_option
+from pscr_engine.cli.parameters import default_option, number_option
 from pscr_engine.cli.step_progress import progress
 from pscr_engine.errors import MissingDependencyError
 from pscr_engine.sampling import SAMPLINGS
@@ -64,47 +64,32 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     type=click.Path(path_type=Path),
     help="Where the images that the checkpoint was trained on are now.",
 )
-@click.option(
-    "--out",
-    default="model.pscr",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The bundle to make.",
-)
-@click.option(
-    "--backbone",
-    default="auto",
-    show_default=True,
-    type=BackboneName("auto"),
-    help="The trunk; auto recognises it.",
-)
-@click.option(
+@default_option("--out", "model.pscr", "The bundle to make.", type=click.Path(path_type=Path))
+@default_option("--backbone", "auto", "The trunk; auto recognises it.", type=BackboneName("auto"))
+@default_option(
     "--sampling",
-    default="auto",
-    show_default=True,
+    "auto",
+    "How patches are taken; auto: as in training if the checkpoint says so, else ops.",
     type=click.Choice(["auto", *SAMPLINGS]),
-    help="How patches are taken; auto: as in training if the checkpoint says so, else ops.",
 )
-@click.option(
+@default_option(
     "--precision",
-    "precisions",
-    default="fp32",
-    show_default=True,
+    "fp32",
+    "Graphs to make, of fp32, fp16 (for GPUs) and int8 (for CPUs), separated by commas.",
+    name="precisions",
     callback=names,
-    help="Graphs to make, of fp32, fp16 (for GPUs) and int8 (for CPUs), separated by commas.",
 )
 @click.option(
     "--calibration", help="More images to check parity on, and to calibrate int8 with: any manifest, directory or glob."
 )
 @number_option("--num-exemplars", "all", help="How many exemplars to keep.")
-@click.option(
+@default_option(
     "--select",
-    default="stratified",
-    show_default=True,
+    "stratified",
+    "Which ones: spread evenly over the labels' order, or random.",
     type=click.Choice(["stratified", "random"]),
-    help="Which ones: spread evenly over the labels' order, or random.",
 )
-@click.option("--label-column", default="mos", show_default=True, help="The exemplar list's column of labels.")
+@default_option("--label-column", "mos", "The exemplar list's column of labels.")
 @click.option(
     "--label-range",
     nargs=2,
@@ -112,13 +97,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     help="Smallest and largest label.  [default: those of the exemplars]",
 )
 @click.option("--opset", type=int, help="ONNX opset.  [default: the exporter's]")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="For --sampling rps and --select random.",
-)
+@default_option("--seed", 0, "For --sampling rps and --select random.", type=click.IntRange(0, 2**63 - 1))
 @click.option(
     "--accept-parity",
     default="",

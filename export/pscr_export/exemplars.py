@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from pscr_engine.atomic import sha256_of
 from pscr_engine.errors import ExemplarError, PscrError
 from pscr_engine.manifests import ManifestOptions, open_manifest
+from pscr_engine.progress import Progress, silent
 from pscr_engine.records import MicroBatch, Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
@@ -23,8 +24,6 @@ from .network import ScoringNetwork
 from .record import TrainingRecord
 
 _ENCODE_BATCH = 4
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,8 @@ def encode(
     network: ScoringNetwork,
     images: Sequence[LabelledImage],
     sampling: Sampling,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
+    step: str = "encode exemplars",
 ) -> torch.Tensor:
     """Compute the features of each image, float32 [len(images), C], with PyTorch.
 
@@ -160,7 +160,7 @@ def encode(
         for start in range(0, len(images), _ENCODE_BATCH):
             batch = images[start : start + _ENCODE_BATCH]
             features.append(network.features(torch.from_numpy(patches_of(batch, sampling))))
-            progress(min(start + _ENCODE_BATCH, len(images)), len(images))
+            progress(step, min(start + _ENCODE_BATCH, len(images)), len(images))
     return torch.cat(features)
 
 

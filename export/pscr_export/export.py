@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from pscr_engine.bundle import (
 )
 from pscr_engine.bundle.parity import compare
 from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError
+from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
 
 from .checkpoint import Checkpoint, read_checkpoint
@@ -54,7 +55,6 @@ from .selection import RULES, select
 
 log = logging.getLogger("pscr_export")
 
-Progress = Callable[[str, int, int], None]
 """Called with the step, what of it is done, and what there is to do."""
 
 _BUNDLE_FILES = re.compile(r"bundle\.json|scorer\.\w+\.onnx|exemplars\.(safetensors|parquet)|plans")
@@ -129,7 +129,7 @@ class ExportConfig:
             raise UsageError(f"--num-exemplars {self.num_exemplars}: must be at least 1, or 'all'")
 
 
-def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, total: None) -> Bundle:
+def export_bundle(config: ExportConfig, progress: Progress = silent) -> Bundle:
     """Make a bundle. It appears at `config.out` whole, after every check has passed, or not at all.
 
     Raises:
@@ -148,7 +148,7 @@ def export_bundle(config: ExportConfig, progress: Progress = lambda step, done, 
     label_range = config.label_range or _label_range(config, checkpoint, listed)
 
     network = ScoringNetwork(checkpoint.trunk, checkpoint, sampling.patches).eval()
-    features = encode(network, images, sampling, lambda done, total: progress("encode exemplars", done, total))
+    features = encode(network, images, sampling, progress)
     exemplars = Exemplars(
         hidden=exemplar_hidden(checkpoint, features).numpy(),
         labels=np.array([image.mos for image in images], np.float32),
@@ -271,12 +271,7 @@ class _Probe:
         against = evenly_spaced(range(len(images)), _PARITY_EXEMPLARS)
         queries = features[chosen]
         if calibration:
-            more = encode(
-                network,
-                calibration,
-                sampling,
-                lambda done, total: progress("encode calibration", done, total),
-            )
+            more = encode(network, calibration, sampling, progress, "encode calibration")
             queries = torch.cat([queries, more])
         labels = torch.tensor([images[index].mos for index in against], dtype=torch.float32)
         with torch.inference_mode():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 from ..bundle import Bundle
 from ..errors import BackendError, UsageError
-from ..host import fast_int8
+from ..host import fast_int8, int8_saturates
 from .base import Backend
 from .devices import gpu_index, is_gpu, resolve_devices
+
+log = logging.getLogger("pscr_engine")
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
@@ -87,6 +91,8 @@ def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("
         bundle.graph_path(precision)
         if gpu and precision == "int8":
             raise UsageError("--precision int8 is for CPUs: on GPUs use fp16, or choose --devices cpu")
+        if precision == "int8" and int8_saturates():
+            _warn_of_saturation()
         return precision
     graphs = bundle.info.graphs
     # ONNX Runtime's CPU kernels compute FP16 by way of FP32: FP16 costs time there and gains none.
@@ -97,3 +103,11 @@ def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("
         if name in graphs:
             return name
     raise BackendError(f"{bundle.path}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")
+
+
+@cache
+def _warn_of_saturation() -> None:
+    log.warning(
+        "this processor has no VNNI: it adds products of bytes in 16 bits, which can overflow, so INT8 scores may be "
+        "further off than the bundle's check says; --precision fp32 is exact"
+    )

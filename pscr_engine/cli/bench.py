@@ -15,7 +15,7 @@ from ..bench.images import FORMATS
 from ..errors import OutputError, UsageError
 from ..host import keep_freed_memory
 from . import logs
-from .parameters import bundle_option, number_option, out_file_option, precision_option
+from .parameters import bundle_option, default_option, number_option, out_file_option, precision_option
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -28,22 +28,17 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.group(invoke_without_command=True)
 @bundle_option()
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of images to score, instead of made-up ones.")
-@click.option("--size", default="512x512", show_default=True, callback=_size, help="Of made-up images, in pixels.")
-@click.option("--format", "kind", default="jpeg", show_default=True, type=click.Choice(list(FORMATS)))
-@click.option("--quality", default=90, show_default=True, help="Of made-up JPEG and WebP images.")
-@click.option(
-    "--devices", default="auto", show_default=True, help="As for score; several are measured as one, two, … of them."
-)
-@click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", *BACKENDS]))
+@default_option("--size", "512x512", "Of made-up images, in pixels.", callback=_size)
+@default_option("--format", "jpeg", name="kind", type=click.Choice(list(FORMATS)))
+@default_option("--quality", 90, "Of made-up JPEG and WebP images.")
+@default_option("--devices", "auto", "As for score; several are measured as one, two, … of them.")
+@default_option("--backend", "auto", type=click.Choice(["auto", *BACKENDS]))
 @precision_option()
 @number_option("--batch-size", "auto", help="Images per batch, as for score.")
-@click.option(
-    "--seconds",
-    default=2.0,
-    show_default=True,
-    help="About how long each figure is measured, per round; whole runs take five times as long.",
+@default_option(
+    "--seconds", 2.0, "About how long each figure is measured, per round; whole runs take five times as long."
 )
-@click.option("--rounds", default=3, show_default=True, help="How often each figure is measured: the median counts.")
+@default_option("--rounds", 3, "How often each figure is measured: the median counts.")
 @click.option(
     "--scratch",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -10,7 +10,7 @@ import click
 from ..bundle import Bundle
 from ..errors import UsageError
 from . import logs
-from .parameters import precision_option
+from .parameters import default_option, precision_option
 from .step_progress import progress
 
 if TYPE_CHECKING:
@@ -18,26 +18,20 @@ if TYPE_CHECKING:
 
 
 @click.command(name="compile")
-@click.option(
+@default_option(
     "--bundle",
-    default="model.pscr",
-    show_default=True,
+    "model.pscr",
+    "Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
     metavar="NAME|PATH|URI",
-    help="Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
 )
-@click.option(
+@default_option(
     "--backend",
-    default="auto",
-    show_default=True,
+    "auto",
+    "auto: tensorrt on a host with a GPU where it is installed, else tensorrt-rtx.",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
-    help="auto: tensorrt on a host with a GPU where it is installed, else tensorrt-rtx.",
 )
-@click.option(
-    "--devices",
-    default="all",
-    show_default=True,
-    metavar="all|cuda:N[,cuda:N...]",
-    help="GPUs to build for; with tensorrt-rtx, to check on.",
+@default_option(
+    "--devices", "all", "GPUs to build for; with tensorrt-rtx, to check on.", metavar="all|cuda:N[,cuda:N...]"
 )
 @click.option(
     "--compute-capability",
@@ -46,20 +40,8 @@ if TYPE_CHECKING:
     help="GPUs that tensorrt-rtx builds for, as in 8.6,8.9,12.0.  [default: one portable plan]",
 )
 @precision_option("auto: the fastest that the bundle has and GPUs run; all: each of these.", "all")
-@click.option(
-    "--batch-size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(1, 4096),
-    help="Images per batch; smaller ones run, too.",
-)
-@click.option(
-    "--optimization-level",
-    default=3,
-    show_default=True,
-    type=click.IntRange(0, 5),
-    help="5 takes longest and runs fastest.",
-)
+@default_option("--batch-size", 64, "Images per batch; smaller ones run, too.", type=click.IntRange(1, 4096))
+@default_option("--optimization-level", 3, "5 takes longest and runs fastest.", type=click.IntRange(0, 5))
 @click.option("--images", help="Manifest of images for the parity check.  [default: made-up images]")
 @click.option("--force", is_flag=True, help="Build anew even what is up to date.")
 def compile_command(

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from ..errors import BundleError, MissingDependencyError, OutputError, UsageError
 from . import logs
 from .group import load
+from .parameters import default_option
 from .score_progress import run_progress
 from .step_progress import progress
 
@@ -29,17 +30,17 @@ _ROWS_SHOWN = 8
 
 
 @click.command()
-@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="Folder to work in.")
+@default_option("--out", "demo", "Folder to work in.", type=click.Path(path_type=Path))
 @click.option(
     "--images",
     "count",
     type=click.IntRange(min=1),
     help=f"How many images to score.  [default: {_IMAGES}; with --train {_IMAGES_WITH_TRAIN}]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Other seeds, other images.")
+@default_option("--seed", 1, "Other seeds, other images.", type=click.IntRange(0, 2**31))
 @click.option("--train", is_flag=True, help="Train and export a model first, instead of taking the shipped one.")
-@click.option("--train-images", default=500, show_default=True, help="With --train: how many images to train on.")
-@click.option("--epochs", default=10, show_default=True, help="With --train: how often it sees each of them.")
+@default_option("--train-images", 500, "With --train: how many images to train on.")
+@default_option("--epochs", 10, "With --train: how often it sees each of them.")
 @click.pass_context
 def demo(
     context: click.Context, out: Path, count: int | None, seed: int, train: bool, train_images: int, epochs: int

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from . import logs
-from .parameters import bundle_option, image_limits, out_file_option, precision_option
+from .parameters import bundle_option, default_option, image_limits, out_file_option, precision_option
 
 if TYPE_CHECKING:
     from ..explain import Explanation
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, required=True)
 @bundle_option()
 @out_file_option("explain.html", "A page, .html, or a picture, .png.")
-@click.option(
-    "--nearest", default=5, show_default=True, type=click.IntRange(0, 100), help="How many exemplars to show."
-)
+@default_option("--nearest", 5, "How many exemplars to show.", type=click.IntRange(0, 100))
 @click.option(
     "--exemplar-root",
     type=click.Path(path_type=Path),
     help="Folder with the exemplars' own images, which a bundle lacks.  [default: this folder]",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N", help="What computes it.")
+@default_option("--device", "auto", "What computes it.", metavar="auto|cpu|cuda:N")
 @precision_option()
 @image_limits("refused")
 def explain(
@@ -55,7 +53,7 @@ def explain(
     logs.configure(as_json=False)
     from ..errors import ImageError, UsageError
     from ..explain.save import check_output, save
-    from ..explain.wording import Numbers, heading, printable
+    from ..explain.wording import heading, printable, score_format
     from ..scorer import Scorer
 
     check_output(out)
@@ -71,7 +69,7 @@ def explain(
                 failed.append(error)
                 logs.error(printable(str(error)))
             else:
-                lines.append(f"{printable(found.name)}: {heading(found, Numbers(found.bundle))}")
+                lines.append(f"{printable(found.name)}: {heading(found, score_format(found.bundle))}")
                 yield found
 
     with Scorer.open(bundle, device=device, precision=precision) as scorer:

@@ -18,6 +18,22 @@ def to_place(context: click.Context, parameter: click.Parameter, value: str) -> 
     return place(value, parameter.opts[0])
 
 
+def default_option(
+    flag: str, default: Any, help: str | None = None, *, name: str | None = None, **settings: Any
+) -> Callable[[Command], Command]:
+    """Make an option whose default is shown in the help.
+
+    Args:
+        flag: "--rounds" for example.
+        default: its value if it isn't given.
+        help: the text of the help.
+        name: the parameter's name, if it isn't the flag's.
+        **settings: more for `click.option`.
+    """
+    names = (flag,) if name is None else (flag, name)
+    return click.option(*names, default=default, show_default=True, help=help, **settings)
+
+
 def bundle_option(help: str = "What pscr-engine export made.") -> Callable[[Command], Command]:
     """Make the option --bundle of commands that fall back on the shipped model.
 
@@ -36,12 +52,12 @@ def precision_option(help: str | None = None, *more: str) -> Callable[[Command],
     from ..bundle import PRECISIONS
 
     choices = click.Choice(["auto", *more, *PRECISIONS])
-    return click.option("--precision", default="auto", show_default=True, type=choices, help=help)
+    return default_option("--precision", "auto", help, type=choices)
 
 
 def out_file_option(default: str, help: str) -> Callable[[Command], Command]:
     """Make the option --out of commands that write one file."""
-    return click.option("--out", default=default, show_default=True, type=click.Path(path_type=Path), help=help)
+    return default_option("--out", default, help, type=click.Path(path_type=Path))
 
 
 def image_limits(too_many_pixels: str) -> Callable[[Command], Command]:
@@ -52,16 +68,13 @@ def image_limits(too_many_pixels: str) -> Callable[[Command], Command]:
     """
     from ..stages.decode import DEFAULT_MAX_PIXELS
 
-    small = click.option(
+    small = default_option(
         "--small-images",
-        default="upscale",
-        show_default=True,
+        "upscale",
+        "What to do with images smaller than a patch.",
         type=click.Choice(["upscale", "error"]),
-        help="What to do with images smaller than a patch.",
     )
-    large = click.option(
-        "--max-pixels", default=DEFAULT_MAX_PIXELS, show_default=True, help=f"Larger images are {too_many_pixels}."
-    )
+    large = default_option("--max-pixels", DEFAULT_MAX_PIXELS, f"Larger images are {too_many_pixels}.")
     return lambda command: small(large(command))
 
 
@@ -76,4 +89,4 @@ def number_option(flag: str, word: str, *, help: str) -> Callable[[Command], Com
         except ValueError:
             raise click.BadParameter(f"{value!r} is neither a number nor {word}") from None
 
-    return click.option(flag, default=word, show_default=True, callback=convert, help=help)
+    return default_option(flag, word, help, callback=convert)

@@ -8,7 +8,7 @@ import click
 
 from ..stores.uri import Place
 from . import logs
-from .parameters import out_file_option, to_place
+from .parameters import default_option, out_file_option, to_place
 
 
 @click.command()
@@ -24,7 +24,7 @@ from .parameters import out_file_option, to_place
     callback=lambda context, parameter, value: None if value is None else to_place(context, parameter, value),
     help="Another run over the same manifest: show what has changed since.",
 )
-@click.option("--images", default=12, show_default=True, help="How many images each gallery has, 0 to 100.")
+@default_option("--images", 12, "How many images each gallery has, 0 to 100.")
 @click.option("--manifest", help="Where the manifest is now.  [default: where it was when it was scored]")
 def report(scores: Place, **settings: Any) -> None:
     """Make a page of a run: scores, best and worst images, failures, speed.

@@ -67,5 +67,4 @@ _EXTRAS = {
     "scipy": "cpu,export,train",
     "openpyxl": "cpu,export,train",
     "matplotlib": "cpu,export,train",
-    "jinja2": "report",
 }

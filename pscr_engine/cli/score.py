@@ -16,7 +16,7 @@ from ..manifests import ManifestOptions
 from ..output.shard import WHOLE, Shard
 from ..stages.base import DEFAULT_VERIFIED_SHARE
 from . import logs
-from .parameters import bundle_option, image_limits, number_option, precision_option, to_place
+from .parameters import bundle_option, default_option, image_limits, number_option, precision_option, to_place
 from .score_progress import run_progress
 
 
@@ -27,30 +27,23 @@ from .score_progress import run_progress
     help="Parquet, CSV, TSV, JSONL or WebDataset tar file; directory; or quoted glob. Here, or on s3://, gs:// or az://.",
 )
 @bundle_option("What pscr-engine export made. One in an object store is kept in this user's cache.")
-@click.option(
-    "--out",
-    default="scores",
-    show_default=True,
-    metavar="PATH|URI",
-    callback=to_place,
-    help="Folder for the results, or a prefix in an object store.",
+@default_option(
+    "--out", "scores", "Folder for the results, or a prefix in an object store.", metavar="PATH|URI", callback=to_place
 )
 @click.option("--path-column", help="Column with paths, bytes or {bytes, path} structs.  [default: path, or image]")
 @click.option("--id-column", help="Column copied to the results as 'id'.  [default: id, if there is one]")
 @click.option("--root", help="Folder that relative paths start from and may not leave.  [default: the manifest's]")
-@click.option(
+@default_option(
     "--devices",
-    default="auto",
-    show_default=True,
+    "auto",
+    "One worker process per device in the list; auto: every GPU, or else the CPU.",
     metavar="auto|all|cpu|cuda:N[,...]",
-    help="One worker process per device in the list; auto: every GPU, or else the CPU.",
 )
-@click.option(
+@default_option(
     "--backend",
-    default="auto",
-    show_default=True,
+    "auto",
+    "auto: on a GPU TensorRT, if the bundle has a plan that fits (see compile).",
     type=click.Choice(["auto", *BACKENDS]),
-    help="auto: on a GPU TensorRT, if the bundle has a plan that fits (see compile).",
 )
 @precision_option(
     "auto: on a GPU fp16, if the bundle has it; on a CPU with VNNI int8, if the bundle has it and it passed "
@@ -62,19 +55,17 @@ from .score_progress import run_progress
     help="Images per batch. auto: on a GPU, before a long run, the best one is found and remembered.",
 )
 @number_option("--chunk-rows", "auto", help="Manifest rows per part file: what a crash can cost.")
-@click.option(
+@default_option(
     "--runner",
-    default="local",
-    show_default=True,
+    "local",
+    "ray: on the nodes of a Ray cluster, which must see the same files. Either goes on with what the other began.",
     type=click.Choice(["local", "ray"]),
-    help="ray: on the nodes of a Ray cluster, which must see the same files. Either goes on with what the other began.",
 )
-@click.option(
+@default_option(
     "--ray-address",
-    default="auto",
-    show_default=True,
+    "auto",
+    "auto: the cluster of RAY_ADDRESS, or this host's; local: one for this run, on this host.",
     metavar="auto|HOST:PORT|local",
-    help="auto: the cluster of RAY_ADDRESS, or this host's; local: one for this run, on this host.",
 )
 @number_option("--workers", "auto", help="With ray. auto: as many as fit into the cluster, also when nodes join it.")
 @number_option(
@@ -94,23 +85,16 @@ from .score_progress import run_progress
 )
 @click.option("--features", is_flag=True, help="Write each image's features, too.")
 @image_limits("'too_large'")
-@click.option(
+@default_option(
     "--verify-decoding",
-    default=DEFAULT_VERIFIED_SHARE,
-    show_default=True,
+    DEFAULT_VERIFIED_SHARE,
+    "Share of the images decoded on a GPU that Pillow decodes, too, to compare, after the first 16; 0 for none.",
     metavar="SHARE",
-    help="Share of the images decoded on a GPU that Pillow decodes, too, to compare, after the first 16; 0 for none.",
 )
 @click.option("--overwrite", is_flag=True, help="Throw away what an earlier run left in --out.")
 @click.option("--retry-failed", is_flag=True, help="Score again the rows of a complete run that are not ok.")
-@click.option("--max-failure-rate", default=1.0, show_default=True, help="Exit with 3 if a larger share of rows fails.")
-@click.option(
-    "--log-format",
-    default="text",
-    show_default=True,
-    type=click.Choice(["text", "json"]),
-    help="Of progress and messages, on stderr.",
-)
+@default_option("--max-failure-rate", 1.0, "Exit with 3 if a larger share of rows fails.")
+@default_option("--log-format", "text", "Of progress and messages, on stderr.", type=click.Choice(["text", "json"]))
 def score(
     path_column: str | None,
     id_column: str | None,

@@ -27,15 +27,7 @@ def explain(
     small_images: Literal["upscale", "error"],
     max_pixels: int,
 ) -> Explanation:
-    """Score an image and each of its patches, and find the exemplars nearest to it.
-
-    Args:
-        bundle: the opened bundle that `backend` runs.
-        backend: scores the patches.
-        image: a path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB.
-        nearest: how many exemplars to find, by Euclidean distance of features.
-        small_images: "upscale" an image with a side below the patch size, or make it an "error".
-        max_pixels: images with more pixels are refused.
+    """Score an image and each of its patches, and find the exemplars nearest to it: what `Scorer.explain` does.
 
     Raises:
         ImageError: the image can't be scored.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..html import ScoreFormat
 from ..sampling import Box
 from .findings import Findings
-from .wording import Numbers, colour, colour_scale
+from .wording import colour, colour_scale
 
 # The longer side of an image measures so many units; the lengths below are in units.
 _UNITS = 640
@@ -54,7 +55,7 @@ class Figure:
     marks: tuple[Mark, ...]
 
 
-def lay_out(findings: Findings, numbers: Numbers) -> Figure:
+def lay_out(findings: Findings, numbers: ScoreFormat) -> Figure:
     """Place each badge at the middle of its patch, or below the earlier badges that it would overlap."""
     height, width = findings.pixels.shape[:2]
     unit, scale = max(height, width) / _UNITS, colour_scale(findings)

@@ -13,7 +13,16 @@ from ..html import asset, data_uri, policy, template
 from .exemplar_images import thumbnail
 from .findings import Findings
 from .layout import Figure, lay_out
-from .wording import Numbers, about_exemplars, about_model, about_patches, colour, colour_scale, distance, printable
+from .wording import (
+    about_exemplars,
+    about_model,
+    about_patches,
+    colour,
+    colour_scale,
+    distance,
+    printable,
+    score_format,
+)
 
 _IMAGE_SIZE = 1280
 _SMALL_IMAGE = 64
@@ -35,7 +44,7 @@ def render(all_findings: Iterable[Findings], exemplar_root: Path | None) -> byte
 
 
 def _section(findings: Findings, exemplar_root: Path | None) -> dict[str, Any]:
-    numbers = Numbers(findings.bundle)
+    numbers = score_format(findings.bundle)
     figure = lay_out(findings, numbers)
     height, width = findings.pixels.shape[:2]
     scale = colour_scale(findings)

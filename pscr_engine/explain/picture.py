@@ -10,11 +10,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..html import ScoreFormat
 from .exemplar_images import thumbnail
 from .findings import Findings, NearExemplar
 from .layout import Figure, Mark, lay_out
 from .wording import (
-    Numbers,
     about_exemplars,
     about_model,
     about_patches,
@@ -24,6 +24,7 @@ from .wording import (
     elided,
     heading,
     printable,
+    score_format,
 )
 
 _WIDTH, _MARGIN, _GAP = 1280, 32, 16
@@ -52,7 +53,7 @@ def draw(all_findings: Iterable[Findings], exemplar_root: Path | None) -> bytes 
 
 
 def _explanation(findings: Findings, exemplar_root: Path | None) -> Image.Image:
-    numbers = Numbers(findings.bundle)
+    numbers = score_format(findings.bundle)
     figure, D = lay_out(findings, numbers), len(findings.patches)
     left = _figure(findings, figure, _FIGURE if D > 1 else _INNER)
     blocks = [
@@ -121,7 +122,7 @@ def _crop(image: Image.Image, mark: Mark, width: int, height: int) -> Image.Imag
     return cell
 
 
-def _legend(findings: Findings, numbers: Numbers) -> Image.Image:
+def _legend(findings: Findings, numbers: ScoreFormat) -> Image.Image:
     scale = colour_scale(findings)
     blocks = [_text("Colours: a patch's score less the image's", 15, _QUIET, wrap=False)]
     for value, word in ((-scale, "worse"), (0, ""), (scale, "better")):
@@ -130,7 +131,7 @@ def _legend(findings: Findings, numbers: Numbers) -> Image.Image:
     return _row(blocks, 10)
 
 
-def _card(exemplar: NearExemplar, numbers: Numbers, exemplar_root: Path | None) -> Image.Image:
+def _card(exemplar: NearExemplar, numbers: ScoreFormat, exemplar_root: Path | None) -> Image.Image:
     image = thumbnail(exemplar, exemplar_root)
     frame = Image.new("RGB", (_CARD, _THUMBNAIL), _RAISED)
     pen = ImageDraw.Draw(frame)

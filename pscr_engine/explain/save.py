@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 
 from ..atomic import atomic_file, check_output_file
-from ..errors import MissingDependencyError, OutputError, UsageError
+from ..errors import OutputError, UsageError
+from ..html import require_jinja2
 from .findings import Findings
 
 SUFFIXES = (".html", ".png")
@@ -27,8 +27,8 @@ def check_output(path: Path) -> str:
             f"{path}: an explanation is a page or a picture; name it {' or '.join('*' + s for s in SUFFIXES)}"
         )
     check_output_file(path, "explanation")
-    if suffix == ".html" and find_spec("jinja2") is None:
-        raise MissingDependencyError("jinja2", "an HTML page", "report")
+    if suffix == ".html":
+        require_jinja2()
     return suffix
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from ..bundle import Bundle
+from ..html import ScoreFormat
 from .findings import Findings
 
 # Okabe and Ito's blue and vermilion, and a grey between, which colour-blind people can tell apart, too.
@@ -26,21 +25,9 @@ def elided(text: str, length: int) -> str:
     return f"{text[:head]}…{text[len(text) - (length - head - 1) :]}"
 
 
-class Numbers:
-    """A format for scores, with as many digits as it takes to show a thousandth of the label range."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        low, high = bundle.info.label_range
-        self._digits = min(max(3 - math.floor(math.log10(high - low)), 0), 9) if high > low else 3
-
-    def score(self, value: float) -> str:
-        """Format a score, such as 3.421."""
-        return f"{value:z.{self._digits}f}".replace("-", "\N{MINUS SIGN}")
-
-    def difference(self, value: float) -> str:
-        """Format a difference of scores with its sign, such as +0.035 or ±0.000."""
-        text = f"{value:+z.{self._digits}f}"
-        return "±" + text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+def score_format(bundle: Bundle) -> ScoreFormat:
+    """Return the format for a bundle's scores: a thousandth of its label range shows."""
+    return ScoreFormat.for_range(*bundle.info.label_range)
 
 
 def distance(value: float) -> str:
@@ -63,7 +50,7 @@ def colour(difference: float, scale: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def heading(findings: Findings, numbers: Numbers) -> str:
+def heading(findings: Findings, numbers: ScoreFormat) -> str:
     """Write the image's score and, if there are several patches, the mean of their scores."""
     score = f"score {numbers.score(findings.score)}"
     if len(findings.patches) == 1:
@@ -71,7 +58,7 @@ def heading(findings: Findings, numbers: Numbers) -> str:
     return f"{score}, mean of the patch scores {numbers.score(findings.mean_patch_score)}"
 
 
-def about_patches(findings: Findings, numbers: Numbers) -> str:
+def about_patches(findings: Findings, numbers: ScoreFormat) -> str:
     """Explain what a patch's score is, and what it is not."""
     D = len(findings.patches)
     if D == 1:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, log10
 from typing import Any
 
-from .axis import Axis
+from ..html import ScoreFormat
 from .galleries import Pick
 from .thumbnails import Thumbnail
 
@@ -27,30 +26,6 @@ class Shown:
     caption: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """A format for scores, with as many digits as their range needs.
-
-    Args:
-        digits: how many, after the point.
-    """
-
-    digits: int = 3
-
-    @classmethod
-    def of(cls, axis: Axis) -> Scale:
-        """Choose the digits so that differences of a thousandth of the axis are visible."""
-        return cls(min(9, max(1, ceil(-log10(float(axis.high - axis.low) / 1000)))))
-
-    def score(self, value: float) -> str:
-        """Format a score, such as 3.142."""
-        return f"{value:.{self.digits}f}"
-
-    def signed(self, value: float) -> str:
-        """Format a difference of scores with its sign, such as +3.142."""
-        return f"{value:+.{self.digits}f}"
-
-
 def count(value: int) -> str:
     """Format a whole number, such as 1,234,567."""
     return f"{value:,}"
@@ -66,7 +41,7 @@ def percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "0%"
 
 
-def tile(pick: Pick, shown: Mapping[int, Shown], scale: Scale) -> dict[str, Any]:
+def tile(pick: Pick, shown: Mapping[int, Shown], scale: ScoreFormat) -> dict[str, Any]:
     """Build what the template needs to show an image in a gallery."""
     image = shown[pick.row]
     name = f"row {pick.row}"

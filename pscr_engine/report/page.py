@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from markupsafe import Markup
-
 from .._version import __version__
-from ..html import asset, policy, template
+from ..html import ScoreFormat, asset, policy, template
 from ..output.run_reader import RunReader
 from .comparison import Comparison
-from .formatting import Scale, Shown, count, images, percent
+from .formatting import Shown, count, images, percent
 from .gather import Gathered
 from .sections.comparison import compare_section
 from .sections.run import run_section
@@ -53,13 +51,15 @@ def render(content: Content) -> str:
     """
     css, js = (asset(str(__package__), name) for name in ("page.css", "page.js"))
     page = template(str(__package__), "page.html.j2")
-    return page.render(css=Markup(css), js=Markup(js), policy=policy(css, js), **_context(content))
+    return page.render(css=css, js=js, policy=policy(css, js), **_context(content))
 
 
 def _context(content: Content) -> dict[str, Any]:
     run, gathered = content.run, content.gathered
     shape, column, comparison = gathered.shape, content.group_column, content.comparison
-    scale = Scale.of(shape.histogram.axis) if shape is not None else Scale()
+    scale = ScoreFormat()
+    if shape is not None:
+        scale = ScoreFormat.for_range(float(shape.histogram.axis.low), float(shape.histogram.axis.high))
     context: dict[str, Any] = {
         "generator": f"{GENERATOR} {__version__}",
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..atomic import atomic_file, check_output_file
 from ..errors import PscrError, UsageError
+from ..html import require_jinja2
 from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
@@ -74,6 +75,7 @@ def report(config: ReportConfig) -> Reported:
         ManifestError: a column is asked for, and the manifest or the column isn't there.
         PscrError: the page can't be written.
     """
+    require_jinja2()
     run = RunReader.open(config.scores)
     other = None if config.compare is None else RunReader.open(config.compare)
     check_output_file(config.out, "report", _is_report)

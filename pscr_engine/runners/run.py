@@ -130,11 +130,18 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
             result = _complete_already(config, already, report)
         else:
             ledger, rows_before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
-            progress = _progress(config, manifest, directory, chunk_rows, rows_before, report)
+
+            def checked_report(snapshot: Snapshot) -> None:
+                directory.check()
+                report(snapshot)
+
+            total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
+            progress = RunProgress(total, rows_before, checked_report)
+            task = Task(config, manifest, bundle, precision, ledger, progress, directory)
             directory.clear_success()
-            runner.score(Task(config, manifest, bundle, precision, ledger, progress, directory))
+            runner.score(task)
             manifest.check_unchanged()
-            result = _finish(config, runner, directory, manifest, ledger, progress, report)
+            result = _finish(task, runner, report)
     return _check_failures(config, result)
 
 
@@ -145,59 +152,21 @@ def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: R
     return RunResult(out=config.out, rows=rows, status=success["status"], scored=0, seconds=0.0, shard=config.shard)
 
 
-def _progress(
-    config: ScoreConfig,
-    manifest: Manifest,
-    directory: RunDirectory,
-    chunk_rows: int,
-    rows_before: int,
-    report: Report,
-) -> RunProgress:
-    def checked_report(snapshot: Snapshot) -> None:
-        directory.check()
-        report(snapshot)
-
-    total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
-    return RunProgress(total, rows_before, checked_report)
-
-
-def _finish(
-    config: ScoreConfig,
-    runner: Runner,
-    directory: RunDirectory,
-    manifest: Manifest,
-    ledger: Ledger,
-    progress: RunProgress,
-    report: Report,
-) -> RunResult:
+def _finish(task: Task, runner: Runner, report: Report) -> RunResult:
     """Write `_SUCCESS` if all parts of all shards are there, and say what this run has done."""
-    chunk_rows = ledger.chunk_rows
+    config, directory, progress, chunk_rows = task.config, task.directory, task.progress, task.ledger.chunk_rows
     progress.total = progress.snapshot().rows
     last = progress.snapshot(final=True)
-    rows = ledger.rows if config.shard == WHOLE else rows_if_complete(directory, manifest, chunk_rows)
+    status = {name: count for name, count in last.status.items() if count}
+    result = RunResult(config.out, last.scored, status, last.scored, last.seconds, config.shard)
+    rows = task.ledger.rows if config.shard == WHOLE else rows_if_complete(directory, task.manifest, chunk_rows)
     if rows is None:
         report(last)
-        return RunResult(
-            out=config.out,
-            rows=last.scored,
-            status={name: count for name, count in last.status.items() if count},
-            scored=last.scored,
-            seconds=last.seconds,
-            shard=config.shard,
-            complete=False,
-            parts=len(directory.parts.indices()),
-        )
+        return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described)
     success = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
     report(last)
-    return RunResult(
-        out=config.out,
-        rows=success["rows"],
-        status=success["status"],
-        scored=last.scored,
-        seconds=last.seconds,
-        shard=config.shard,
-    )
+    return replace(result, rows=success["rows"], status=success["status"])
 
 
 def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:

@@ -145,6 +145,23 @@ def test_processors_with_fast_int8(monkeypatch, flags, fast):
     assert flags.split()[0] in host.processor()
 
 
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [("x86_64", "avx2", True), ("x86_64", "avx2 avx_vnni", False), ("aarch64", "asimd", False)],
+)
+def test_a_processor_on_which_int8_may_overflow_is_said_once(tiny, monkeypatch, caplog, machine, flags, expected):
+    monkeypatch.setattr(host, "_cpuinfo", lambda: {"flags": flags})
+    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    registry._warn_of_saturation.cache_clear()
+    bundle = with_int8(tiny, 0.01)
+    assert [choose_precision(bundle, "int8") for _ in range(2)] == ["int8", "int8"]
+    assert choose_precision(bundle, "auto") == ("int8" if "vnni" in flags else "fp32")
+    registry._warn_of_saturation.cache_clear()
+    assert [record.getMessage().startswith("this processor has no VNNI") for record in caplog.records] == [
+        True
+    ] * expected
+
+
 def test_settings_of_the_cuda_provider_from_the_environment():
     from pscr_engine.backends.onnxruntime_cuda import settings_from
     from pscr_engine.errors import UsageError

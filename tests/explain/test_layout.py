@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pscr_engine.explain import Explanation, PatchScore
 from pscr_engine.explain.layout import lay_out
-from pscr_engine.explain.wording import Numbers
+from pscr_engine.explain.wording import score_format
 from pscr_engine.sampling import SAMPLINGS, Sampling
 
 from ..helpers.tiny import P, make_bundle
@@ -33,7 +33,7 @@ def explanation(bundle, sampling, height, width, scores):
     scores=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9),
 )
 def test_badges_are_all_to_be_seen(bundle, sampling, height, width, scores):
-    figure = lay_out(explanation(bundle, sampling, height, width, scores), Numbers(bundle))
+    figure = lay_out(explanation(bundle, sampling, height, width, scores), score_format(bundle))
     badges = [mark.badge for mark in figure.marks]
     for badge, mark in zip(badges, figure.marks, strict=True):
         assert figure.view.left < badge.left < mark.split < badge.right < figure.view.right
@@ -46,7 +46,7 @@ def test_badges_are_all_to_be_seen(bundle, sampling, height, width, scores):
 
 def test_marks_say_what_the_patches_score(bundle):
     scores = [3.0, 3.5, 2.75, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
-    figure = lay_out(explanation(bundle, "ops", 96, 96, scores), Numbers(bundle))
+    figure = lay_out(explanation(bundle, "ops", 96, 96, scores), score_format(bundle))
     first, best, worst = figure.marks[:3]
     assert (first.score, first.difference, first.colour) == ("3.000", "±0.000", "#969696")
     assert (best.score, best.difference, best.colour) == ("3.500", "+0.500", "#0072b2")
@@ -57,6 +57,6 @@ def test_marks_say_what_the_patches_score(bundle):
 
 def test_differences_that_are_nothing_look_like_nothing(bundle):
     close = explanation(bundle, "ops", 96, 96, [3.00001, 2.99999])
-    assert {mark.colour for mark in lay_out(close, Numbers(bundle)).marks} == {"#969696"}
+    assert {mark.colour for mark in lay_out(close, score_format(bundle)).marks} == {"#969696"}
     far = replace(close, score=2.0)
-    assert {mark.colour for mark in lay_out(far, Numbers(bundle)).marks} == {"#0072b2"}
+    assert {mark.colour for mark in lay_out(far, score_format(bundle)).marks} == {"#0072b2"}

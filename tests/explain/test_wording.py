@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pscr_engine.explain.wording import Numbers, colour, distance, elided, printable
+from pscr_engine.explain.wording import colour, distance, elided, printable, score_format
 
 from ..helpers.tiny import make_bundle
 
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory):
-    return Numbers(make_bundle(tmp_path_factory.mktemp("numbers") / "m.pscr"))  # labels from 1 to 5
+    return score_format(make_bundle(tmp_path_factory.mktemp("numbers") / "m.pscr"))  # labels from 1 to 5
 
 
 @pytest.mark.parametrize(

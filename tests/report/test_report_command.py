@@ -220,4 +220,4 @@ def test_without_jinja2_one_line_says_what_to_install(tmp_path):
     )
     outcome = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert outcome.returncode == 1
-    assert outcome.stderr == "error: this command needs jinja2: pip install 'pscr-engine[report]'\n"
+    assert outcome.stderr == "error: an HTML page needs jinja2: pip install 'pscr-engine[report]'\n"

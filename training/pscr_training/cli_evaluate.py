@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pscr_engine.cli import logs
-from pscr_engine.cli.parameters import number_option
+from pscr_engine.cli.parameters import default_option, number_option
 from pscr_engine.cli.step_progress import progress
 
 from .cli_train import SPLITS, source_options
@@ -28,13 +28,13 @@ _NAMES = {
 @click.argument("model", type=click.Path(path_type=Path))
 @source_options
 @click.option("--split", type=click.Choice(SPLITS), help="[default: the checkpoint's; for a bundle all images]")
-@click.option("--part", default="test", show_default=True, type=click.Choice(["test", "val", "train", "all"]))
+@default_option("--part", "test", type=click.Choice(["test", "val", "train", "all"]))
 @number_option("--num-exemplars", "all", help="Of a checkpoint's training images; a bundle has its own.")
-@click.option("--select", default="stratified", show_default=True, type=click.Choice(["stratified", "random"]))
-@click.option("--seed", default=0, show_default=True, help="Of --select random and of the bootstrap.")
-@click.option("--precision", default="auto", show_default=True, help="Of a bundle.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda:0, ...")
-@click.option("--workers", default=0, show_default=True, help="Processes that read images; 0 for none.")
+@default_option("--select", "stratified", type=click.Choice(["stratified", "random"]))
+@default_option("--seed", 0, "Of --select random and of the bootstrap.")
+@default_option("--precision", "auto", "Of a bundle.")
+@default_option("--device", "auto", "cpu, cuda:0, ...")
+@default_option("--workers", 0, "Processes that read images; 0 for none.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures, and each image's score.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a scatter plot, .svg or .png.")
 def evaluate(

@@ -9,6 +9,7 @@ import click
 from pscr_export.cli import BackboneName, names
 
 from pscr_engine.cli import logs
+from pscr_engine.cli.parameters import default_option
 from pscr_engine.cli.step_progress import progress
 from pscr_engine.host import keep_freed_memory
 from pscr_engine.sampling import SAMPLINGS
@@ -26,7 +27,7 @@ def source_options(command: Any) -> Any:
         click.option("--data", "root", help="Folder of the database, or of the table's images."),
         click.option("--label", help="Which label, or the table's column.  [default: quality, or mos]"),
         click.option("--split-column", help="The table's column that says train, test or val."),
-        click.option("--images", default=1000, show_default=True, help="How many images, for --dataset synthetic."),
+        default_option("--images", 1000, "How many images, for --dataset synthetic."),
     )
     for option in reversed(options):
         command = option(command)
@@ -36,38 +37,28 @@ def source_options(command: Any) -> Any:
 @click.command()
 @source_options
 @click.option("--split", type=click.Choice(SPLITS), help="[default: column if there is --split-column, else random]")
-@click.option(
-    "--val-share", default=0.1, show_default=True, help="Share of the training images that choose the best epoch."
-)
-@click.option("--out", default="trained", show_default=True, type=click.Path(path_type=Path), help="Folder to fill.")
-@click.option(
+@default_option("--val-share", 0.1, "Share of the training images that choose the best epoch.")
+@default_option("--out", "trained", "Folder to fill.", type=click.Path(path_type=Path))
+@default_option(
     "--backbone",
-    default="resnet18",
-    show_default=True,
+    "resnet18",
+    "The trunk: one of PSCR's eight, or any of timm's, by its features after global pooling.",
     type=BackboneName(),
-    help="The trunk: one of PSCR's eight, or any of timm's, by its features after global pooling.",
 )
-@click.option(
-    "--weights",
-    default="imagenet",
-    show_default=True,
-    help="What the trunk begins with: imagenet (downloaded), none (random), or a file.",
-)
-@click.option(
+@default_option("--weights", "imagenet", "What the trunk begins with: imagenet (downloaded), none (random), or a file.")
+@default_option(
     "--method",
-    default="contrastive",
-    show_default=True,
+    "contrastive",
+    "no-reference is the baseline that predicts the label directly; it can't be exported.",
     type=click.Choice(["contrastive", "no-reference"]),
-    help="no-reference is the baseline that predicts the label directly; it can't be exported.",
 )
-@click.option(
+@default_option(
     "--pairs",
-    default="partner",
-    show_default=True,
+    "partner",
+    "Compare each image with one random other, as in the paper, or with all others of its batch.",
     type=click.Choice(["partner", "all"]),
-    help="Compare each image with one random other, as in the paper, or with all others of its batch.",
 )
-@click.option("--sampling", default="ops", show_default=True, type=click.Choice(SAMPLINGS))
+@default_option("--sampling", "ops", type=click.Choice(SAMPLINGS))
 @click.option(
     "--train-sampling",
     type=click.Choice(SAMPLINGS),
@@ -75,9 +66,9 @@ def source_options(command: Any) -> Any:
     "[default: --sampling]",
 )
 @click.option("--patch-size", type=int, help="Side of a patch in pixels.  [default: the backbone's, 224 or 299]")
-@click.option("--epochs", default=100, show_default=True, help="Times that each image is seen.")
-@click.option("--batch-size", default=8, show_default=True, help="Images per step; with partners, as many again.")
-@click.option("--accumulate", default=1, show_default=True, help="Steps whose gradients are added up.")
+@default_option("--epochs", 100, "Times that each image is seen.")
+@default_option("--batch-size", 8, "Images per step; with partners, as many again.")
+@default_option("--accumulate", 1, "Steps whose gradients are added up.")
 @click.option(
     "--train-patches", type=int, help="Patches per image and step, drawn anew; validation has all.  [default: all]"
 )
@@ -89,31 +80,25 @@ def source_options(command: Any) -> Any:
     "are encoded once, without mirror images.",
 )
 @click.option("--freeze-batch-norms", is_flag=True, help="Keep the statistics that batch norms begin with.")
-@click.option("--optimizer", default="adam", show_default=True, type=click.Choice(["adam", "adamw"]))
+@default_option("--optimizer", "adam", type=click.Choice(["adam", "adamw"]))
 @click.option("--head-learning-rate", type=float, help="That of the regressor.  [default: --learning-rate]")
-@click.option(
+@default_option(
     "--schedule",
-    default="constant",
-    show_default=True,
+    "constant",
+    "cosine: the learning rate falls to 0 in --epochs epochs.",
     type=click.Choice(["constant", "cosine"]),
-    help="cosine: the learning rate falls to 0 in --epochs epochs.",
 )
-@click.option("--warmup-epochs", default=0.0, show_default=True, help="Epochs in which the learning rate rises.")
-@click.option(
-    "--average",
-    default=0.0,
-    show_default=True,
-    help="Score with a moving average of the weights, of which each step keeps this share (0.99, say).",
+@default_option("--warmup-epochs", 0.0, "Epochs in which the learning rate rises.")
+@default_option(
+    "--average", 0.0, "Score with a moving average of the weights, of which each step keeps this share (0.99, say)."
 )
-@click.option("--learning-rate", default=1e-4, show_default=True, help="1e-5 suits swin.")
-@click.option("--weight-decay", default=1e-5, show_default=True, help="Added to the gradients, as Adam has it.")
+@default_option("--learning-rate", 1e-4, "1e-5 suits swin.")
+@default_option("--weight-decay", 1e-5, "Added to the gradients, as Adam has it.")
 @click.option("--amp", is_flag=True, help="Mixed precision: FP16 on a GPU, BF16 on a CPU.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--workers", default=0, show_default=True, help="Processes that read images; 0 for none.")
-@click.option(
-    "--cache-mb", default=2000, show_default=True, help="Memory for decoded images, kept from epoch to epoch."
-)
-@click.option("--seed", default=1, show_default=True, help="Of weights, order, partners, flips and splits.")
+@default_option("--device", "auto", "cpu, cuda, cuda:1, ...")
+@default_option("--workers", 0, "Processes that read images; 0 for none.")
+@default_option("--cache-mb", 2000, "Memory for decoded images, kept from epoch to epoch.")
+@default_option("--seed", 1, "Of weights, order, partners, flips and splits.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files beside log.csv.")
 @click.option("--overwrite", is_flag=True, help="Throw away the training that is in --out.")
 def train(

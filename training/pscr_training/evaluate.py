@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pscr_export.selection import select
 
 from pscr_engine.errors import DatasetError, UsageError
 from pscr_engine.models import BundleChoice, choose_bundle, shipped_models
+from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
 
 from .checkpoints import load_model
@@ -27,7 +28,6 @@ from .scoring import direct_scores, encode, labels_of, scores
 
 log = logging.getLogger("pscr_training")
 
-Report = Callable[[str, int, int | None], None]
 PARTS = ("test", "val", "train", "all")
 
 
@@ -86,7 +86,7 @@ class Evaluation:
     leakage: float | None
 
 
-def evaluate(config: EvaluateConfig, report: Report = lambda step, done, total: None) -> Evaluation:
+def evaluate(config: EvaluateConfig, progress: Progress = silent) -> Evaluation:
     """Score a part of a split and compare the scores with the labels.
 
     Raises:
@@ -96,11 +96,11 @@ def evaluate(config: EvaluateConfig, report: Report = lambda step, done, total: 
     name = str(config.model)
     is_name = not os.path.lexists(name) and (name in shipped_models() or not config.model.suffix)
     if is_name or config.model.is_dir():
-        return _evaluate_bundle(config, choose_bundle(name), report)
-    return _evaluate_checkpoint(config, report)
+        return _evaluate_bundle(config, choose_bundle(name), progress)
+    return _evaluate_checkpoint(config, progress)
 
 
-def _evaluate_checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
+def _evaluate_checkpoint(config: EvaluateConfig, progress: Progress) -> Evaluation:
     model, record, _ = load_model(config.model)
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
@@ -109,14 +109,12 @@ def _evaluate_checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
     sampling = Sampling.create(record.sampling, record.patch_size, int(record.settings["seed"]))
     labelled = (config.source or Source(**record.database)).open()
     items, leaked = _part(config, labelled, record)
-    features = encode(model, items, sampling, config.workers, lambda done, total: report("encode images", done, total))
+    features = encode(model, items, sampling, config.workers, progress)
     count = 0
     if record.method == "contrastive":
         exemplars = chosen_exemplars(record, config.num_exemplars, config.select, config.seed)
         count = len(exemplars)
-        known = encode(
-            model, exemplars, sampling, config.workers, lambda done, total: report("encode exemplars", done, total)
-        )
+        known = encode(model, exemplars, sampling, config.workers, progress, "encode exemplars")
         labels = torch.from_numpy(labels_of(exemplars)).float().to(device)
         predicted = scores(model, features, known, labels)
     else:
@@ -124,7 +122,7 @@ def _evaluate_checkpoint(config: EvaluateConfig, report: Report) -> Evaluation:
     return _evaluation(config, labelled, items, predicted, count, "fp32", leaked)
 
 
-def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, report: Report) -> Evaluation:
+def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, progress: Progress) -> Evaluation:
     from pscr_engine import Scorer
 
     if config.source is None:
@@ -137,7 +135,7 @@ def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, report: Repor
             if image.score is None:
                 raise DatasetError(f"{item.file}: {image.error}")
             predicted.append(image.score)
-            report("score images", len(predicted), len(items))
+            progress("score images", len(predicted), len(items))
         count, precision = scorer.bundle.exemplars.count, scorer.backend.precision
     return _evaluation(config, labelled, items, np.array(predicted, np.float64), count, precision, leaked)
 

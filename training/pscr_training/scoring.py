@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pscr_engine.progress import Progress, silent
 from pscr_engine.records import Pixels
 from pscr_engine.sampling import Sampling
 
@@ -38,14 +39,15 @@ def encode(
     items: Sequence[Item],
     sampling: Sampling,
     workers: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
+    step: str = "encode images",
 ) -> Tensor:
     """Compute the features of each image, float32 [N, C], with the model in evaluation mode.
 
     Raises:
         DatasetError: an image can't be read.
     """
-    return encode_patches(model, items, sampling, workers, progress).mean(1)
+    return encode_patches(model, items, sampling, workers, progress, step).mean(1)
 
 
 @torch.inference_mode()
@@ -54,7 +56,8 @@ def encode_patches(
     items: Sequence[Item],
     sampling: Sampling,
     workers: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
+    step: str = "encode images",
     amp: bool = False,
 ) -> Tensor:
     """Compute the features of each patch of each image, float32 [N, D, C], with the model in evaluation mode.
@@ -65,6 +68,7 @@ def encode_patches(
         sampling: how patches are taken.
         workers: processes that read images; 0 for none.
         progress: called with the images done and their number.
+        step: what `progress` is told.
         amp: whether to compute in BF16, on a CPU.
 
     Raises:
@@ -80,7 +84,7 @@ def encode_patches(
                 encoded = model.patch_features(patches.to(device))
             features.append(encoded.float())
             done += len(patches)
-            progress(done, len(items))
+            progress(step, done, len(items))
         return torch.cat(features)
     finally:
         model.train(training)

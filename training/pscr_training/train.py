@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from pscr_engine.errors import CheckpointError, OutputError, PscrError, UsageError
+from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
 
 from .checkpoints import TRAINED, load_model, save_checkpoint
@@ -40,7 +41,6 @@ from .weights import load_weights
 
 log = logging.getLogger("pscr_training")
 
-Report = Callable[[str, int, int | None], None]
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 _VALIDATION_EXEMPLARS = 64
 _COLUMNS = ("epoch", "loss", "val_srcc", "val_plcc", "images_per_second", "seconds")
@@ -60,7 +60,7 @@ class TrainResult:
     history: list[dict[str, float]]
 
 
-def train(config: TrainConfig, report: Report = lambda step, done, total: None) -> TrainResult:
+def train(config: TrainConfig, progress: Progress = silent) -> TrainResult:
     """Train a model, or go on with a training that is in `config.out`.
 
     Raises:
@@ -95,13 +95,13 @@ def train(config: TrainConfig, report: Report = lambda step, done, total: None) 
         config.seed,
         Decoded(config.cache_mb * 10**6 // max(1, config.workers)),
         config.train_patches,
-        run.fixed_features(parts.train, sampling, report),
+        run.fixed_features(parts.train, sampling, progress),
     )
     with _Log(config) as log_file:
         log_file.rewrite(run.history)
         for epoch in range(len(run.history), config.epochs):
             start = perf_counter()
-            loss = run.epoch(epoch, pairs, report)
+            loss = run.epoch(epoch, pairs, progress)
             seconds = perf_counter() - start
             val_srcc, val_plcc = run.validate(parts, sampling)
             entry = {
@@ -185,7 +185,9 @@ class _Run:
         """Return the model that is validated and kept: the averaged one, if there is an average."""
         return self.model if self.averaged is None else cast(Model, self.averaged.module)
 
-    def fixed_features(self, items: Sequence[Item], sampling: Sampling, report: Report) -> NDArray[np.float32] | None:
+    def fixed_features(
+        self, items: Sequence[Item], sampling: Sampling, progress: Progress
+    ) -> NDArray[np.float32] | None:
         """Compute the features of each item's patches, float32 [N, D, C], if the trunk is not trained; else None."""
         if self.config.freeze != FREEZE_ALL:
             return None
@@ -194,7 +196,8 @@ class _Run:
             items,
             sampling,
             self.config.workers,
-            lambda done, total: report("encode training images", done, total),
+            progress,
+            "encode training images",
             self.config.amp,
         ).numpy()
 
@@ -210,7 +213,7 @@ class _Run:
     def history(self) -> list[dict[str, float]]:
         return self.record.history
 
-    def epoch(self, epoch: int, pairs: Pairs, report: Report) -> float:
+    def epoch(self, epoch: int, pairs: Pairs, progress: Progress) -> float:
         """Train on every training image once and return the mean loss."""
         c = self.config
         batches = Shuffled(len(pairs.items), c.batch_size, c.seed, epoch)
@@ -237,7 +240,7 @@ class _Run:
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.model)
             total, seen = total + value * len(batch.mos), seen + len(batch.mos)
-            report(f"epoch {epoch + 1} of {c.epochs}", seen, len(pairs.items))
+            progress(f"epoch {epoch + 1} of {c.epochs}", seen, len(pairs.items))
         return total / seen
 
     def _loss(self, batch: Batch) -> torch.Tensor:

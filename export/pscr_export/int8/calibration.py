@@ -30,7 +30,7 @@ class Calibration:
         operators: types of the operators whose inputs and outputs are measured.
         batches: uint8 [B·D, P, P, 3] each.
         exemplars: any exemplars, as inputs of the head.
-        progress: called after each batch.
+        after_batch: called after each batch.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Calibration:
         operators: list[str],
         batches: Iterable[NDArray[np.uint8]],
         exemplars: Exemplars,
-        progress: Callable[[], None] = lambda: None,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> None:
         fixed = {"exemplar_hidden": exemplars.hidden, "exemplar_labels": exemplars.labels}
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -52,7 +52,7 @@ class Calibration:
             )
             for patches in batches:  # one by one: a reader's batches are all kept until the last
                 calibrator.collect_data(_OneBatch({"patches": patches, **fixed}))
-                progress()
+                after_batch()
         self._collector: Any = calibrator.collector
 
     def ranges(self, method: str) -> TensorsData:

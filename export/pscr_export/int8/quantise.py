@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Exemplars, Parity
+from pscr_engine.progress import Progress
 from pscr_engine.sampling import Sampling
 
 from ..exemplars import LabelledImage, patches_of
@@ -26,7 +27,6 @@ from .pixels import PixelNetwork
 
 log = logging.getLogger("pscr_export")
 
-Progress = Callable[[str, int, int], None]
 
 # No other way is tried once the largest difference is at most this share of what is allowed.
 _GOOD_ENOUGH = 0.5

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...html import ScoreFormat
 from ...output.run_reader import RunReader
 from ...records import STAGES
 from ..charts import draw_stages
-from ..formatting import Scale, count, images
+from ..formatting import count, images
 from ..gather import Gathered
 
 
-def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, Any]:
+def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat) -> dict[str, Any]:
     """Build what the template needs for the sections about the run."""
     success = run.success
     bundle = _mapping(run.run.get("bundle"))
@@ -40,7 +41,7 @@ def run_section(run: RunReader, gathered: Gathered, scale: Scale) -> dict[str, A
 
 
 def _tiles(
-    gathered: Gathered, success: Mapping[str, Any] | None, bundle: Mapping[str, Any], scale: Scale
+    gathered: Gathered, success: Mapping[str, Any] | None, bundle: Mapping[str, Any], scale: ScoreFormat
 ) -> list[tuple[str, str, str]]:
     """List the tiles of the summary: name, value, detail."""
     failures, shape = gathered.failures, gathered.shape

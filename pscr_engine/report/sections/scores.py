@@ -9,10 +9,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from ...html import ScoreFormat
 from ...stores.uri import Place
 from ..axis import Axis
 from ..charts import Frame, draw_box, draw_density, draw_histogram, quantile_table
-from ..formatting import Scale, Shown, count, tile
+from ..formatting import Shown, count, tile
 from ..gather import STEPS, Shape
 from ..group_table import GroupRow
 
@@ -27,7 +28,7 @@ _GALLERIES = {
 
 
 def score_sections(
-    folder: Place, shape: Shape, scored: int, shown: Mapping[int, Shown], scale: Scale
+    folder: Place, shape: Shape, scored: int, shown: Mapping[int, Shown], scale: ScoreFormat
 ) -> dict[str, Any]:
     """Build what the template needs for the scores of the run in `folder`."""
     lowest, median, highest = (float(shape.quantiles[index].value) for index in (0, 500, 1000))

@@ -10,6 +10,7 @@ from pscr_export.int8.pixels import PixelNetwork
 from torch import nn
 
 from pscr_engine.bundle import Exemplars
+from pscr_engine.host import int8_saturates
 
 from ..small import small_checkpoint
 
@@ -31,6 +32,7 @@ class Transformer(nn.Module):
         return (tokens + self.mlp(self.norm(tokens))).mean(1)
 
 
+@pytest.mark.skipif(int8_saturates(), reason="without VNNI, ONNX Runtime adds products of bytes in 16 bits")
 def test_a_transformer_is_quantised_from_its_pixels_on(tmp_path):
     torch.manual_seed(0)
     checkpoint = small_checkpoint(C, Transformer())
