@@ -18,12 +18,13 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from pscr_engine.backends import Backend, create_backend
+from pscr_engine.backends import create_backend
 from pscr_engine.bench.stages import plain_loop
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import keep_freed_memory, usable_cpus
 from pscr_engine.records import Query
 from pscr_engine.stages.decode import DecodeOptions, decode
+from pscr_engine.stages.infer import PatchScorer
 
 from .common import CACHE, answering_bundle, random_patches, record, spread, untrained_bundle
 
@@ -65,7 +66,7 @@ def whole_run(bundle: Bundle, count: int, devices: str = "cpu", *options: str) -
     return float(success["images_per_second"])
 
 
-def bare_session(bundle: Bundle, backend: Backend, count: int) -> None:
+def bare_session(bundle: Bundle, backend: PatchScorer, count: int) -> None:
     patches = random_patches(bundle, 1)
     for _ in range(count):
         backend.score(patches)
