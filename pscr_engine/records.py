@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 """A decoded image, uint8 [H, W, 3], RGB."""
 
+MAX_FILE_BYTES = 512 * 2**20
+"""Larger files are not read: no image within any sane limit on pixels needs them."""
+
 
 class Status(StrEnum):
     """What became of one manifest row."""
 
     OK = "ok"
     MISSING = "missing"  # there is nothing at that path, or the row names no image
-    UNREADABLE = "unreadable"  # something is there, but its bytes can't be read
+    UNREADABLE = "unreadable"  # its entry can't be followed or isn't allowed, or its bytes can't be read
     UNDECODABLE = "undecodable"  # the bytes are not an image, or a broken one
     TOO_LARGE = "too_large"  # over the limit on pixels or on bytes
     TOO_SMALL = "too_small"  # a side is below the patch size and can't, or may not, be upscaled
@@ -168,11 +171,3 @@ def add_counts(counts: Iterable[StageCounts]) -> StageCounts:
         name: (sum(each.get(name, none)[0] for each in listed), sum(each.get(name, none)[1] for each in listed))
         for name in names
     }
-
-
-if TYPE_CHECKING:
-    pass
-
-
-MAX_FILE_BYTES = 512 * 2**20
-"""Larger files are not read: no image within any sane limit on pixels needs them."""

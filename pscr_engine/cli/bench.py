@@ -1,4 +1,4 @@
-"""`pscr-engine bench`."""
+"""The command `pscr-engine bench`: measure a bundle's speed, or put records of it side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pscr-engine compile`."""
+"""The command `pscr-engine compile`: build TensorRT plans and check them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pscr-engine demo`."""
+"""The command `pscr-engine demo`: see it all work on made-up images."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _make_report(scores: Path, page: Path, steps: _Steps) -> str:
 
 
 def _summary(manifest: Path, scores: Path, outcome: str) -> list[str]:
-    """Print the first rows beside their labels, the range of the scores, and how they follow the labels."""
+    """Return lines that show the first rows beside their labels, and how the scores follow the labels."""
     import numpy as np
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""`pscr-engine doctor`."""
+"""The command `pscr-engine doctor`: say what this host can run."""
 
 from __future__ import annotations
 

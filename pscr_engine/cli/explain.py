@@ -1,4 +1,4 @@
-"""`pscr-engine explain`."""
+"""The command `pscr-engine explain`: show where an image's score comes from."""
 
 from __future__ import annotations
 

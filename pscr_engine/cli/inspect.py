@@ -1,4 +1,4 @@
-"""`pscr-engine inspect`."""
+"""The command `pscr-engine inspect`: say what is in a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends the process of a command."""
+"""How the process of a command ends: without a crash of some library's threads at the very end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FLUSH_FAILED = 120  # as Python itself has it
 
 
 def leave(code: int) -> NoReturn:
-    """End the process as the interpreter does, but without taking itself apart.
+    """Flush the streams, run exit handlers, and end the process without the interpreter's own finalisation.
 
-    While it does that, threads of C++ libraries that want Python's lock are ended by force, which C++ answers with an
+    During that, threads of C++ libraries that want Python's lock are ended by force, which C++ answers with an
     abort: one or two runs in a hundred on a busy host then had the exit code of a crash, after all was done and said
     (Python before 3.14: python/cpython#87135).
 

@@ -1,4 +1,4 @@
-"""What goes to stderr: lines of text, or one JSON object per line."""
+"""What commands print: messages and the log on stderr, as text or as JSON lines; the result on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pscr-engine models`."""
+"""The command `pscr-engine models`: list the shipped models."""
 
 from __future__ import annotations
 

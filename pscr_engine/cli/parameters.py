@@ -38,7 +38,7 @@ def bundle_option(help: str = "What pscr-engine export made.") -> Callable[[Comm
     """Make the option --bundle of commands that fall back on the shipped model.
 
     Args:
-        help: what the bundle is to the command.
+        help: the first sentence of the option's help.
     """
     return click.option(
         "--bundle",
@@ -60,11 +60,11 @@ def out_file_option(default: str, help: str) -> Callable[[Command], Command]:
     return default_option("--out", default, help, type=click.Path(path_type=Path))
 
 
-def image_limits(too_many_pixels: str) -> Callable[[Command], Command]:
+def image_limits(larger_become: str) -> Callable[[Command], Command]:
     """Make the options --small-images and --max-pixels.
 
     Args:
-        too_many_pixels: what happens to larger images, as the help says it.
+        larger_become: what larger images are called, in the help.
     """
     from ..stages.decode import DEFAULT_MAX_PIXELS
 
@@ -74,7 +74,7 @@ def image_limits(too_many_pixels: str) -> Callable[[Command], Command]:
         "What to do with images smaller than a patch.",
         type=click.Choice(["upscale", "error"]),
     )
-    large = default_option("--max-pixels", DEFAULT_MAX_PIXELS, f"Larger images are {too_many_pixels}.")
+    large = default_option("--max-pixels", DEFAULT_MAX_PIXELS, f"Larger images are {larger_become}.")
     return lambda command: small(large(command))
 
 

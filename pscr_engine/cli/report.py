@@ -1,4 +1,4 @@
-"""`pscr-engine report`."""
+"""The command `pscr-engine report`: make a page of a run."""
 
 from __future__ import annotations
 

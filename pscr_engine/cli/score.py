@@ -1,4 +1,4 @@
-"""`pscr-engine score`."""
+"""The command `pscr-engine score`: score a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress of a run on stderr: a live bar on a terminal, otherwise lines or JSON every few seconds."""
+"""How a run's snapshots are shown on stderr: a live bar on a terminal, otherwise lines or JSON every few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pscr-engine select`."""
+"""The command `pscr-engine select`: keep a run's best images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, otherwise a line every few seconds."""
+"""How the progress of all commands but `score` is shown on stderr: a bar on a terminal, else now and then a line."""
 
 from __future__ import annotations
 

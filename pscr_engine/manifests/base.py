@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -73,10 +73,14 @@ class Columns(Protocol):
 
 
 class Manifest(ABC):
-    """The list of images of a run.
+    """The list of images of a run. It is sent to worker processes (pickled), so it keeps no open files.
 
     Attributes:
-        fingerprint: changes when the list changes, so that a resumed run can tell.
+        kind: its name in fingerprints, and so in every `run.json`: it can't be changed later.
+        may_hold_images: whether its rows may hold the images themselves, which are then nowhere else.
+        has_columns: whether it is a table, and not a list of files.
+        fingerprint: KIND:DIGEST, where the digest differs if rows, their order, their images' values or their
+            identifiers differ, so that a resumed run can tell; embedded images need not be read for that.
         num_rows: how many rows there are; None if only reading can tell. For CSV and JSONL it is the
             number of lines, which blank lines and line breaks in quotes make an overestimate.
         id_type: Arrow type of the rows' identifiers; None if they have none.
@@ -85,6 +89,9 @@ class Manifest(ABC):
             images is another manifest.
     """
 
+    kind: ClassVar[str]
+    may_hold_images: ClassVar[bool] = False
+    has_columns: ClassVar[bool] = True
     fingerprint: str
     folder: str
     num_rows: int | None
@@ -167,3 +174,8 @@ def _states_now(files: Sequence[ManifestFile]) -> list[State | None]:
         now = file if isinstance(file, Path) else objects[file.path]
         states.append(None if now is None else state_of(now))
     return states
+
+
+def too_short(path: object, row: int) -> ManifestError:
+    """Return the error for a manifest that has lost rows since it was scored."""
+    return ManifestError(f"{path}: has no row {row}, although it was scored; it has changed since the run")

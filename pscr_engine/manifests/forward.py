@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..errors import ManifestError
 from ..records import Query
+from .base import too_short
 
 T = TypeVar("T")
 
@@ -66,8 +66,3 @@ class ForwardColumns(Generic[T]):
             picked.append(record)
             self._next = row + 1
         return self._to_table(picked)
-
-
-def too_short(path: object, row: int) -> ManifestError:
-    """Return the error for a manifest that has lost rows since it was scored."""
-    return ManifestError(f"{path}: has no row {row}, although it was scored; it has changed since the run")

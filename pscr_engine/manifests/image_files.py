@@ -16,29 +16,16 @@ from .base import Manifest, ManifestOptions
 from .queries import QueryMaker
 
 IMAGE_SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".png",
-        ".pgm",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
+    f".{kind}"
+    for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
 )
 
 
 class FileListManifest(Manifest):
     """A list of image files in a fixed order: sorted by name."""
 
+    kind = "files"
+    has_columns = False
     id_type: pa.DataType | None = None
 
     def __init__(self, names: Sequence[str], base: Place) -> None:
@@ -49,7 +36,7 @@ class FileListManifest(Manifest):
         digest = hashlib.sha256()
         for name in names:
             digest.update(os.fsencode(name) + b"\0")
-        self.fingerprint = f"files:{digest.hexdigest()}"
+        self.fingerprint = f"{self.kind}:{digest.hexdigest()}"
 
     @classmethod
     def from_glob(cls, pattern: str, names: Sequence[str], options: ManifestOptions) -> FileListManifest:

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 
 from ..errors import ManifestError
 from ..stores.uri import Place
 from .base import Manifest, ManifestFile, ManifestOptions
+from .image_files import FileListManifest
 from .parquet import ParquetManifest
 from .text import CsvManifest, JsonLinesManifest
 from .webdataset import WebDatasetManifest, is_shard
 
 _GLOB_CHARACTERS = frozenset("*?[")
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+KINDS: dict[str, type[Manifest]] = {
+    manifest.kind: manifest
+    for manifest in (ParquetManifest, CsvManifest, JsonLinesManifest, FileListManifest, WebDatasetManifest)
+}
+"""Kind, as in fingerprints → its class."""
+
+
+def _open_parquet(file: ManifestFile, folder: Place, options: ManifestOptions) -> Manifest:
+    return ParquetManifest(file if isinstance(file, Path) else file.path, [file], folder, options)
+
+
+# Extension → what opens such a table: file, its folder, options. Globs don't take these files for images.
+_TABLES: dict[str, Callable[[ManifestFile, Place, ManifestOptions], Manifest]] = {
+    ".parquet": _open_parquet,
+    ".pq": _open_parquet,
+    ".csv": lambda file, folder, options: CsvManifest(file, ",", options),
+    ".tsv": lambda file, folder, options: CsvManifest(file, "\t", options),
+    ".jsonl": lambda file, folder, options: JsonLinesManifest(file, options),
+    ".ndjson": lambda file, folder, options: JsonLinesManifest(file, options),
+}
 
 
 def open_table(where: object, file: ManifestFile, folder: Place, options: ManifestOptions) -> Manifest:
     """Open a manifest that is a single file; its extension tells the kind.
 
     Args:
-        where: what the user named.
+        where: what the user named, for messages.
         file: the file to read.
-        folder: the folder that relative paths start from.
+        folder: its own folder, that relative paths start from.
         options: how to read it.
 
     Raises:
@@ -32,18 +54,11 @@ def open_table(where: object, file: ManifestFile, folder: Place, options: Manife
     if is_shard(file.name):
         return WebDatasetManifest([file], options)
     suffix = os.path.splitext(file.name)[1]  # noqa: PTH122 - objects have no suffix
-    match suffix.lower():
-        case ".parquet" | ".pq":
-            return ParquetManifest(file if isinstance(file, Path) else file.path, [file], folder, options)
-        case ".csv":
-            return CsvManifest(file, ",", options)
-        case ".tsv":
-            return CsvManifest(file, "\t", options)
-        case ".jsonl" | ".ndjson":
-            return JsonLinesManifest(file, options)
+    if open_kind := _TABLES.get(suffix.lower()):
+        return open_kind(file, folder, options)
     raise ManifestError(
         f"{where}: unknown kind of manifest {suffix or '(no extension)'!r}; "
-        "use .parquet, .csv, .tsv, .jsonl, .tar, a directory or a quoted glob"
+        f"use {', '.join(_TABLES)}, .tar, a directory or a quoted glob"
     )
 
 
@@ -59,7 +74,7 @@ def refuse_mixture(directory: object, *, parquet: Sized, shards: Sized, images: 
 
 def refuse_tables(pattern: str, names: Iterable[str]) -> None:
     """Raise ManifestError if a glob matches a table of paths."""
-    if table := next((name for name in names if name.lower().endswith(_TABLES)), None):
+    if table := next((name for name in names if name.lower().endswith(tuple(_TABLES))), None):
         raise ManifestError(f"glob {pattern}: matches the table {table}; name one table, without wildcards")
 
 

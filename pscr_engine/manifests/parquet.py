@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestError, one_line
 from ..records import Query
 from ..stores.uri import Place, StorePath
-from .base import Manifest, ManifestFile, ManifestOptions, state_of
-from .forward import too_short
+from .base import Manifest, ManifestFile, ManifestOptions, state_of, too_short
 from .queries import QueryMaker, choose_columns
 
 _READ_BYTES = 2**20
@@ -34,6 +33,9 @@ class ParquetManifest(Manifest):
     The image column holds paths (string), encoded images (binary) or Hugging Face's struct
     {bytes, path}.
     """
+
+    kind = "parquet"
+    may_hold_images = True
 
     def __init__(self, path: Place, files: Sequence[ManifestFile], folder: Place, options: ManifestOptions) -> None:
         """Open the files; `path` is what the user named, relative paths in the rows start from `folder`."""
@@ -52,15 +54,12 @@ class ParquetManifest(Manifest):
         self._path, self._schema = path, schema.remove_metadata()
         self.column_names = schema.names
         self._image, self._id = choose_columns(path, schema.names, options)
-        for name in (self._image, self._id):
-            if schema.names.count(name) > 1:
-                raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
         embedded = self._check_image_type(path, schema.field(self._image).type)
         self._maker = QueryMaker.for_folder(folder, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = _plain(schema.field(self._id).type) if self._id else None
         self.num_rows: int | None = self._groups.starts[-1]
-        self.fingerprint = f"parquet:{self._digest(path, embedded=embedded)}"
+        self.fingerprint = f"{self.kind}:{self._digest(path, embedded=embedded)}"
 
     def reader(self) -> _ParquetReader:
         """Return a reader with open files of its own."""

@@ -19,13 +19,15 @@ def choose_columns(path: object, available: Sequence[str], options: ManifestOpti
     """Choose the image column and, if there is one, the identifier column; return their names.
 
     Raises:
-        ManifestError: a column isn't there; the message names those that are.
+        ManifestError: a column isn't there, or several have its name.
     """
 
     def require(name: str, flag: str) -> str:
         if name not in available:
             listed = ", ".join(available) or "none"
             raise ManifestError(f"{path}: no column {name!r} (columns: {listed}); choose one with {flag}")
+        if available.count(name) > 1:
+            raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
         return name
 
     image = options.path_column
@@ -34,7 +36,7 @@ def choose_columns(path: object, available: Sequence[str], options: ManifestOpti
     image = require(image, "--path-column")
     if options.id_column is not None:
         return image, require(options.id_column, "--id-column")
-    return image, "id" if "id" in available and image != "id" else None
+    return image, require("id", "--id-column") if "id" in available and image != "id" else None
 
 
 @dataclass(frozen=True)

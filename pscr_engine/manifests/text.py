@@ -30,6 +30,8 @@ _MAX_COLUMNS = 1000
 class CsvManifest(Manifest):
     """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
 
+    kind = "csv"
+
     def __init__(self, path: ManifestFile, delimiter: str, options: ManifestOptions) -> None:
         self._path, self._delimiter = path, delimiter
         self._watch([path])
@@ -43,7 +45,7 @@ class CsvManifest(Manifest):
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if id_ else None
         digest, lines = _digest_and_lines(path)
-        self.fingerprint = f"csv:{digest}"
+        self.fingerprint = f"{self.kind}:{digest}"
         self.num_rows: int | None = lines - 1
 
     def reader(self) -> ForwardReader[list[str]]:
@@ -83,6 +85,8 @@ class JsonLinesManifest(Manifest):
     million is no reason to score nothing.
     """
 
+    kind = "jsonl"
+
     def __init__(self, path: ManifestFile, options: ManifestOptions) -> None:
         self._path = path
         self._watch([path])
@@ -95,7 +99,7 @@ class JsonLinesManifest(Manifest):
         self.id_type: pa.DataType | None = pa.string() if self._id else None
         digest, lines = _digest_and_lines(path)
         self.num_rows: int | None = lines
-        self.fingerprint = f"jsonl:{digest}"
+        self.fingerprint = f"{self.kind}:{digest}"
 
     def reader(self) -> ForwardReader[tuple[int, str]]:
         """Return a reader with an open file of its own."""

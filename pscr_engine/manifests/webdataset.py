@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..errors import ManifestError
+from ..errors import ManifestError, one_line
 from ..records import MAX_FILE_BYTES, Query, Status
 from .base import Manifest, ManifestFile, ManifestOptions, state_of
 from .forward import ForwardReader
@@ -37,6 +37,9 @@ class WebDatasetManifest(Manifest):
     after the shard: what it should have held is not known, but it isn't passed over in silence.
     """
 
+    kind = "webdataset"
+    may_hold_images = True
+    has_columns = False
     num_rows: int | None = None
 
     def __init__(self, shards: Sequence[ManifestFile], options: ManifestOptions) -> None:
@@ -48,7 +51,7 @@ class WebDatasetManifest(Manifest):
         digest = hashlib.sha256()
         for shard in self._shards:
             digest.update(os.fsencode(shard.name) + b"\0" + _sample(shard))
-        self.fingerprint = f"webdataset:{digest.hexdigest()}"
+        self.fingerprint = f"{self.kind}:{digest.hexdigest()}"
 
     def reader(self) -> ForwardReader[_Record]:
         """Return a reader with open shards of its own. Members that are passed over are not read."""
@@ -65,7 +68,7 @@ class WebDatasetManifest(Manifest):
                         tar.members = []  # type: ignore[attr-defined]
                     _check_end(tar)
             except _UNREADABLE as error:
-                yield _Record(shard, error=str(error))
+                yield _Record(shard, error=one_line(error, 200))
 
 
 class _Record(NamedTuple):

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ..errors import ManifestError, OutputError
 from ..manifests import Manifest, ManifestOptions, open_manifest
+from ..manifests.kinds import KINDS
 from ..stores.uri import Place
 from .parts import Parts
 from .run_directory import RUN_FILE, read_success
@@ -83,7 +84,7 @@ class RunReader:
     @property
     def has_columns(self) -> bool:
         """Tell whether the manifest is a table, and not a list of files."""
-        return self.manifest_kind not in ("files", "webdataset")
+        return self.manifest_kind in KINDS and KINDS[self.manifest_kind].has_columns
 
     def schema(self) -> pa.Schema | None:
         """Return the names and types of the parts' columns; None as long as there are no parts."""

@@ -17,7 +17,8 @@ _VARIABLE = (
     (r"^no such file: (?s:.*)", "no such file"),
     (r"0x[0-9a-fA-F]+", "…"),
     (r"(?:/[^\s/'\"]+){2,}", "…"),
-    (r"[0-9][0-9,.]*", "…"),
+    (r"^a link to (?s:.*); pack", "a link; pack"),
+    (r"(HTTP status [0-9]{3})|[0-9]+(?:[,.][0-9]+)*", r"\1…"),  # the status says what is wrong
 )
 
 

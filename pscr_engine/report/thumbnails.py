@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import ManifestError, MissingDependencyError, StoreError
 from ..html import data_uri
+from ..manifests.kinds import KINDS
 from ..manifests.queries import QueryMaker
 from ..output.run_reader import RunReader
 from ..records import Query, Status
@@ -88,7 +89,8 @@ def _image_source(run: RunReader, manifest: str | None) -> tuple[Callable[[int, 
         confine=run.identity.get("root") is not None,
         allow_http=bool(run.settings["columns"].get("allow_http")),
     )
-    holds_images = run.manifest_kind in ("parquet", "webdataset")
+    kind = KINDS.get(run.manifest_kind)
+    holds_images = kind is not None and kind.may_hold_images
     if run.manifest_kind == "files" and manifest is not None:
         moved = place(manifest, "--manifest")
         maker = QueryMaker.at(moved if not isinstance(moved, Path) or moved.is_dir() else Path())

@@ -1,1 +1,1 @@
-"""Runners: they hand chunks of the manifest to pipelines and commit the parts."""
+"""Whole runs: chunks of a manifest are handed to workers, which score them and write the parts; here or on Ray."""

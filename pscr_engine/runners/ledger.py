@@ -19,7 +19,7 @@ _CHUNKS_AT_WORKER = 2
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of manifest rows, the unit of work and of commit.
+    """Consecutive rows of the manifest, the unit of work and of commit.
 
     Args:
         index: number of the chunk and of its part.
@@ -75,7 +75,7 @@ class Ledger:
     shard: Shard = WHOLE
     rows: int = 0
     _next: int = field(init=False)
-    _again: list[Chunk] = field(default_factory=list)
+    _returned: list[Chunk] = field(default_factory=list)
     _out: dict[int, Chunk] = field(default_factory=dict)
     _lost_on: dict[int, set[str]] = field(default_factory=dict)
     _struck: Counter[int] = field(default_factory=Counter)
@@ -91,15 +91,15 @@ class Ledger:
             idle: whether who asks has no other chunk; only then it gets one that a worker has died on.
         """
         with self._lock:
-            if self._again and self._again[0].suspect and not idle:
+            if self._returned and self._returned[0].suspect and not idle:
                 return None
-            chunk = self._again.pop(0) if self._again else self._fresh()
+            chunk = self._returned.pop(0) if self._returned else self._fresh()
             if chunk is not None:
                 self._out[chunk.index] = chunk
             return chunk
 
     def feed(self, at_worker: dict[int, Chunk]) -> Iterator[Chunk]:
-        """Take what a worker that has these chunks should have beside them, and add it to them.
+        """Fill a worker up to two chunks: yield the new ones, and add them to those `at_worker`.
 
         A second chunk waits at the worker, so that its pipeline stays full from one to the next; but one that a worker
         has died on is there alone, so that it is known what the next one dies of.
@@ -144,19 +144,19 @@ class Ledger:
                         f"{chunk.name} have taken down {' and '.join(sorted(lost))}: find the image among them, "
                         "take it out of the way, and give the same command again to go on"
                     )
-                self._again.insert(0, replace(chunk, suspect=True))
+                self._returned.insert(0, replace(chunk, suspect=True))
 
     def give_back(self, chunks: Collection[int]) -> None:
         """Put the chunks of a worker that is gone, through no fault of theirs, back at the front of the queue."""
         with self._lock:
             for index in sorted(chunks, reverse=True):
-                self._again.insert(0, self._out.pop(index))
+                self._returned.insert(0, self._out.pop(index))
 
     def worker_died(self, chunks: Collection[int]) -> None:
         """Put the chunks of a worker that has died back at the front, to be scored one at a time.
 
         Raises:
-            WorkerError: one of them has had its share of workers.
+            WorkerError: one of them has killed `strikes` workers.
         """
         with self._lock:
             for index in sorted(chunks, reverse=True):
@@ -169,13 +169,13 @@ class Ledger:
                         f"{self._struck[index]} times; look for out-of-memory kills or an image that crashes its "
                         "decoder, mend that, and give the same command again to go on"
                     )
-                self._again.insert(0, replace(chunk, suspect=True))
+                self._returned.insert(0, replace(chunk, suspect=True))
 
     @property
     def finished(self) -> bool:
         """Tell whether no chunk is left and no worker has one."""
         with self._lock:
-            return not self._out and not self._again and not self._has_fresh()
+            return not self._out and not self._returned and not self._has_fresh()
 
     def count_parts(self, rows: int) -> None:
         """Learn from the last part, of `rows` rows, where the manifest ends, if it is shorter than a chunk."""

@@ -83,7 +83,7 @@ class Task:
 
 
 class Runner(Protocol):
-    """Has chunks scored."""
+    """What gets the chunks of a ledger scored: workers on this host, or on a Ray cluster."""
 
     @property
     def devices(self) -> Sequence[str]:

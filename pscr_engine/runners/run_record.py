@@ -23,7 +23,7 @@ from .progress import Snapshot
 def throughput_facts(
     config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what `_SUCCESS` says of speed: this process's; with shards, of the one that found every part there."""
+    """Return what `_SUCCESS` says of speed; in a run with shards, that of the shard that finished last."""
     shard = {} if config.shard == WHOLE else {"shard": str(config.shard)}
     return {
         **shard,

@@ -24,7 +24,7 @@ _PROGRESS_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-class _Line:
+class _Channel:
     """The connection to the parent process. Several threads may send."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
@@ -45,7 +45,7 @@ class _Line:
 
 
 class _LogToParent(logging.Handler):
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: _Channel) -> None:
         super().__init__()
         self._line = line
 
@@ -57,7 +57,7 @@ def main(descriptor: int) -> None:
     """Score the chunks that come over the connection, until it ends."""
     _die_with_parent()
     connection: Connection[Any, Any] = Connection(descriptor)
-    line = _Line(connection)
+    line = _Channel(connection)
     prepare_process(_LogToParent(line))
     try:
         setup = connection.recv()
@@ -72,7 +72,7 @@ def main(descriptor: int) -> None:
         os._exit(1)  # at once: threads may be busy
 
 
-def _work(worker: Worker, line: _Line) -> None:
+def _work(worker: Worker, line: _Channel) -> None:
     last = monotonic()
 
     def moved() -> None:
@@ -109,7 +109,7 @@ def _die_with_parent() -> None:
     parent = os.getppid()
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):  # not Linux: `_Line.receive` notices, a moment later
+    except (OSError, AttributeError):  # not Linux: `_Channel.receive` notices, a moment later
         return
     if os.getppid() != parent:
         os._exit(1)

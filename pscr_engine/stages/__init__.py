@@ -1,1 +1,1 @@
-"""The stages of a run: source → fetch → decode → sample → infer → sink."""
+"""What happens to an image, step by step: fetch, decode, sample, infer, sink; a `base.Stage` does some of them."""

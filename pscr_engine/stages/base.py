@@ -35,7 +35,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
-    """What a run asks of its stages, from fetch to infer.
+    """What a run asks of its stages.
 
     Args:
         sampling: how patches are taken.

@@ -1,7 +1,8 @@
-"""Fetch: from a location to encoded bytes."""
+"""Fetch: from a file or a URI to encoded bytes."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Sequence
@@ -32,7 +33,7 @@ class Fetcher:
         self.stopping = Event()
 
     def fetch_all(self, queries: Sequence[Query]) -> None:
-        """Read the images of a micro-batch, as many as may be held.
+        """Read the images of a micro-batch until 64 MiB are held; the rest is left to `fetch`, when it is decoded.
 
         Raises:
             StoreError: an object store is out of reach, or refuses everything.
@@ -62,7 +63,7 @@ class Fetcher:
         return self._remote is not None
 
     def check(self, stores: Collection[str], *, all_failed: bool) -> None:
-        """Look at stores whose images could not be read, and raise StoreError for one that is out of reach."""
+        """Raise StoreError if a store whose images could not be read is lost, see `RemoteImages.check`."""
         if self._remote is not None:
             self._remote.check(stores, all_failed=all_failed, stopping=self.stopping)
 
@@ -81,7 +82,7 @@ class Fetcher:
 
 
 def read_file(query: Query, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Read the file at `query.location` into `query.data`, if it isn't there already."""
+    """Read the file at `query.location` into `query.data`, if it isn't there already, or fail the query."""
     if not query.ok or query.location is None:
         return
     try:
@@ -94,9 +95,10 @@ def read_file(query: Query, max_bytes: int = MAX_FILE_BYTES) -> None:
     except (FileNotFoundError, NotADirectoryError):
         query.fail(Status.MISSING, f"no such file: {query.location}")
     except OSError as error:
-        query.fail(Status.UNREADABLE, error.strerror or str(error))
-    except ValueError as error:  # a null byte in the path
-        query.fail(Status.UNREADABLE, str(error))
+        special = error.errno == errno.ENXIO  # a socket, or a device without a driver
+        query.fail(Status.UNREADABLE, "is not a regular file" if special else error.strerror or str(error))
+    except ValueError as error:  # a null byte, or half of a surrogate pair
+        query.fail(Status.UNREADABLE, f"not a file name: {error}")
 
 
 def _read(query: Query, descriptor: int, max_bytes: int) -> None:

@@ -85,7 +85,7 @@ def assign(
     *,
     precision: str,
 ) -> None:
-    """Give each query its row of the results; rows of None are nobody's.
+    """Give each query its row of the results; None is an unused slot.
 
     An image whose score is not a finite number has failed, like one that can't be decoded: in FP16 a
     network may overflow on one image in millions.

@@ -8,7 +8,7 @@ from .fetch import Fetcher
 
 
 def load_image(query: Query, options: DecodeOptions, fetcher: Fetcher | None = None) -> bytes | None:
-    """Fill in `query.pixels` from a file, a URI or bytes; a query that can't be has failed, with its reason.
+    """Fill in `query.pixels` from a file, a URI or bytes; if that can't be done, fail the query.
 
     Args:
         query: names the image, or holds it.

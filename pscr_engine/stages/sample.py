@@ -10,12 +10,12 @@ from ..records import MicroBatch, Pixels, Query, Status
 from ..sampling import Sampling, TooSmallError
 
 
-def sample(query: Query, place: Pixels, sampling: Sampling, max_pixels: int) -> bool:
-    """Take the patches of one decoded query, uint8 [D, P, P, 3], to `place`; whether there are any."""
+def sample(query: Query, out: Pixels, sampling: Sampling, max_pixels: int) -> bool:
+    """Write the patches of one decoded query, uint8 [D, P, P, 3], to `out`; return whether it has any."""
     if not query.ok or query.pixels is None:
         return False
     try:
-        sampling.sample(query.pixels, place, digest=query.digest, max_pixels=max_pixels)
+        sampling.sample(query.pixels, out, digest=query.digest, max_pixels=max_pixels)
     except TooSmallError as error:
         query.fail(Status.TOO_SMALL, str(error))
         return False

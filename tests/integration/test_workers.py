@@ -172,7 +172,7 @@ def test_an_image_that_kills_every_worker_ends_the_run_with_its_rows(place):
 def test_a_fault_in_any_stage_ends_the_run_with_its_traceback(place, tmp_path, stage, devices):
     target = {
         "source": "pscr_engine.manifests.queries.QueryMaker.make",
-        "fetch": "pscr_engine.stages.fetch.fetch",
+        "fetch": "pscr_engine.stages.fetch.read_file",
         "decode": "pscr_engine.stages.on_host.decode",
         "sample": "pscr_engine.stages.sample.Sampler.sample",
         "infer": "pscr_engine.stages.on_host.infer",

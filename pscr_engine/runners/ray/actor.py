@@ -36,7 +36,7 @@ class ActorSetup(NamedTuple):
     """All that an actor needs to know.
 
     Args:
-        worker: of its worker; `folder` is as the driver sees it.
+        worker: the setup of its worker; `folder` is the driver's, and is replaced by this node's.
         run: the content of the output folder's `run.json`, as the driver sees it.
         working_directory: the driver's, which relative paths start from.
     """
@@ -59,7 +59,7 @@ class Answer:
         logged: level and text of messages since the last answer.
         node: name of the host that the actor is on.
         node_id: what Ray calls that host.
-        gpus: Ray's numbers of its GPUs that are the actor's.
+        gpus: Ray's numbers of this actor's GPUs.
         number: of this answer; counts up, since answers need not arrive in order.
     """
 

@@ -75,7 +75,7 @@ class Fleet(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A worker, and what is expected of it.
+    """A worker, and the calls to it that are not answered yet.
 
     Args:
         handle: calls it.
