@@ -159,8 +159,8 @@ class ScoreConfig:
     def identity(self, *, bundle_digest: str, manifest: Manifest, precision: str, chunk_rows: int) -> dict[str, Any]:
         """Return all that the rows depend on. Runs that differ in any of it can't share an output folder.
 
-        The batch size, the device and the number of workers are not part of it: the rows don't
-        depend on them, so a resumed run may change them.
+        The batch size, the device and the number of workers are not part of it: the rows don't depend on them, so a
+        resumed run may change them. A key that is added later refuses the folders of earlier versions.
         """
         return {
             "bundle": bundle_digest,

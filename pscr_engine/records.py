@@ -46,7 +46,7 @@ class Query:
         id: the manifest's identifier of the row, whatever its type.
         location: file to read; None if `data` or `pixels` is there from the start.
         uri: where to fetch the image from, in place of `location`, if that is no file of this host.
-        data: encoded bytes; dropped once decoded.
+        data: encoded bytes, from the manifest or a fetcher; dropped once decoded, and by `fail`.
         pixels: decoded image, uint8 [H, W, 3]; dropped once sampled.
         digest: 16 bytes that depend on the image's content alone; only `rps` needs it.
         width, height: size of the decoded image in pixels.
@@ -80,7 +80,7 @@ class Query:
 
     @property
     def bytes_held(self) -> int:
-        """Return the image's size in memory in bytes, encoded or decoded."""
+        """Return the bytes of memory that the image takes now, encoded or decoded; 0 once it is sampled."""
         return len(self.data) if self.data is not None else 0 if self.pixels is None else self.pixels.nbytes
 
     def fail(self, status: Status, error: str) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,22 @@ def test_chunks_follow_the_manifests_size(rows, expected):
 def test_settings_out_of_range(settings):
     with pytest.raises(UsageError):
         ScoreConfig("m", **settings)
+
+
+# What the rows don't depend on; `manifest`, `bundle` and `precision` are in the identity by what they stand for.
+NOT_IN_IDENTITY = {
+    "manifest", "bundle", "out", "columns", "devices", "backend", "precision", "batch_size", "chunk_rows",
+    "verify_decoding", "overwrite", "retry_failed", "max_failure_rate", "shard", "runner", "ray",
+}  # fmt: skip
+
+
+def test_every_setting_is_in_the_identity_or_known_not_to_matter():
+    identity = ScoreConfig("m").identity(
+        bundle_digest="b", manifest=FileListManifest(["a"], Path("x")), precision="fp32", chunk_rows=5
+    )
+    assert {field.name for field in fields(ScoreConfig)} - NOT_IN_IDENTITY == set(identity) & {
+        field.name for field in fields(ScoreConfig)
+    } - NOT_IN_IDENTITY
 
 
 def test_what_the_rows_do_not_depend_on_may_change():

@@ -170,9 +170,9 @@ def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
         theirs, ours = earlier["identity"], run["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path}: its run.json is damaged; choose another --out or use --overwrite") from error
-    for name in ours:
-        if theirs.get(name) != ours[name]:
-            then, now, advice = _short(theirs.get(name)), _short(ours[name]), ""
+    for name in {**ours, **theirs}:  # what one of them lacks is compared, too
+        if theirs.get(name) != ours.get(name):
+            then, now, advice = _short(theirs.get(name)), _short(ours.get(name)), ""
             if name == "bundle":
                 then, now, advice = _bundle_names(earlier, run) or (then, now, advice)
             raise OutputError(

@@ -22,6 +22,8 @@ _HELD_BYTES = 64 * 2**20
 class Fetcher:
     """Reads images: files one after another, those in object stores and on the web many at a time.
 
+    Every image of a run passes `fetch_all`, or `fetch` if it was left for later, whatever its backend is.
+
     Args:
         private_addresses: whether web servers may have private, loopback and other special addresses.
     """
