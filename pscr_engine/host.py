@@ -7,8 +7,39 @@ import gc
 import math
 import os
 import platform
-from functools import cache
+from collections.abc import Callable
+from functools import update_wrapper
 from pathlib import Path
+from threading import RLock
+from typing import Generic, ParamSpec, TypeVar
+
+Made = TypeVar("Made")
+Arguments = ParamSpec("Arguments")
+
+
+class MadeOnce(Generic[Arguments, Made]):
+    """A function whose results are made once and kept, by whichever of several threads asks first.
+
+    With `functools.cache`, threads that ask at the same time get an object each.
+    """
+
+    def __init__(self, make: Callable[Arguments, Made]) -> None:
+        self._make, self._lock = make, RLock()
+        self._made: dict[tuple[object, ...], Made] = {}
+        update_wrapper(self, make)
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
+        """Return the result for these arguments, which is made now if nobody has asked for it before."""
+        key = (*args, *kwargs.items())
+        if key not in self._made:
+            with self._lock:
+                if key not in self._made:
+                    self._made[key] = self._make(*args, **kwargs)
+        return self._made[key]
+
+    def cache_clear(self) -> None:
+        """Forget all results."""
+        self._made.clear()
 
 
 def usable_cpus() -> int:
@@ -41,7 +72,7 @@ def cache_folder() -> Path:
 _BYTE_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 
 
-@cache
+@MadeOnce
 def _cpuinfo() -> dict[str, str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 
 from ..bundle import Bundle
 from ..errors import BackendError, UsageError
-from ..host import fast_int8, int8_saturates
+from ..host import MadeOnce, fast_int8, int8_saturates
 from .base import Backend
 from .devices import gpu_index, is_gpu, resolve_devices
 
@@ -105,7 +104,7 @@ def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("
     raise BackendError(f"{bundle.path}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")
 
 
-@cache
+@MadeOnce
 def _warn_of_saturation() -> None:
     log.warning(
         "this processor has no VNNI: it adds products of bytes in 16 bits, which can overflow, so INT8 scores may be "

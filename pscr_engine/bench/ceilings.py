@@ -6,20 +6,19 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from ..host import usable_cpus
+from ..host import MadeOnce, usable_cpus
 
 _BANDWIDTH_BYTES = 256 * 2**20  # far more than the caches hold
 _REPEATS = 5
 
 
-@cache
+@MadeOnce
 def instruction_peak() -> dict[str, float]:
     """Measure GMAC/s, by precision, of the processor's vector instructions on registers, on all usable cores.
 
@@ -60,7 +59,7 @@ def _matrix_product(side: int = 2048) -> float:
     return side**3 / _shortest(lambda: matrix @ matrix) / 1e9
 
 
-@cache
+@MadeOnce
 def memory_bandwidth() -> float:
     """Measure GB/s, read and written, of copying arrays far larger than the caches, on all usable cores."""
     threads = usable_cpus()

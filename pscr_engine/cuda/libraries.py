@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from functools import cache
 from pathlib import Path
+
+from ..host import MadeOnce
 
 FOR_DECODING = ("cudart", "nvjpeg")
 FOR_ONNXRUNTIME = (
@@ -47,7 +48,7 @@ def library_files(names: tuple[str, ...] = (*FOR_ONNXRUNTIME, "nvjpeg")) -> dict
     return out
 
 
-@cache
+@MadeOnce
 def load_libraries(names: tuple[str, ...]) -> dict[str, Path]:
     """Load libraries, once per process; what doesn't load is left to the system's loader.
 

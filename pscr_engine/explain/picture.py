@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..host import MadeOnce
 from ..html import ScoreFormat
 from .exemplar_images import thumbnail
 from .findings import Findings, NearExemplar
@@ -198,6 +198,6 @@ def _pasted(placed: Sequence[tuple[Image.Image, tuple[int, int]]]) -> Image.Imag
     return canvas
 
 
-@cache
+@MadeOnce
 def _font(size: int) -> Font:
     return ImageFont.load_default(size)

@@ -109,6 +109,18 @@ class Manifest(ABC):
         """Return the files that the list is in."""
         return self._files
 
+    def check_files_unchanged(self) -> None:
+        """Check that files of this host still are what was fingerprinted; asked before rows of them are committed.
+
+        Objects need no such look: each is read with its ETag as a condition.
+
+        Raises:
+            ManifestError: one has changed or gone.
+        """
+        for file, before in zip(self._files, self._stamps, strict=True):
+            if isinstance(file, Path) and state_of(file) != before:
+                raise _changed(file)
+
     def check_unchanged(self) -> None:
         """Check that the list is still what was fingerprinted: several processes read it while the run goes on.
 
@@ -117,7 +129,7 @@ class Manifest(ABC):
         """
         for file, before, now in zip(self._files, self._stamps, _states_now(self._files), strict=True):
             if now != before:
-                raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
+                raise _changed(file)
 
     def accept_host_view(self, host: str) -> None:
         """Accept this host's inodes and modification times as the baseline, after checking that sizes agree.
@@ -148,6 +160,10 @@ class Manifest(ABC):
     def rows(self, start: int = 0) -> Iterator[Query]:
         """Yield the queries of all rows from `start` on, in order."""
         return self.reader().read(range(start, sys.maxsize))
+
+
+def _changed(file: ManifestFile) -> ManifestError:
+    return ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
 
 def state_of(file: ManifestFile) -> State | None:

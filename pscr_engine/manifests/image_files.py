@@ -42,7 +42,7 @@ class FileListManifest(Manifest):
     def from_glob(cls, pattern: str, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
         """List the files that a pattern matches, whatever their extension, without folders."""
         refuse_columns(f"glob {pattern}", options)
-        files = [name for name in names if not Path(name).is_dir()]
+        files = [name for name in names if not Path(name).is_dir() and not is_apple_double(name)]
         if not files:
             raise ManifestError(f"glob {pattern}: matches no files")
         return cls(files, Path())
@@ -93,8 +93,18 @@ def files_below(directory: Path) -> Iterator[str]:
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a file has an image's extension."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - Path would be slow here
+    """Tell whether a file has an image's extension, and is not what macOS keeps beside a file, `._NAME`."""
+    return not is_apple_double(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - Path would be slow here
+
+
+def is_apple_double(name: str) -> bool:
+    """Tell whether a file is `._NAME`, in which macOS keeps attributes of the file NAME."""
+    return name.rpartition("/")[2].startswith("._")
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether readers of datasets pass a file over: it, or a folder that it is in, begins with "_" or "."."""
+    return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _raise(error: OSError) -> None:

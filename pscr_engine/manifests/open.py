@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import ManifestError
 from ..stores.uri import StorePath, place
 from .base import Manifest, ManifestOptions
-from .image_files import FileListManifest, files_below, is_image
+from .image_files import FileListManifest, files_below, is_apple_double, is_hidden, is_image
 from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
@@ -34,7 +34,7 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
         if path.is_file():
             return open_table(path, path, path.parent, options)
         if is_glob(text):
-            names = sorted(glob.glob(text, recursive=True))
+            names = sorted(name for name in glob.glob(text, recursive=True) if not is_apple_double(name))
             if names and all(is_shard(name) for name in names):
                 return WebDatasetManifest([Path(name) for name in names], options)
             if names and all(is_parquet(name) for name in names):
@@ -52,6 +52,8 @@ def _open_directory(directory: Path, options: ManifestOptions) -> Manifest:
     """Open a directory of Parquet files, of shards, or of image files."""
     parquet, shards, images = [], [], []
     for name in files_below(directory):
+        if is_hidden(name) and (is_parquet(name) or is_shard(name)):
+            continue  # Spark's leftovers, for example
         if is_parquet(name):
             parquet.append(directory / name)
         elif is_shard(name):

@@ -21,18 +21,20 @@ def choose_columns(path: object, available: Sequence[str], options: ManifestOpti
     Raises:
         ManifestError: a column isn't there, or several have its name.
     """
+    image = options.path_column or ("image" if "path" not in available and "image" in available else "path")
+    for name in available:
+        plain = "".join(letter for letter in name if letter.isprintable()).strip()
+        if plain != name and plain in (image, options.id_column or "id") and plain not in available:
+            raise ManifestError(f"{path}: its column {name!r} is not quite {plain!r}; take out what can't be seen")
 
     def require(name: str, flag: str) -> str:
         if name not in available:
-            listed = ", ".join(available) or "none"
+            listed = ", ".join(name if name.isprintable() else repr(name) for name in available) or "none"
             raise ManifestError(f"{path}: no column {name!r} (columns: {listed}); choose one with {flag}")
         if available.count(name) > 1:
             raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
         return name
 
-    image = options.path_column
-    if image is None:
-        image = "image" if "path" not in available and "image" in available else "path"
     image = require(image, "--path-column")
     if options.id_column is not None:
         return image, require(options.id_column, "--id-column")

@@ -13,7 +13,7 @@ from ..stores.client import require_obstore
 from ..stores.objects import StoredObject, listed, look
 from ..stores.uri import StorePath
 from .base import Manifest, ManifestOptions
-from .image_files import FileListManifest, is_image
+from .image_files import FileListManifest, is_apple_double, is_hidden, is_image
 from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
@@ -44,7 +44,11 @@ def _open_glob(pattern: StorePath, options: ManifestOptions) -> Manifest:
     segments = pattern.key.split("/")
     fixed = next(index for index, segment in enumerate(segments) if is_glob(segment))
     base = StorePath(pattern.scheme, pattern.bucket, "/".join(segments[:fixed]))
-    files = [stored for stored in listed(base) if _matches(segments[fixed:], base.relative(stored.path).split("/"))]
+    files = [
+        stored
+        for stored in listed(base)
+        if _matches(segments[fixed:], base.relative(stored.path).split("/")) and not is_apple_double(stored.name)
+    ]
     names = [base.relative(stored.path) for stored in files]
     if not names:
         raise ManifestError(f"glob {pattern}: matches no objects")
@@ -68,6 +72,8 @@ def _open_prefix(prefix: StorePath, options: ManifestOptions) -> Manifest:
             own.add(folder)
         elif "/." in f"/{folder}":
             continue
+        elif is_hidden(name) and (is_parquet(name) or is_shard(name)):
+            continue  # Spark's leftovers, for example
         elif is_parquet(name):
             parquet.append(stored)
         elif is_shard(name):

@@ -25,17 +25,24 @@ _ERRORS = "surrogateescape"
 _MAX_FIELD = 16 * 2**20
 # More different keys than this are data, not names.
 _MAX_COLUMNS = 1000
+# JSON objects whose keys are looked at before the columns are chosen.
+_LOOK_AHEAD = 1000
 
 
 class CsvManifest(Manifest):
-    """A CSV or TSV file with a header. Identifiers stay text: "007" is "007"."""
+    """A CSV or TSV file with a header. Identifiers stay text: "007" is "007".
+
+    Blank lines are no rows, as for other readers. A record with more or fewer fields than the header is a row with
+    status `unreadable`; a quote that isn't closed is an error, since rows would be missing.
+    """
 
     kind = "csv"
 
     def __init__(self, path: ManifestFile, delimiter: str, options: ManifestOptions) -> None:
         self._path, self._delimiter = path, delimiter
         self._watch([path])
-        header = next(self._records(), [])
+        _require_utf8(path)
+        _, header = next(self._records(), (0, []))
         if not header:
             raise ManifestError(f"{path}: empty; its first line must name the columns")
         self.column_names = header
@@ -44,38 +51,57 @@ class CsvManifest(Manifest):
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if id_ else None
-        digest, lines = _digest_and_lines(path)
+        digest, feeds, lone_returns, last = _digest_and_line_ends(path)
         self.fingerprint = f"{self.kind}:{digest}"
-        self.num_rows: int | None = lines - 1
+        self.num_rows: int | None = feeds + lone_returns + (last not in b"\r\n") - 1
 
-    def reader(self) -> ForwardReader[list[str]]:
+    def reader(self) -> ForwardReader[_CsvRecord]:
         """Return a reader with an open file of its own."""
         return ForwardReader(lambda: islice(self._records(), 1, None), self._query)
 
-    def columns(self, names: Sequence[str]) -> ForwardColumns[list[str]]:
+    def columns(self, names: Sequence[str]) -> ForwardColumns[_CsvRecord]:
         """Return a reader of some columns, all of them text, as written: "007" is "007"."""
         positions = [list(self.column_names).index(name) for name in names]
         schema = pa.schema([(name, pa.string()) for name in names])
 
-        def to_table(records: list[list[str]]) -> pa.Table:
-            cells = ([record[at] if at < len(record) else None for record in records] for at in positions)
+        def to_table(records: list[_CsvRecord]) -> pa.Table:
+            cells = ([fields[at] if at < len(fields) else None for _, fields in records] for at in positions)
             return pa.table([text_array(column) for column in cells], schema=schema)
 
         return ForwardColumns(schema, islice(self._records(), 1, None), to_table, self._path)
 
-    def _query(self, row: int, record: list[str]) -> Query:
-        image = record[self._image] if self._image < len(record) else None
-        id_ = record[self._id] if self._id is not None and self._id < len(record) else None
-        return self._maker.make(row, image, id_)
+    def _query(self, row: int, record: _CsvRecord) -> Query:
+        line, fields = record
+        id_ = fields[self._id] if self._id is not None and self._id < len(fields) else None
+        if len(fields) == len(self.column_names):
+            return self._maker.make(row, fields[self._image], id_)
+        query = Query(row, id=id_)
+        count, expected = len(fields), len(self.column_names)
+        query.fail(Status.UNREADABLE, f"line {line} of the manifest has {count} fields, its header has {expected}")
+        return query
 
-    def _records(self) -> Iterator[list[str]]:
+    def _records(self) -> Iterator[_CsvRecord]:
         with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="") as file:
             csv.field_size_limit(_MAX_FIELD)
-            reader = csv.reader(file, delimiter=self._delimiter)
+            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+            line = 1
             try:
-                yield from (record for record in reader if record)  # as csv.DictReader: blank lines are no rows
+                for fields in reader:
+                    if fields:  # as csv.DictReader and pandas: blank lines are no rows
+                        yield line, fields
+                    line = reader.line_num + 1
             except csv.Error as error:
-                raise ManifestError(f"{self._path}: line {reader.line_num}: {error}") from error
+                raise ManifestError(f"{self._path}: line {line}: {_quote_trouble(error)}") from error
+
+
+_CsvRecord = tuple[int, list[str]]
+"""The line on which a record begins, and its fields."""
+
+
+def _quote_trouble(error: csv.Error) -> str:
+    if "unexpected end of data" in str(error) or "field larger" in str(error):
+        return "a quote opens in the record that begins here and isn't closed; double quotes that are meant as such"
+    return f"{error} in the record that begins here; double quotes that are meant as such"
 
 
 class JsonLinesManifest(Manifest):
@@ -90,16 +116,28 @@ class JsonLinesManifest(Manifest):
     def __init__(self, path: ManifestFile, options: ManifestOptions) -> None:
         self._path = path
         self._watch([path])
-        first = next((value for _, text in self._lines() if isinstance(value := _json(text), dict)), None)
-        if first is None:
+        _require_utf8(path)
+        first = list(
+            islice((value for _, text in self._lines() if isinstance(value := _json(text), dict)), _LOOK_AHEAD)
+        )
+        if not first:
             raise ManifestError(f"{path}: no line of it is a JSON object")
-        self._image, self._id = choose_columns(path, list(first), options)
+        known = dict.fromkeys(name for value in first for name in value)
+        for name in (options.path_column, options.id_column or "id"):
+            if name is not None and name not in known and self._has_key(name):
+                known[name] = None
+        self._image, self._id = choose_columns(path, list(known), options)
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if self._id else None
-        digest, lines = _digest_and_lines(path)
-        self.num_rows: int | None = lines
+        digest, feeds, _, last = _digest_and_line_ends(path)
+        self.num_rows: int | None = feeds + (last != b"\n")
         self.fingerprint = f"{self.kind}:{digest}"
+
+    def _has_key(self, name: str) -> bool:
+        """Tell whether a line beyond the first ones has a key; only lines that hold its text are parsed."""
+        lines = (text for _, text in self._lines() if f'"{name}"' in text or "\\" in text)
+        return any(isinstance(value := _json(text), dict) and name in value for text in lines)
 
     def reader(self) -> ForwardReader[tuple[int, str]]:
         """Return a reader with an open file of its own."""
@@ -142,7 +180,8 @@ class JsonLinesManifest(Manifest):
         return query
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        with self._path.open(encoding="utf-8-sig", errors=_ERRORS) as file:
+        # A lone carriage return is white space within a line, as JSON has it.
+        with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="\n") as file:
             yield from ((line, text) for line, text in enumerate(file, 1) if text.strip())
 
 
@@ -173,12 +212,37 @@ def _json_column(values: list[Any], type_: pa.DataType) -> pa.Array:
     return text_array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
 
 
-def _digest_and_lines(path: ManifestFile) -> tuple[str, int]:
-    """Return the SHA-256 and the number of lines of a file, in one pass."""
-    digest, lines, last = hashlib.sha256(), 0, b"\n"
+def _digest_and_line_ends(path: ManifestFile) -> tuple[str, int, int, bytes]:
+    """Return a file's SHA-256, how many line feeds and lone carriage returns it has, and its last byte."""
+    digest, feeds, returns, last = hashlib.sha256(), 0, 0, b"\n"
     with path.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
-            lines += block.count(b"\n")
+            feeds += block.count(b"\n")
+            returns += block.count(b"\r") - block.count(b"\r\n") - (last == b"\r" and block[:1] == b"\n")
             last = block[-1:]
-    return digest.hexdigest(), lines + (last != b"\n")
+    return digest.hexdigest(), feeds, returns, last
+
+
+# What a file may begin with that is no UTF-8 text, and what it is then.
+_NO_TEXT = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"PK\x03\x04": "a zip archive (a spreadsheet, perhaps)",
+    b"PAR1": "a Parquet file; name it .parquet",
+}
+
+
+def _require_utf8(path: ManifestFile) -> None:
+    """Raise ManifestError if a file is no text in UTF-8, as far as its beginning shows."""
+    with path.open("rb") as file:
+        begin = file.read(1024)
+    kind = next((kind for mark, kind in _NO_TEXT.items() if begin.startswith(mark)), None)
+    if kind is None and b"\0" in begin:
+        kind = "no text (it holds null bytes), or UTF-16"
+    if kind is not None:
+        raise ManifestError(f"{path}: is {kind}; text in UTF-8 is read")

@@ -60,13 +60,15 @@ class WebDatasetManifest(Manifest):
     def _records(self) -> Iterator[_Record]:
         for shard in self._shards:
             try:
-                with _open(shard) as tar:
-                    for member in tar:
-                        if (member.isfile() or member.islnk() or member.issym()) and is_image(member.name):
-                            yield _Record(shard, tar, member)
-                        # Else the archive would remember every member it has passed.
-                        tar.members = []  # type: ignore[attr-defined]
-                    _check_end(tar)
+                with _open(shard) as first:
+                    tar: tarfile.TarFile | None = first
+                    while tar is not None:  # of several archives, one after the other
+                        for member in tar:
+                            if (member.isfile() or member.islnk() or member.issym()) and is_image(member.name):
+                                yield _Record(shard, tar, member)
+                            # Else the archive would remember every member it has passed.
+                            tar.members = []  # type: ignore[attr-defined]
+                        tar = _next_archive(tar)
             except _UNREADABLE as error:
                 yield _Record(shard, error=one_line(error, 200))
 
@@ -86,7 +88,7 @@ def _query(row: int, record: _Record) -> Query:
         query.fail(Status.UNREADABLE, f"the shard can't be read on from here: {record.error}")
         return query
     member = record.member
-    query = Query(row, path=f"{record.shard}/{member.name}", id=os.path.splitext(member.name)[0])  # noqa: PTH122
+    query = Query(row, path=f"{record.shard}/{member.name}", id=_key(member.name))
     if not member.isfile():  # its target may be anywhere in the shard, or outside
         query.fail(Status.UNREADABLE, f"a link to {member.linkname}; pack shards with the files themselves")
         return query
@@ -101,6 +103,12 @@ def _query(row: int, record: _Record) -> Query:
     return query
 
 
+def _key(name: str) -> str:
+    """Return the WebDataset key of a member: its name up to the first dot of the base name."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base[:1] + base[1:].partition(".")[0]
+
+
 @contextmanager
 def _open(shard: ManifestFile) -> Iterator[tarfile.TarFile]:
     """Open a shard. Of an object, a few megabytes are in memory, and what is passed over is not fetched."""
@@ -112,15 +120,30 @@ def _open(shard: ManifestFile) -> Iterator[tarfile.TarFile]:
             yield tar
 
 
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise TarError unless the archive ends with its end mark: Python stops silently at a bad header."""
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+def _next_archive(tar: tarfile.TarFile) -> tarfile.TarFile | None:
+    """Return the archive that follows the end of `tar` in its file, `cat a.tar b.tar` for example; None if none does.
+
+    Raises:
+        TarError: `tar` doesn't end with its end mark (Python stops without a word at a bad header), or what follows is
+            no archive.
+    """
+    file = tar.fileobj
+    assert file is not None
+    file.seek(tar.offset)
+    block = file.read(tarfile.BLOCKSIZE)
     if block != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.TarError("a damaged header" if block else "it ends without its end mark")
-    while tar.fileobj.read(2**20):  # a compressed shard's checksum comes last
-        pass
+    position = tar.offset + tarfile.BLOCKSIZE
+    while blocks := file.read(2048 * tarfile.BLOCKSIZE):  # to the end: a compressed shard's checksum comes last
+        if rest := blocks.lstrip(tarfile.NUL):
+            start = len(blocks) - len(rest)
+            file.seek(position + start - start % tarfile.BLOCKSIZE)
+            archive = tarfile.TarFile(fileobj=file, mode="r")
+            if archive.firstmember is None:  # type: ignore[attr-defined]
+                raise tarfile.TarError("what follows its end mark is no archive")
+            return archive
+        position += len(blocks)
+    return None
 
 
 def _sample(shard: ManifestFile) -> bytes:

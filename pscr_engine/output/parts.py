@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -43,6 +43,11 @@ class Parts:
     def path(self, index: int) -> Place:
         """Return where the part of chunk `index` is, or will be."""
         return self.folder / _name(index)
+
+    @staticmethod
+    def name(index: int) -> str:
+        """Return the file name of the part of chunk `index`."""
+        return _name(index)
 
     def indices(self) -> list[int]:
         """List the indices of the chunks that are done, in order."""
@@ -114,6 +119,18 @@ class Parts:
                 return int(pq.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
+
+    def footers(self, indices: Sequence[int]) -> list[tuple[int, int | str]]:
+        """Read the parts' footers: return each part's index, and its number of rows, or why it can't be read."""
+        with ThreadPoolExecutor(self._files.readers) as threads:
+            return list(zip(indices, threads.map(self._footer, indices), strict=True))
+
+    def _footer(self, index: int) -> int | str:
+        try:
+            with self._files.open(_name(index)) as file:
+                return int(pq.read_metadata(file).num_rows)
+        except (pa.ArrowException, OSError) as error:
+            return one_line(error, 120)
 
     def statuses(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the chunk index and the rows' statuses of each part, in order.

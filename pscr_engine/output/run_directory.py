@@ -7,6 +7,7 @@ every part has been counted. `output.folder.Folder` hides whether these are on a
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from .folder import Folder, Lock, is_partial
 from .open import open_folder
 from .parts import Parts, is_part
 from .shard import WHOLE, Shard
+
+log = logging.getLogger("pscr_engine")
 
 RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS"
@@ -99,6 +102,21 @@ class RunDirectory:
     def success(self) -> dict[str, Any] | None:
         """Return the content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
         return read_success(self.parts)
+
+    def drop_damaged_parts(self, chunk_rows: int) -> None:
+        """Remove this shard's parts whose footers can't be read or whose chunks lack rows: they are scored again.
+
+        Raises:
+            PscrError: one can't be removed.
+        """
+        done = self.parts.indices()
+        found = self.parts.footers([index for index in done if self.shard.owns(index)])
+        for index, rows in found:
+            if isinstance(rows, int) and (rows == chunk_rows or (index == done[-1] and 0 < rows <= chunk_rows)):
+                continue
+            reason = f"{rows} rows" if isinstance(rows, int) else rows
+            log.warning("%s: damaged (%s); its rows are scored again", self.parts.path(index), reason)
+            self._folder.remove([SUCCESS_FILE, self.parts.name(index)])
 
     def clear_success(self) -> None:
         """Remove the completion mark, before parts are rewritten."""

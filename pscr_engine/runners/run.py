@@ -125,6 +125,7 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
     facts = run_facts(config, choice, bundle, manifest, precision, chunk_rows)
     with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)) as directory:
+        directory.drop_damaged_parts(chunk_rows)
         already = directory.success()
         if already is not None and not config.retry_failed:
             result = _complete_already(config, already, report)

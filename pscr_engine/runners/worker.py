@@ -171,6 +171,7 @@ class Worker:
             self._unread.clear()
         if not tables:
             return
+        self.manifest.check_files_unchanged()  # by now, all rows of the chunk have been read
         with self.pipeline.stats.sink.measure(sum(table.num_rows for table in tables)):
             part = in_order(tables)
             self.before_commit()

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..host import MadeOnce
 from ..records import Pixels, Query, Status
 from ..sampling import Sampling, content_digest
 
@@ -108,7 +108,7 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
     return None
 
 
-@cache
+@MadeOnce
 def _available_formats() -> tuple[str, ...]:
     """Return `FORMATS` without those that this build of Pillow lacks."""
     Image.init()

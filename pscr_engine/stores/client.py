@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from datetime import timedelta
-from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MissingDependencyError
+from ..host import MadeOnce
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -40,7 +40,7 @@ def require_obstore() -> None:
         raise MissingDependencyError("obstore", "reading and writing object stores", "stores")
 
 
-@cache
+@MadeOnce
 def bucket_client(scheme: str, bucket: str, purpose: Purpose) -> ObjectStore:
     """Return the client for a bucket; a process has one per bucket and purpose.
 

@@ -128,9 +128,10 @@ def test_bad_lines_are_rows(tmp_path):
     queries = list(open_manifest(tmp_path / "m.csv").rows())
     assert [(query.id, query.status.value) for query in queries] == [
         ("1", "ok"),
-        ("2", "missing"),
+        ("2", "unreadable"),
         ("3", "ok"),
     ]
+    assert queries[1].error == "line 3 of the manifest has 1 fields, its header has 2"
 
 
 def test_uris_and_roots(tmp_path):
