@@ -1,10 +1,15 @@
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pscr_engine import Scorer
+from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import OutputError, PscrError
 from pscr_engine.output.run_directory import RunDirectory
+
+from ..helpers.images import encoded, pixels
 
 RUN = {"identity": {"bundle": "b1", "manifest": "m1", "chunk_rows": 2}}
 
@@ -139,3 +144,31 @@ def test_another_bundle_is_named_by_what_users_call_it(tmp_path):
     for other in (same_name, earlier, {**earlier, "settings": None, "bundle": []}):
         with pytest.raises(OutputError, match=r"another bundle \(1{21}\.\.\., now 2{21}\.\.\.\); choose another --out"):
             RunDirectory.open(tmp_path, other)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "fewer rows", "no part at all"])
+def test_a_damaged_part_of_a_complete_run_is_scored_again(tmp_path, tiny, caplog, damage):
+    for index in range(5):
+        (tmp_path / f"{index}.png").write_bytes(encoded(pixels(40, 40, index)))
+    (tmp_path / "m.csv").write_text("\n".join(["path", *(f"{index % 5}.png" for index in range(70))]))
+    config = ScoreConfig(
+        str(tmp_path / "m.csv"), bundle=str(tiny.path), out=tmp_path / "out", devices="cpu", chunk_rows=16
+    )
+    first = Scorer.score_manifest(config)
+    assert (first.rows, first.status) == (70, {"ok": 70})
+    part = tmp_path / "out" / "part-000002.parquet"
+    whole = pq.read_table(part)
+    match damage:
+        case "empty":
+            part.write_bytes(b"")
+        case "cut":
+            part.write_bytes(part.read_bytes()[:-20])
+        case "fewer rows":
+            pq.write_table(whole.slice(3), part)
+        case "no part at all":
+            part.write_text("<html>")
+    again = Scorer.score_manifest(config)
+    assert (again.rows, again.status, again.scored) == (70, {"ok": 70}, 16)
+    assert pq.read_table(part).equals(whole)
+    assert "part-000002.parquet: damaged" in caplog.text
+    assert Scorer.score_manifest(config).scored == 0
