@@ -83,7 +83,7 @@ class ScoreConfig:
         verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's; 0 for none.
         overwrite: throw away what an earlier run left in `out`.
         retry_failed: score again, in place, the rows of an earlier run whose status is not ok.
-        max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3.
+        max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3; None for all but the last.
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
         runner: "local" for this host, or "ray" for a Ray cluster.
         ray: which cluster and how; for the Ray runner only.
@@ -104,7 +104,7 @@ class ScoreConfig:
     verify_decoding: float = DEFAULT_VERIFIED_SHARE
     overwrite: bool = False
     retry_failed: bool = False
-    max_failure_rate: float = 1.0
+    max_failure_rate: float | None = None
     shard: Shard = WHOLE
     runner: Literal["local", "ray"] = "local"
     ray: RayOptions = field(default_factory=RayOptions)
@@ -123,7 +123,7 @@ class ScoreConfig:
             raise UsageError(f"--max-pixels {self.max_pixels}: must be at least 1")
         if not 0 <= self.verify_decoding <= 1:
             raise UsageError(f"--verify-decoding {self.verify_decoding}: must be from 0 to 1")
-        if not 0 <= self.max_failure_rate <= 1:
+        if self.max_failure_rate is not None and not 0 <= self.max_failure_rate <= 1:
             raise UsageError(f"--max-failure-rate {self.max_failure_rate}: must be from 0 to 1")
         if self.overwrite and self.retry_failed:
             raise UsageError("--overwrite starts afresh and --retry-failed goes on with what is there: choose one")

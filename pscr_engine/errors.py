@@ -17,7 +17,7 @@
     ├── ImageError             the one image that was asked about can't be scored
     ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
-    └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows
+    └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows, or all
 
 A bad *image* among others is none of these: it becomes a row with a status (see `pscr_engine.records.Status`).
 Messages are one line: what is wrong, then what to do.
@@ -112,6 +112,6 @@ class WorkerError(PscrError):
 
 
 class TooManyFailuresError(PscrError):
-    """More images failed than `--max-failure-rate` allows."""
+    """More images failed than `--max-failure-rate` allows, or all of them did."""
 
     exit_code = 3

@@ -38,7 +38,7 @@ class MadeOnce(Generic[Arguments, Made]):
         return self._made[key]
 
     def cache_clear(self) -> None:
-        """Forget all results."""
+        """Drop all results."""
         self._made.clear()
 
 

@@ -93,7 +93,11 @@ from .score_progress import run_progress
 )
 @click.option("--overwrite", is_flag=True, help="Throw away what an earlier run left in --out.")
 @click.option("--retry-failed", is_flag=True, help="Score again the rows of a complete run that are not ok.")
-@default_option("--max-failure-rate", 1.0, "Exit with 3 if a larger share of rows fails.")
+@click.option(
+    "--max-failure-rate",
+    type=float,
+    help="Exit with 3 if a larger share of rows fails.  [default: if all do; 1 accepts even that]",
+)
 @default_option("--log-format", "text", "Of progress and messages, on stderr.", type=click.Choice(["text", "json"]))
 def score(
     path_column: str | None,

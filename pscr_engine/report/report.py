@@ -95,6 +95,8 @@ def report(config: ReportConfig) -> Reported:
     if config.caption is not None and manifest is not None:
         values = manifest.columns([config.caption]).take(np.array(rows, np.int64)).column(0).to_pylist()
         captions = {row: None if value is None else str(value) for row, value in zip(rows, values, strict=True)}
+    if manifest is not None:
+        manifest.check_files_unchanged()
     shown = {row: Shown(paths[row], thumbnails[row], captions.get(row)) for row in rows}
     page = render(Content(run, gathered, shown, config.by, comparison, [note] if note else []))
     try:

@@ -18,6 +18,7 @@ from ..config import ScoreConfig
 from ..errors import TooManyFailuresError
 from ..manifests import Manifest, open_manifest
 from ..models import choose_bundle
+from ..output.parts import Parts
 from ..output.run_directory import SUCCESS_FILE, RunDirectory
 from ..output.shard import WHOLE, Shard
 from ..records import Status
@@ -206,9 +207,25 @@ def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry
 
 
 def _check_failures(config: ScoreConfig, result: RunResult) -> RunResult:
-    if result.rows and result.failed / result.rows > config.max_failure_rate:
+    if config.max_failure_rate is None:
+        if result.rows and result.failed == result.rows:
+            raise TooManyFailuresError(
+                f"none of the {result.rows} images could be scored{_first_failure(config.out)}; mend that and give the "
+                "command again with --overwrite or --retry-failed, or accept it with --max-failure-rate 1"
+            )
+    elif result.rows and result.failed / result.rows > config.max_failure_rate:
         raise TooManyFailuresError(
             f"{result.failed} of {result.rows} images failed ({result.failed / result.rows:.1%}), more than "
             f"--max-failure-rate {config.max_failure_rate:g} allows; see the status and error columns in {config.out}"
         )
     return result
+
+
+def _first_failure(out: Place) -> str:
+    """Say what happened to the first image of the first part, as an example."""
+    parts = Parts(out)
+    for index in parts.indices()[:1]:
+        for batch in parts.batches(index, ["path", "status", "error"]):
+            path, status, error = (column[0].as_py() for column in batch.columns)
+            return f"; the first one, {path or 'without a path'}, is {status}: {error}"
+    return ""

@@ -105,6 +105,8 @@ def write_kept(
                     waiting, rows, nbytes = [], 0, 0
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
+            if manifest is not None:
+                manifest.check_files_unchanged()
     except OSError as error:
         raise PscrError(f"{out}: can't be written ({error.strerror or error}); choose another --out") from error
     except pa.ArrowException as error:

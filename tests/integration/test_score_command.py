@@ -285,6 +285,20 @@ def test_too_many_failures_exit_with_3_and_keep_the_rows(cli, tmp_path, model, c
     assert len(rows(tmp_path / "scores")) == 4
 
 
+def test_nothing_scored_exits_with_3_and_an_example(cli, tmp_path, model):
+    manifest = write_manifest(tmp_path / "m.csv", ["gone.png", "gone too.png"])
+    outcome = cli("score", "--manifest", manifest)
+    assert outcome.returncode == 3
+    (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
+    assert "none of the 2 images could be scored; the first one, gone.png, is missing: no such file" in line
+    again = cli("score", "--manifest", manifest)  # complete already, and still nothing
+    assert again.returncode == 3
+    assert cli("score", "--manifest", manifest, "--max-failure-rate", "1").returncode == 0
+    http = write_manifest(tmp_path / "web.csv", ["http://host/a.png"])
+    assert "only with --allow-http" in cli("score", "--manifest", http, "--out", "web").stderr
+    assert len(rows(tmp_path / "scores")) == 2
+
+
 def test_an_empty_manifest_is_done_at_once(cli, tmp_path, model):
     outcome = cli("score", "--manifest", write_manifest(tmp_path / "m.csv", []))
     assert outcome.returncode == 0, outcome.stderr
