@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..records import Query
-from .decode import DecodeOptions, decode, pillow_without_limit
+from .decode import DecodeOptions, decode, pillow_with_our_limits
 from .fetch import Fetcher
 
 
@@ -29,6 +29,6 @@ def load_image(query: Query, options: DecodeOptions, fetcher: Fetcher | None = N
             own.close()
     fetcher.fetch(query)
     encoded = query.data
-    with pillow_without_limit():
+    with pillow_with_our_limits():
         decode(query, options)
     return encoded
