@@ -22,8 +22,8 @@ from ..errors import UsageError
 from ..host import cpu_flags, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
 from ..progress import Progress, silent
-from ..stages.decode import pillow_with_our_limits
 from ..stages.infer import PatchScorer
+from ..stages.pillow import pillow_for_a_run
 from ..stores.uri import Place
 from . import ceilings, stages
 from .images import BenchImages
@@ -108,7 +108,7 @@ def bench(config: BenchConfig, progress: Progress = silent) -> dict[str, Any]:
     choice.log()
     with (
         tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch,
-        pillow_with_our_limits(),
+        pillow_for_a_run(),
         ExitStack() as stack,
     ):
         images = _images(config, Path(scratch) / "images")

@@ -6,12 +6,9 @@ alpha dropped, CMYK converted by Pillow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -56,42 +53,6 @@ class DecodeOptions:
         return cls(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
 
 
-# Module and name of each of Pillow's limits, settings of the whole process → ours. Generators write megabytes of text
-# (a workflow, its images included) into PNGs; Pillow allows a text or a colour profile 1 MB, and all texts 64.
-_TEXT_BYTES = 64 * 2**20
-_LIMITS = {
-    (Image, "MAX_IMAGE_PIXELS"): None,
-    (PngImagePlugin, "MAX_TEXT_CHUNK"): _TEXT_BYTES,
-    (PngImagePlugin, "MAX_TEXT_MEMORY"): _TEXT_BYTES,
-}
-_limits_lock = Lock()
-_limits_before: list[object] = []
-_runs = 0
-
-
-@contextmanager
-def pillow_with_our_limits() -> Iterator[None]:
-    """Replace Pillow's own limits while a run goes on, or several at once: none on pixels, 64 MiB on a PNG's metadata.
-
-    Images are checked against `DecodeOptions.max_pixels` once their header is read, before pixels take memory.
-    """
-    global _runs, _limits_before
-    with _limits_lock:
-        _runs += 1
-        if _runs == 1:
-            _limits_before = [getattr(module, name) for module, name in _LIMITS]
-            for (module, name), ours in _LIMITS.items():
-                setattr(module, name, ours)
-    try:
-        yield
-    finally:
-        with _limits_lock:
-            _runs -= 1
-            if not _runs:
-                for (module, name), before in zip(_LIMITS, _limits_before, strict=True):
-                    setattr(module, name, before)
-
-
 def decode(query: Query, options: DecodeOptions) -> None:
     """Turn `query.data` into `query.pixels`, with `width` and `height`."""
     if not query.ok:
@@ -127,12 +88,16 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
     except MemoryError:
         query.fail(Status.TOO_LARGE, "not enough memory to decode it")
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; a bad image is a row
-        if "MAX_TEXT_" in str(error):  # the names of Pillow's limits tell users nothing
-            limit = PngImagePlugin.MAX_TEXT_CHUNK / 2**20
-            query.fail(Status.TOO_LARGE, f"its metadata (texts, colour profile) unpacks to more than {limit:g} MiB")
-        else:
-            query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        query.fail(*why_undecodable(error))
     return None
+
+
+def why_undecodable(error: Exception) -> tuple[Status, str]:
+    """Return status and reason of an image at which Pillow has raised `error`."""
+    if "MAX_TEXT_" in str(error):  # the names of Pillow's limits tell users nothing
+        limit = PngImagePlugin.MAX_TEXT_CHUNK / 2**20
+        return Status.TOO_LARGE, f"its metadata (texts, colour profile) unpacks to more than {limit:g} MiB"
+    return Status.UNDECODABLE, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 @cache

@@ -10,7 +10,8 @@ from PIL import Image, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from pscr_engine.records import Query, Status
-from pscr_engine.stages.decode import DecodeOptions, decode, pillow_with_our_limits
+from pscr_engine.stages.decode import DecodeOptions, decode
+from pscr_engine.stages.pillow import pillow_for_a_run
 
 from ..conftest import REFERENCE
 from ..helpers.images import bomb, encoded, pixels
@@ -82,7 +83,7 @@ def png_with_texts(*texts, tag=b"zTXt", profile=None):
 @pytest.mark.parametrize("tag", [b"zTXt", b"iTXt"])
 def test_megabytes_of_text_are_no_trouble(tag):
     data, picture = png_with_texts("workflow " * 400_000, "more " * 400_000, tag=tag)
-    with pillow_with_our_limits():
+    with pillow_for_a_run():
         query = decoded(data)
     assert query.ok, query.error
     np.testing.assert_array_equal(query.pixels, picture)
@@ -90,7 +91,7 @@ def test_megabytes_of_text_are_no_trouble(tag):
 
 def test_a_large_colour_profile_is_no_trouble():
     data, picture = png_with_texts(profile=bytes(3 * 2**20))
-    with pillow_with_our_limits():
+    with pillow_for_a_run():
         query = decoded(data)
     assert query.ok, query.error
     np.testing.assert_array_equal(query.pixels, picture)
@@ -104,7 +105,7 @@ def test_a_large_colour_profile_is_no_trouble():
 def test_metadata_that_unpacks_to_too_much_is_one_row_with_a_reason(texts, profile):
     data, _ = png_with_texts(*texts, profile=profile)
     assert len(data) < 2**20
-    with pillow_with_our_limits():
+    with pillow_for_a_run():
         query = decoded(data)
     assert query.status == Status.TOO_LARGE
     assert query.error == "its metadata (texts, colour profile) unpacks to more than 64 MiB"
@@ -121,7 +122,7 @@ def test_without_a_run_pillows_limit_is_told_in_plain_words():
 
 def test_pillows_limits_return_when_the_last_run_has_ended(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12345)
-    first, second = pillow_with_our_limits(), pillow_with_our_limits()
+    first, second = pillow_for_a_run(), pillow_for_a_run()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -206,7 +207,7 @@ def test_a_side_that_no_column_holds():
         data[entry : entry + 4] = struct.pack("<HH", 256, 4)
     data[entry + 8 : entry + 12] = struct.pack("<I", 2**31 + 60)
     before = Image.MAX_IMAGE_PIXELS
-    with pillow_with_our_limits():
+    with pillow_for_a_run():
         for limit in (10**6, 10**12):
             query = Query(0, data=bytes(data))
             decode(query, DecodeOptions(max_pixels=limit))
