@@ -59,7 +59,7 @@ def _libtiff() -> list[Any]:
     """Return libtiff's functions that set its handlers of messages and return the former ones; [] without libtiff."""
     # Pillow would print this at once where nobody has set up logging.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    # libtiff's own switch, found through Pillow's library: descriptor 2, with a crash's last words and the progress bar,
+    # libtiff's own switch, found through Pillow's library: descriptor 2, with a crash's last words and the bar,
     # stays as it is. Only a libtiff that is linked in, and hidden, goes on talking.
     try:
         library = ctypes.CDLL(_imaging.__file__)
