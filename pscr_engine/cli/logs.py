@@ -32,10 +32,13 @@ def configure(*, as_json: bool) -> None:
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    if as_json:  # a reader of JSON gets nothing else, also of what nobody has thought of
-        warnings.showwarning = _show_warning
-        sys.excepthook = _show_defect
-        threading.excepthook = lambda hooked: _show_defect(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
+
+
+def all_as_json() -> None:
+    """Make JSON of this process's warnings and tracebacks, too: a reader of JSON gets nothing else."""
+    warnings.showwarning = _show_warning
+    sys.excepthook = _show_defect
+    threading.excepthook = lambda hooked: _show_defect(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
 
 
 def error(text: str, *, prefix: str = "error: ") -> None:

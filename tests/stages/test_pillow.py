@@ -145,6 +145,7 @@ def test_defects_and_warnings_are_json_too():
 import threading, warnings
 from pscr_engine.cli import logs
 logs.configure(as_json=True)
+logs.all_as_json()
 warnings.warn("beware\\nof this")
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
