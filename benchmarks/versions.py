@@ -5,6 +5,7 @@ python -m benchmarks.versions CHECKOUT IMAGES   (a folder of images; 2,000 of th
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -33,7 +34,11 @@ def seconds(checkout: Path, arguments: list[str], folder: Path) -> float:
     command = [sys.executable, "-P", "-m", "pscr_engine", *arguments]
     start = perf_counter()
     subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, check=True, capture_output=True)
-    return perf_counter() - start
+    taken = perf_counter() - start
+    if arguments[0] == "score":
+        status = json.loads((folder / "scores" / "_SUCCESS").read_text())["status"]
+        assert list(status) == ["ok"], f"{checkout}: {status}"  # to fail is fast
+    return taken
 
 
 def compare(other: Path, arguments: list[str], folder: Path, pairs: int) -> dict[str, object]:

@@ -17,7 +17,7 @@ from .errors import UsageError
 from .pipeline import Pipeline
 from .records import Query, Status
 from .stages.base import StageSettings
-from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, why_undecodable
 from .stores.uri import is_stored
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -137,7 +137,7 @@ def _from_pil(row: int, image: Image.Image) -> Query:
     try:
         query.pixels = np.asarray(image.convert("RGB"))
     except Exception as error:  # noqa: BLE001 - a lazily opened file may turn out to be broken here
-        query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}")
+        query.fail(*why_undecodable(error))
     return query
 
 

@@ -64,4 +64,5 @@ def _run(manifest: Path, bundle: Bundle, precision: str, out: Path) -> dict[str,
     )
     wall = perf_counter() - start
     done = json.loads((out / "_SUCCESS").read_text())
+    assert list(done["status"]) == ["ok"], done["status"]
     return {"images_per_second": done["images_per_second"], "wall_seconds": wall}

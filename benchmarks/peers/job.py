@@ -46,6 +46,7 @@ class Job:
         return [str(path) for path in islice(cycle(self.images), self.rows)]
 
     def write(self, scores: Sequence[float]) -> None:
+        assert np.isfinite(scores).all(), "an image has no score"
         table = pa.table({"row": np.arange(self.rows), "path": self.paths, "score": np.array(scores, np.float32)})
         pq.write_table(table, self.out, compression="zstd")
 

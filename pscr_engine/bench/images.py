@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import UsageError
+from ..errors import PscrError, UsageError
 from ..manifests.image_files import files_below, is_image
 from ..records import Pixels, Query
 from ..stages.decode import DecodeOptions, decode
+from ..stages.load import load_image
 
 FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _MADE_UP = 32
@@ -30,7 +31,7 @@ class BenchImages:
     """Encoded images, as files.
 
     Args:
-        paths: of the files, at least one.
+        paths: of the files, absolute, at least one.
         facts: description of the images, for the record.
     """
 
@@ -42,15 +43,20 @@ class BenchImages:
         return [Path(path).read_bytes() for path in self.paths]
 
     def decoded(self) -> list[Pixels]:
-        """Decode the first 32 of them to RGB, uint8 [H, W, 3], without those that fail."""
-        queries = [Query(0, data=Path(path).read_bytes()) for path in self.paths[:_DECODED]]
+        """Decode the first 32 of them to RGB, uint8 [H, W, 3].
+
+        Raises:
+            PscrError: one can't be decoded.
+        """
+        queries = [Query(0, path=path, data=Path(path).read_bytes()) for path in self.paths[:_DECODED]]
         for query in queries:
             decode(query, DecodeOptions())
+        require_ok(queries)
         return [query.pixels for query in queries if query.pixels is not None]
 
     @classmethod
     def of_folder(cls, folder: Path) -> BenchImages:
-        """Choose up to 256 images of a folder, spread evenly over its sorted names.
+        """Choose up to 256 images of a folder, spread evenly over its sorted names, less those that can't be decoded.
 
         Raises:
             UsageError: there are none.
@@ -62,8 +68,11 @@ class BenchImages:
         if not names:
             raise UsageError(f"--images {folder}: no image files in it")
         chosen = [names[int(index)] for index in np.linspace(0, len(names) - 1, min(_TAKEN, len(names)))]
-        paths = [str(folder / name) for name in chosen]
-        kinds = Counter(os.path.splitext(name)[1].lower().lstrip(".") for name in chosen)  # noqa: PTH122 - a name
+        # Absolute: what is relative in a manifest starts from the manifest's folder, not from here.
+        paths = [path for path in (str(folder.absolute() / name) for name in chosen) if _decodes(path)]
+        if not paths:
+            raise UsageError(f"--images {folder}: none of the {len(chosen)} images tried can be decoded")
+        kinds = Counter(os.path.splitext(path)[1].lower().lstrip(".") for path in paths)  # noqa: PTH122 - a name
         return cls(paths, {"folder": str(folder), "images": len(paths), "formats": dict(kinds), **_bytes(paths)})
 
     @classmethod
@@ -87,13 +96,19 @@ class BenchImages:
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for number in range(_MADE_UP):
-            path = folder / f"{number:03d}.{kind}"
+            path = folder.absolute() / f"{number:03d}.{kind}"
             path.write_bytes(encode(made_up(width, height, number), kind, quality))
             paths.append(str(path))
         facts: dict[str, Any] = {"made up": f"{width}x{height}", "format": kind, "images": len(paths)}
         if kind != "png":
             facts["quality"] = quality
         return cls(paths, {**facts, **_bytes(paths)})
+
+
+def require_ok(queries: Sequence[Query]) -> None:
+    """Raise PscrError if one of the queries has failed: to fail is fast, and the speed of failures is no figure."""
+    if failed := next((query for query in queries if not query.ok), None):
+        raise PscrError(f"{failed.path}: {failed.status.value} ({failed.error}); bench needs images that can be scored")
 
 
 def made_up(width: int, height: int, seed: int) -> Pixels:
@@ -123,6 +138,12 @@ def encode(pixels: Pixels, kind: str, quality: int) -> bytes:
     options = {} if kind == "png" else {"quality": quality}
     Image.fromarray(pixels).save(buffer, FORMATS[kind], **options)
     return buffer.getvalue()
+
+
+def _decodes(path: str) -> bool:
+    query = Query(0, location=path)
+    load_image(query, DecodeOptions())
+    return query.ok
 
 
 def _bytes(paths: Sequence[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from ..bundle import Bundle
 from ..records import MicroBatch, Query
 from ..stages.base import StageSettings, run_through
 from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
+from .images import require_ok
 
 _PERCENTILES = (50, 90, 95, 99)
 _LEAST_BATCHES = 20
@@ -30,6 +31,9 @@ def latency(
         batch_size: B.
         data: encoded images; taken in turn.
         seconds: how long to measure; at least 20 batches.
+
+    Raises:
+        PscrError: an image can't be scored.
     """
     sampling = bundle.info.sampling
     decoding = DecodeOptions.for_sampling(sampling, DEFAULT_MAX_PIXELS, "upscale")
@@ -39,9 +43,10 @@ def latency(
         begun = perf_counter()
         while len(taken) < _LEAST_BATCHES + _WARM_BATCHES or perf_counter() - begun < seconds:
             first = len(taken) * batch_size
-            queries = [Query(row, data=data[(first + row) % len(data)]) for row in range(batch_size)]
+            queries = [Query(row, "an image", data=data[(first + row) % len(data)]) for row in range(batch_size)]
             batch, start = MicroBatch(queries), perf_counter()
             run_through(chain, batch)
             taken.append(perf_counter() - start)
+            require_ok(queries)
     values = np.percentile(np.array(taken[_WARM_BATCHES:]) * 1e3, _PERCENTILES)
     return {f"p{percent}": float(f"{value:.4g}") for percent, value in zip(_PERCENTILES, values, strict=True)}

@@ -22,9 +22,8 @@ from ..errors import UsageError
 from ..host import cpu_flags, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
 from ..progress import Progress, silent
-from ..records import Query
-from ..stages.decode import DecodeOptions, decode
 from ..stages.infer import PatchScorer
+from ..stages.pillow import pillow_for_a_run
 from ..stores.uri import Place
 from . import ceilings, stages
 from .images import BenchImages
@@ -107,7 +106,11 @@ def bench(config: BenchConfig, progress: Progress = silent) -> dict[str, Any]:
     bundle = choice.open()
     precision = choose_precision(bundle, config.precision, devices)
     choice.log()
-    with tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch,
+        pillow_for_a_run(),
+        ExitStack() as stack,
+    ):
         images = _images(config, Path(scratch) / "images")
 
         def backend(*, throughput: bool) -> Backend:
@@ -164,17 +167,7 @@ def _images(config: BenchConfig, folder: Path) -> BenchImages:
     """Make the images to score, or choose those of the folder that can be decoded."""
     if config.images is None:
         return BenchImages.make(folder, config.size, config.kind, config.quality)
-    chosen = BenchImages.of_folder(config.images)
-    usable = [path for path in chosen.paths if _decodes(path)]
-    if not usable:
-        raise UsageError(f"--images {config.images}: none of the {len(chosen.paths)} images tried can be decoded")
-    return BenchImages(usable, {**chosen.facts, "images": len(usable)})
-
-
-def _decodes(path: str) -> bool:
-    query = Query(0, data=Path(path).read_bytes())
-    decode(query, DecodeOptions())
-    return query.ok
+    return BenchImages.of_folder(config.images)
 
 
 def _stages_alone(

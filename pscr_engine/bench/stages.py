@@ -23,7 +23,7 @@ from ..stages.fetch import read_file
 from ..stages.infer import PatchScorer, infer
 from ..stages.sample import Sampler
 from ..stages.sink import output_schema, to_table
-from .images import FORMATS, encode
+from .images import FORMATS, encode, require_ok
 from .rate import Rate, measure
 
 _PART_ROWS = 1024
@@ -34,9 +34,9 @@ def fetching(paths: Sequence[str], seconds: float, rounds: int) -> Rate:
     """Measure reading of files, in as many threads as a run has for it; the page cache serves files read before."""
 
     def one(path: str) -> None:
-        query = Query(0, location=path)
+        query = Query(0, path=path, location=path)
         read_file(query)
-        assert query.data is not None
+        require_ok([query])
 
     return _in_threads(one, paths, FETCH_THREADS, seconds, rounds)
 
@@ -45,9 +45,9 @@ def decoding(data: Sequence[bytes], seconds: float, rounds: int) -> Rate:
     """Measure decoding of encoded images to RGB, on all usable cores."""
 
     def one(each: bytes) -> None:
-        query = Query(0, data=each)
+        query = Query(0, path="an image", data=each)
         decode(query, DecodeOptions())
-        assert query.ok, query.error
+        require_ok([query])
 
     return _in_threads(one, data, usable_cpus(), seconds, rounds)
 
@@ -118,18 +118,23 @@ def plain_loop(bundle: Bundle, backend: PatchScorer, paths: Sequence[str]) -> in
 
     Returns:
         The number of images.
+
+    Raises:
+        PscrError: one of them can't be scored.
     """
     sampler = Sampler(bundle.info.sampling, 1, 10**9)
     for row, path in enumerate(paths):
-        query = Query(row, location=path)
+        query = Query(row, path=path, location=path)
         batch, buffer = MicroBatch([query]), sampler.begin()
         read_file(query)
         decode(query, DecodeOptions())
+        require_ok([query])
         sampler.sample(query, batch, buffer)
         sampler.finish(batch, buffer)
         if batch.patches is not None:
             infer(backend, [query], batch.patches)
         sampler.release(batch)
+        require_ok([query])
     return len(paths)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import ScoreConfig
+from ..errors import PscrError
+from ..output.parts import Parts
 from ..output.run_directory import SUCCESS_FILE
 from ..progress import Progress, silent
+from ..records import Status
 from ..runners.local import run
 from .energy import meter
 from .rate import Rate
@@ -33,7 +37,7 @@ class WholeRuns:
 
     Args:
         config: the runs' settings; its manifest and output folder are replaced.
-        paths: the images; a manifest names them again and again.
+        paths: the images, absolute; a manifest names them again and again.
         folder: for manifests and scores.
         seconds: a run takes about five times as long.
         rounds: runs on the same devices; the median counts.
@@ -51,6 +55,9 @@ class WholeRuns:
         Args:
             devices: as `resolve_devices` gives them.
             progress: is called with what is being measured.
+
+        Raises:
+            PscrError: an image can't be scored.
         """
         out: list[dict[str, Any]] = []
         for count in range(1, len(devices) + 1):
@@ -80,7 +87,8 @@ class WholeRuns:
 
     def _run(self, devices: Sequence[str], rows: int) -> tuple[dict[str, Any], float | None]:
         manifest, out = self.folder / "manifest.parquet", self.folder / "scores"
-        pq.write_table(pa.table({"path": list(islice(cycle(self.paths), rows))}), manifest)
+        names = pa.array(map(os.fsencode, islice(cycle(self.paths), rows)), pa.binary())
+        pq.write_table(pa.table({"path": names.cast(pa.string(), safe=False)}), manifest)  # names need not be UTF-8
         shutil.rmtree(out, ignore_errors=True)
         config = replace(self.config, manifest=str(manifest), out=out, devices=",".join(devices))
         log = logging.getLogger("pscr_engine")
@@ -92,4 +100,18 @@ class WholeRuns:
         finally:
             log.setLevel(level)
         joules = None if metered is None else metered[0]()
-        return json.loads((out / SUCCESS_FILE).read_text(encoding="utf-8")), joules
+        success = json.loads((out / SUCCESS_FILE).read_text(encoding="utf-8"))
+        if success["status"] != {Status.OK.value: rows}:
+            raise PscrError(_failed(out, success["status"], rows))
+        return success, joules
+
+
+def _failed(out: Path, status: dict[str, int], rows: int) -> str:
+    """Say how many rows of a run are not ok, and why the first of them is not."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in status.items() if name != Status.OK.value)
+    parts, first = Parts(out), ""
+    for index in parts.indices():
+        for line in parts.read(index, ["path", "status", "error"]).to_pylist():
+            if not first and line["status"] != Status.OK.value:
+                first = f"; the first: {line['path']}: {line['error']}"
+    return f"{counts} of the {rows:,} rows of a whole run, whose speed is therefore no figure{first}"

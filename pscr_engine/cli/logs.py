@@ -6,8 +6,12 @@ import json
 import logging
 import os
 import sys
+import threading
+import traceback
+import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 from ..errors import PscrError
@@ -28,6 +32,13 @@ def configure(*, as_json: bool) -> None:
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+def all_as_json() -> None:
+    """Make JSON of this process's warnings and tracebacks, too: a reader of JSON gets nothing else."""
+    warnings.showwarning = _show_warning
+    sys.excepthook = _show_defect
+    threading.excepthook = lambda hooked: _show_defect(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
 
 
 def error(text: str, *, prefix: str = "error: ") -> None:
@@ -65,6 +76,15 @@ def event(name: str, **facts: Any) -> None:
     """Write one JSON object: the time, the event's name, its facts."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     say(json.dumps({"time": now, "event": name, **facts}))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    event("log", level="warning", message=f"{category.__name__}: {message}")
+
+
+def _show_defect(kind: type[BaseException], error: BaseException | None, place: TracebackType | None) -> None:
+    lines = traceback.format_exception(kind, error, place)
+    event("error", message=lines[-1].strip(), traceback="".join(lines))
 
 
 class _Handler(logging.Handler):

@@ -20,7 +20,10 @@ def run(command: click.Command) -> int:
         The exit code: 0 done, 1 failed, 2 usage, 3 more failures than allowed, 130 interrupted.
         An exception that is no `PscrError` is a defect, and passes through with its traceback.
     """
-    logs.configure(as_json="--log-format json" in " ".join(sys.argv).replace("=", " "))
+    as_json = "--log-format json" in " ".join(sys.argv).replace("=", " ")
+    logs.configure(as_json=as_json)
+    if as_json:
+        logs.all_as_json()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         outcome = command.main(standalone_mode=False)

@@ -14,6 +14,7 @@ from ..sampling import Sampling, TooSmallError
 from ..scoring import ImageLike, ScoredImage, queries_of, score_images
 from ..stages.decode import DecodeOptions
 from ..stages.load import load_image
+from ..stages.pillow import pillow_for_a_run
 from .explanation import Explanation
 from .findings import NearExemplar, PatchScore
 
@@ -47,14 +48,15 @@ def explain(
         boxes = sampling.boxes(height, width, query.digest, max_pixels)
     except TooSmallError as error:
         raise ImageError(f"{name} can't be scored: {error}") from error
-    whole, *parts = score_images(
-        bundle,
-        backend,
-        [query.pixels if content is None else content, *_patches(query.pixels, sampling, query.digest)],
-        features=True,
-        exemplar_scores=True,
-        max_pixels=max(max_pixels, sampling.patch_size**2),
-    )
+    with pillow_for_a_run():
+        whole, *parts = score_images(
+            bundle,
+            backend,
+            [query.pixels if content is None else content, *_patches(query.pixels, sampling, query.digest)],
+            features=True,
+            exemplar_scores=True,
+            max_pixels=max(max_pixels, sampling.patch_size**2),
+        )
     score, score_std = _scores(whole, name)
     patches = [
         PatchScore(box, *_scores(part, f"{name}, patch {number},"))

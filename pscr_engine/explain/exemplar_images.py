@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from ..records import Query, Status
-from ..stages.decode import DecodeOptions, decode, pillow_without_limit
+from ..stages.decode import DecodeOptions, decode
 from ..stages.fetch import read_file
+from ..stages.pillow import pillow_for_a_run
 from .findings import NearExemplar
 
 THUMBNAIL_SIZE = 256
@@ -31,7 +32,7 @@ def thumbnail(exemplar: NearExemplar, root: Path | None) -> Image.Image | str:
         return "image not found" if query.status is Status.MISSING else "image can't be read"
     if hashlib.sha256(query.data).hexdigest() != exemplar.sha256:
         return "another file is there"
-    with pillow_without_limit():
+    with pillow_for_a_run():
         decode(query, DecodeOptions())
     if query.pixels is None:
         return "image can't be decoded"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestError, one_line
 from ..records import Query
 from ..stores.uri import Place, StorePath
+from .arrow_types import exact_values, plain, without_views
 from .base import Manifest, ManifestFile, ManifestOptions, state_of, too_short
 from .queries import QueryMaker, choose_columns
 
@@ -66,8 +67,10 @@ class ParquetManifest(Manifest):
         return _ParquetReader(self._groups, self._image, self._id, self._maker)
 
     def columns(self, names: Sequence[str]) -> _ParquetColumns:
-        """Return a reader of some columns, with the types that the file has."""
-        return _ParquetColumns(self._groups, pa.schema([self._schema.field(name) for name in names]), self._path)
+        """Return a reader of some columns, with the types that the file has, but no views."""
+        fields = [self._schema.field(name) for name in names]
+        schema = pa.schema([field.with_type(without_views(field.type)) for field in fields])
+        return _ParquetColumns(self._groups, schema, self._path)
 
     @staticmethod
     def _check_image_type(path: Place, type_: Any) -> bool:
@@ -81,6 +84,13 @@ class ParquetManifest(Manifest):
             names = {field.name for field in value}
             if not names & {"bytes", "path"}:
                 raise ManifestError(f"{path}: the image column is a struct without 'bytes' or 'path'")
+            for field in value:
+                fits = _is_text(field.type) or _is_bytes(field.type) or pa.types.is_null(field.type)
+                if field.name in ("bytes", "path") and not fits:
+                    raise ManifestError(
+                        f"{path}: {field.name!r} in the image column holds {field.type}, not "
+                        f"{'bytes' if field.name == 'bytes' else 'paths'}; choose another column with --path-column"
+                    )
             return True
         if _is_bytes(value):
             return True
@@ -109,7 +119,7 @@ class ParquetManifest(Manifest):
             opened = _open(file)
             try:
                 for batch in opened.iter_batches(batch_size=8192, columns=columns):
-                    for column in batch.columns:
+                    for column in _plain_batch(batch, file).columns:
                         digest.update(_content(column))
             except (pa.ArrowException, OSError) as error:
                 raise ManifestError(f"{file}: can't be read ({one_line(error, 200)})") from error
@@ -159,7 +169,7 @@ class _RowGroups:
                 self._open_group(group)
             while self._batch is None or row >= self._first + self._batch.num_rows:
                 self._first += 0 if self._batch is None else self._batch.num_rows
-                self._batch = next(self._batches)
+                self._batch = _plain_batch(next(self._batches), self._path)
         except (pa.ArrowException, OSError, StopIteration) as error:
             self._group = -1
             raise ManifestError(f"{self._path}: can't be read ({one_line(error, 200)})") from error
@@ -210,10 +220,17 @@ class _ParquetColumns:
         while at < len(rows):
             first, batch = self._groups.batch_with(int(rows[at]))
             end = at + int(np.searchsorted(rows[at:], first + batch.num_rows))
-            here = pa.RecordBatch.from_arrays([batch.column(name) for name in self.schema.names], schema=self.schema)
-            taken.append(here.take(pa.array(rows[at:end] - first)))
+            indices = pa.array(rows[at:end] - first)
+            columns = [self._taken(name, batch.column(name), indices) for name in self.schema.names]
+            taken.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
             at = end
         return pa.Table.from_batches(taken, self.schema)
+
+    def _taken(self, name: str, column: pa.Array, indices: pa.Array) -> pa.Array:
+        try:
+            return column.take(indices)
+        except pa.ArrowException as error:
+            raise _no_kernel(self._path, name, column.type) from error
 
 
 def _rows_in_bytes(group: Any, nbytes: int, most: int) -> int:
@@ -224,11 +241,26 @@ def _rows_in_bytes(group: Any, nbytes: int, most: int) -> int:
 
 def _plain(type_: pa.DataType) -> pa.DataType:
     """Return the type to write identifiers as: no view, which Arrow can't sort, and no dictionary."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_string_view(type_):
-        return pa.string()
-    return pa.binary() if pa.types.is_binary_view(type_) else type_
+    return without_views(type_.value_type if pa.types.is_dictionary(type_) else type_)
+
+
+def _plain_batch(batch: pa.RecordBatch, path: object) -> pa.RecordBatch:
+    """Return the batch without views, which have no kernels.
+
+    Raises:
+        ManifestError: a column's views can't be converted.
+    """
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(plain(column))
+        except pa.ArrowException as error:
+            raise _no_kernel(path, name, column.type) from error
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _no_kernel(path: object, name: str, type_: pa.DataType) -> ManifestError:
+    return ManifestError(f"{path}: column {name!r} holds {type_}, which Arrow can't handle; store it as a plainer type")
 
 
 def _identifiers(column: pa.Array) -> list[Any]:
@@ -274,10 +306,8 @@ def _content(column: pa.Array) -> bytes:
     """Return bytes that differ when the column's values do."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_temporal(column.type):  # as integers: Python's types have no nanoseconds
-        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
     if not _is_text(column.type):
-        return repr(column.to_pylist()).encode()
+        return repr(exact_values(column)).encode()
     column = column.cast(pa.large_binary(), safe=False)
     lengths = pc.fill_null(pc.binary_length(column), -1).to_numpy(zero_copy_only=False)
     joined = pc.binary_join(

@@ -11,6 +11,7 @@ import numpy as np
 from ..atomic import atomic_file, check_output_file
 from ..errors import PscrError, UsageError
 from ..html import require_jinja2
+from ..manifests.arrow_types import as_text
 from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
@@ -93,8 +94,8 @@ def report(config: ReportConfig) -> Reported:
     thumbnails, note = make_thumbnails(run, paths, config.manifest)
     captions: Mapping[int, str | None] = {}
     if config.caption is not None and manifest is not None:
-        values = manifest.columns([config.caption]).take(np.array(rows, np.int64)).column(0).to_pylist()
-        captions = {row: None if value is None else str(value) for row, value in zip(rows, values, strict=True)}
+        values = manifest.columns([config.caption]).take(np.array(rows, np.int64)).column(0).combine_chunks()
+        captions = dict(zip(rows, as_text(values), strict=True))
     if manifest is not None:
         manifest.check_files_unchanged()
     shown = {row: Shown(paths[row], thumbnails[row], captions.get(row)) for row in rows}

@@ -21,8 +21,9 @@ from ..output.parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, StageCounts, Status
 from ..stages.base import StageSettings
-from ..stages.decode import DecodeOptions, pillow_without_limit
+from ..stages.decode import DecodeOptions
 from ..stages.fetch import Fetcher
+from ..stages.pillow import pillow_for_a_run
 from ..stages.sink import in_order, merge, output_schema, to_table
 from .image_folders import ImageFolders
 from .ledger import Chunk, ChunkDone
@@ -133,7 +134,7 @@ class Worker:
         """
         # As tables at once: thousands of queries take many times the memory of their columns.
         tables: list[pa.Table] = []
-        with pillow_without_limit(), closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
+        with pillow_for_a_run(), closing(self.pipeline.run_batches(self._batches(chunks))) as batches:
             for batch in batches:
                 if batch.queries:
                     self.folders.watch(batch.queries[0])

@@ -6,14 +6,12 @@ alpha dropped, CMYK converted by Pillow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..host import MadeOnce
 from ..records import Pixels, Query, Status
@@ -55,20 +53,6 @@ class DecodeOptions:
         return cls(max_pixels, sampling.patch_size, small_images, digest=sampling.name == "rps")
 
 
-@contextmanager
-def pillow_without_limit() -> Iterator[None]:
-    """Lift Pillow's own limit on pixels, a setting of the whole process, while a run goes on: ours counts.
-
-    Images are checked against `DecodeOptions.max_pixels` once their header is read, before pixels take memory.
-    """
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
 def decode(query: Query, options: DecodeOptions) -> None:
     """Turn `query.data` into `query.pixels`, with `width` and `height`."""
     if not query.ok:
@@ -104,8 +88,16 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
     except MemoryError:
         query.fail(Status.TOO_LARGE, "not enough memory to decode it")
     except Exception as error:  # noqa: BLE001 - decoders raise anything on broken data; a bad image is a row
-        query.fail(Status.UNDECODABLE, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        query.fail(*why_undecodable(error))
     return None
+
+
+def why_undecodable(error: Exception) -> tuple[Status, str]:
+    """Return status and reason of an image at which Pillow has raised `error`."""
+    if "MAX_TEXT_" in str(error):  # the names of Pillow's limits tell users nothing
+        limit = PngImagePlugin.MAX_TEXT_CHUNK / 2**20
+        return Status.TOO_LARGE, f"its metadata (texts, colour profile) unpacks to more than {limit:g} MiB"
+    return Status.UNDECODABLE, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 @MadeOnce

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..records import Query
-from .decode import DecodeOptions, decode, pillow_without_limit
+from .decode import DecodeOptions, decode
 from .fetch import Fetcher
+from .pillow import pillow_for_a_run
 
 
 def load_image(query: Query, options: DecodeOptions, fetcher: Fetcher | None = None) -> bytes | None:
@@ -29,6 +30,6 @@ def load_image(query: Query, options: DecodeOptions, fetcher: Fetcher | None = N
             own.close()
     fetcher.fetch(query)
     encoded = query.data
-    with pillow_without_limit():
+    with pillow_for_a_run():
         decode(query, options)
     return encoded

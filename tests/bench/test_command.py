@@ -1,12 +1,15 @@
 """`pscr-engine bench` as a process."""
 
 import json
+import os
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ..helpers.images import encoded, pixels
-from ..helpers.tiny import make_bundle
+from ..helpers.images import bomb, encoded, pixels
+from ..helpers.tiny import W_DELTA, make_bundle
 
 QUICK = ("--seconds", "0.05", "--rounds", "2", "--size", "64x48")
 STAGES = ["fetch", "decode", "sample", "infer", "sink"]
@@ -95,6 +98,30 @@ def test_own_images_and_those_that_are_none(cli, tiny, tmp_path):
     outcome = cli("bench", "--bundle", tiny.path, "--images", images, *QUICK)
     assert (outcome.returncode, outcome.stderr.count("\n")) == (2, 1)
     assert "can be decoded" in outcome.stderr
+
+
+def test_a_relative_folder_of_images_whose_names_need_not_be_text(cli, tiny, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Path(os.fsdecode(bytes(images) + b"/caf\xe9.png")).write_bytes(encoded(pixels(50, 40)))
+    (images / "dangling.png").symlink_to("nowhere")
+    (images / "huge.png").write_bytes(bomb())
+    outcome = cli("bench", "--bundle", tiny.path, "--images", "images", *QUICK)
+    assert outcome.returncode == 0, outcome.stderr
+    record = json.loads((tmp_path / "bench.json").read_text())
+    assert all(run["status"] == {"ok": run["rows"]} for run in record["runs"])
+    assert (record["images"]["images"], record["images"]["formats"]) == (1, {"png": 1})
+    assert record["images"]["folder"] == "images"
+
+
+def test_a_row_that_is_not_ok_ends_it(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.helpers.tiny.W_DELTA", np.full_like(W_DELTA, np.inf))  # no image gets a score
+    make_bundle(tmp_path / "broken.pscr")
+    outcome = cli("bench", "--bundle", "broken.pscr", *QUICK)
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert "its score is not a finite number" in outcome.stderr.splitlines()[-1]
+    assert "Traceback" not in outcome.stderr
+    assert not (tmp_path / "bench.json").exists()
 
 
 @pytest.mark.parametrize(

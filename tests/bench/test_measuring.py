@@ -18,8 +18,10 @@ from pscr_engine.bench import ceilings, energy, stages
 from pscr_engine.bench.images import BenchImages, encode, made_up
 from pscr_engine.bench.latency import latency
 from pscr_engine.bench.rate import Rate, measure
+from pscr_engine.bench.whole_runs import WholeRuns
 from pscr_engine.bench.work_per_image import work_of
-from pscr_engine.errors import UsageError
+from pscr_engine.config import ScoreConfig
+from pscr_engine.errors import PscrError, UsageError
 
 from ..helpers.images import encoded, pixels
 from ..helpers.tiny import C, P
@@ -181,6 +183,24 @@ def test_each_stage_alone(tiny, tmp_path):
     by_format = stages.decoding_by_format(images, 0.01, 1)
     assert by_format["png"]["bytes_per_image"] == len(encode(images[0], "png", 90))
     assert [*tmp_path.glob("tmp*")] == [], "parts were left behind"
+
+
+def test_failures_have_no_speed(tiny, tmp_path):
+    gone, broken = str(tmp_path / "gone.png"), b"no image"
+    backend = create_backend(tiny, device="cpu")
+    for measured in (
+        lambda: stages.fetching([gone], 0, 1),
+        lambda: stages.decoding([broken], 0, 1),
+        lambda: stages.plain_loop(tiny, backend, [gone]),
+        lambda: latency(tiny, backend, 1, [broken], 0),
+    ):
+        with pytest.raises(PscrError, match="bench needs images that can be scored"):
+            measured()
+    (tmp_path / "good.png").write_bytes(encoded(pixels(40, 50)))
+    config = ScoreConfig("", bundle=str(tiny.path))
+    runs = WholeRuns(config, [str(tmp_path / "good.png"), gone], tmp_path, 0.01, 1)
+    with pytest.raises(PscrError, match=f"32 missing of the 64 rows .*: {gone}: no such file: {gone}"):
+        runs.on(["cpu"])
 
 
 def test_latency_has_its_percentiles_in_order(tiny):

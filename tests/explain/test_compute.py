@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pscr_engine import Scorer
 from pscr_engine.errors import BundleError, ImageError, UsageError
@@ -38,6 +39,13 @@ def direct(bundle, image, digest=b""):
     features = patches.astype(np.float64).mean((1, 2)) / 255 @ W_TRUNK
     hidden = np.maximum((features @ W_QUERY)[:, None] + cache.hidden, 0)
     return features, cache.labels + hidden @ W_DELTA
+
+
+def test_megabytes_of_text_in_a_png_are_no_trouble(scorer_of):
+    info = PngInfo()
+    info.add_text("workflow", "workflow " * 400_000, zip=True)
+    explanation = scorer_of("ops").explain(encoded(IMAGE, "PNG", pnginfo=info))
+    assert explanation.score == scorer_of("ops").score(IMAGE, batch_size=1).score
 
 
 @settings(deadline=None, max_examples=15)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from pscr_engine.records import Query, Status
-from pscr_engine.stages.decode import DecodeOptions, decode, pillow_without_limit
+from pscr_engine.stages.decode import DecodeOptions, decode
+from pscr_engine.stages.pillow import pillow_for_a_run
 
 from ..conftest import REFERENCE
 from ..helpers.images import bomb, encoded, pixels
@@ -65,6 +67,68 @@ def test_a_bomb_is_seen_in_its_header(monkeypatch, pillow_limit):
     assert query.pixels is None
     if pillow_limit is None:  # our own check then; Pillow's does not tell the size
         assert query.width == query.height == 60_000
+
+
+def png_with_texts(*texts, tag=b"zTXt", profile=None):
+    """Return a PNG of 40×40 pixels with compressed texts, and its pixels."""
+    picture, info = pixels(40, 40), PngInfo()
+    for number, text in enumerate(texts):
+        if tag == b"iTXt":
+            info.add_itxt(f"text {number}", text, zip=True)
+        else:
+            info.add_text(f"text {number}", text, zip=True)
+    return encoded(picture, "PNG", pnginfo=info, icc_profile=profile), picture
+
+
+@pytest.mark.parametrize("tag", [b"zTXt", b"iTXt"])
+def test_megabytes_of_text_are_no_trouble(tag):
+    data, picture = png_with_texts("workflow " * 400_000, "more " * 400_000, tag=tag)
+    with pillow_for_a_run():
+        query = decoded(data)
+    assert query.ok, query.error
+    np.testing.assert_array_equal(query.pixels, picture)
+
+
+def test_a_large_colour_profile_is_no_trouble():
+    data, picture = png_with_texts(profile=bytes(3 * 2**20))
+    with pillow_for_a_run():
+        query = decoded(data)
+    assert query.ok, query.error
+    np.testing.assert_array_equal(query.pixels, picture)
+
+
+@pytest.mark.parametrize(
+    ("texts", "profile"),
+    [([" " * (65 * 2**20)], None), ([" " * (22 * 2**20)] * 3, None), ([], bytes(65 * 2**20))],
+    ids=["one text", "in all", "profile"],
+)
+def test_metadata_that_unpacks_to_too_much_is_one_row_with_a_reason(texts, profile):
+    data, _ = png_with_texts(*texts, profile=profile)
+    assert len(data) < 2**20
+    with pillow_for_a_run():
+        query = decoded(data)
+    assert query.status == Status.TOO_LARGE
+    assert query.error == "its metadata (texts, colour profile) unpacks to more than 64 MiB"
+
+
+def test_without_a_run_pillows_limit_is_told_in_plain_words():
+    data, _ = png_with_texts("workflow " * 400_000)
+    query = decoded(data)
+    assert (query.status, query.error) == (
+        Status.TOO_LARGE,
+        "its metadata (texts, colour profile) unpacks to more than 1 MiB",
+    )
+
+
+def test_pillows_limits_return_when_the_last_run_has_ended(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12345)
+    first, second = pillow_for_a_run(), pillow_for_a_run()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == (None, 64 * 2**20)
+    second.__exit__(None, None, None)
+    assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == (12345, 2**20)
 
 
 def test_the_limit_on_pixels_is_exact():
@@ -143,7 +207,7 @@ def test_a_side_that_no_column_holds():
         data[entry : entry + 4] = struct.pack("<HH", 256, 4)
     data[entry + 8 : entry + 12] = struct.pack("<I", 2**31 + 60)
     before = Image.MAX_IMAGE_PIXELS
-    with pillow_without_limit():
+    with pillow_for_a_run():
         for limit in (10**6, 10**12):
             query = Query(0, data=bytes(data))
             decode(query, DecodeOptions(max_pixels=limit))

@@ -63,6 +63,15 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
         table(tmp_path / "t.csv", part_column="part" if "part" in text else None)
 
 
+def test_values_that_python_cannot_hold_are_named_with_their_column(tmp_path):
+    prompts = pa.array([b"\xff"], pa.binary()).cast(pa.string(), safe=False)
+    for name, values in (("prompt", prompts), ("mos", pa.array([2**50], pa.timestamp("ms")))):
+        columns = {"path": ["a.png"], "mos": [1.0], name: values}
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(DatasetError, match=f"column '{name}' holds .* that can't be read"):
+            table(tmp_path / "t.parquet")
+
+
 def test_made_up_images_are_made_once(tmp_path):
     source = Source("synthetic", str(tmp_path / "made"), images=4)
     first = source.open()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from pscr_engine.errors import DatasetError
+from pscr_engine.errors import DatasetError, one_line
 
 from .labelled import Item, Labelled, number, raise_faults, require_file
 
@@ -36,7 +37,9 @@ def table(source: Path, label: str = "mos", root: Path | None = None, part_colum
     if not read.num_rows:
         raise DatasetError(f"{source}: no rows in it")
     columns = {
-        name: read[name].to_pylist() for name in read.column_names if name in ("path", "prompt", label, part_column)
+        name: _values(source, name, read[name])
+        for name in read.column_names
+        if name in ("path", "prompt", label, part_column)
     }
     prompts = columns.get("prompt", [None] * read.num_rows)
     parts = columns[part_column] if part_column else [None] * read.num_rows
@@ -73,3 +76,13 @@ def _read(source: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{source}: can't be read ({error})") from error
     raise DatasetError(f"{source}: unknown kind of table; use .csv, .tsv, .jsonl or .parquet")
+
+
+def _values(source: Path, name: str, column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException) as error:  # not UTF-8, or times that Python can't hold
+        raise DatasetError(
+            f"{source}: column {name!r} holds {column.type} that can't be read ({one_line(error, 100)}); "
+            "write it as text or numbers"
+        ) from error
