@@ -63,7 +63,7 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
         architecture = _TIMM.get(backbone.name, backbone.name.removeprefix(PREFIX))
         pretrained: Mapping[str, Tensor] = timm.create_model(architecture, pretrained=True).state_dict()
     except ImportError as error:
-        raise MissingDependencyError(str(error.name), "training", "train") from error
+        raise MissingDependencyError(str(error.name), "training", "cpu,export,train") from error
     except Exception as error:
         raise PscrError(
             f"the ImageNet weights of {backbone.name} can't be downloaded ({type(error).__name__}); "
