@@ -45,6 +45,8 @@ log = logging.getLogger("pscr_training")
 
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 _VALIDATION_EXEMPLARS = 64
+# Trunks that take every size that `TrainConfig` allows; whether others do is tried, which takes seconds.
+_ANY_PATCH_SIZE = frozenset({"resnet18", "resnet50", "vgg16", "vgg19"})
 _COLUMNS = ("epoch", "loss", "val_srcc", "val_plcc", "images_per_second", "seconds")
 
 
@@ -85,7 +87,7 @@ def train(config: TrainConfig, progress: Progress = silent) -> TrainResult:
         raise UsageError(
             f"--train-patches {config.train_patches}: {train_sampling.name} has only {train_sampling.patches} patches"
         )
-    if sampling.patch_size != backbone.patch_size:
+    if sampling.patch_size != backbone.patch_size and backbone.name not in _ANY_PATCH_SIZE:
         _check_patch_size(backbone, sampling.patch_size)
     labelled = config.source.open()
     labelled.check_files()
