@@ -63,11 +63,18 @@ class DeviceLostError(BackendError):
     """A GPU has dropped out: an Xid, uncorrectable memory, off the bus. Its process can't use it any more."""
 
 
+def install_advice(extras: str) -> str:
+    """Return the command that installs extras: "cpu,export" for example."""
+    # PyTorch, ONNX and what exports with them fit together in few versions: those that the README installs.
+    versions = "-c constraints.txt " if "export" in extras.split(",") else ""
+    return f"pip install {versions}'pscr-engine[{extras}]'"
+
+
 class MissingDependencyError(PscrError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs {package}: pip install 'pscr-engine[{extra}]'")
+        super().__init__(f"{purpose} needs {package}: {install_advice(extra)}")
         self._arguments = (package, purpose, extra)
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:

@@ -1,14 +1,12 @@
 """Reads checkpoints of the PSCR authors' implementation, without executing anything in them.
 
 A checkpoint is `torch.save` of `{'epoch', 'backbone', 'regressor', 'optimizer', 'rho_best'}`. It
-is loaded with `weights_only=True`; beside tensors, only the NumPy scalar types that `rho_best`
-is pickled with are accepted.
+is read by `safe_load`; beside tensors and plain values, only NumPy's numbers are accepted, as `rho_best` is one.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core.multiarray import scalar
 from torch import Tensor, nn
 
 from pscr_engine.atomic import sha256_of
@@ -24,16 +21,9 @@ from pscr_engine.errors import CheckpointError
 
 from .backbones import BACKBONES, Backbone
 from .record import KEY, TrainingRecord
+from .safe_load import load_safely
 from .timm_backbone import PREFIX, find_backbone
-
-# A checkpoint saved under NumPy 1 names the same constructor by its old module.
-_ALLOWED: list[Any] = [
-    (scalar, "numpy._core.multiarray.scalar"),
-    (scalar, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.float32)),
-]
+from .wrapped_keys import without_wrappers
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,7 @@ def read_checkpoint(path: str | Path, backbone: str = "auto") -> Checkpoint:
         backbone: name of its trunk, or "auto" to recognise it from the keys.
 
     Raises:
-        CheckpointError: no file, no checkpoint, code that would have to run, an unknown backbone,
+        CheckpointError: no file, no checkpoint, an object that is not allowed, an unknown backbone,
             missing or unexpected keys, wrong shapes, or weights that are not finite.
     """
     path = Path(path)
@@ -131,17 +121,9 @@ def load_content(path: Path) -> Mapping[str, Any]:
     """Load everything in a checkpoint, without executing anything in it.
 
     Raises:
-        CheckpointError: no file, no checkpoint, or code that would have to run.
+        CheckpointError: no file, no checkpoint, or an object in it that is not allowed.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}; name a checkpoint")
-    try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read ({error.strerror or error})") from error
-    except Exception as error:
-        raise CheckpointError(f"{path}: {_load_failure(str(error))}") from error
+    content = load_safely(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: not a PSCR checkpoint: it holds a {type(content).__name__}, not a dictionary")
     missing = [name for name in ("backbone", "regressor") if name not in content]
@@ -151,22 +133,8 @@ def load_content(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _load_failure(message: str) -> str:
-    unsupported = re.search(r"unsupported (?:global|class|operand)\S* (?:global )?([\w.]+)", message, re.IGNORECASE)
-    if unsupported:
-        return (
-            f"loading it would execute code ({unsupported[1]}), which is refused; "
-            "save it again with tensors, numbers and text only"
-        )
-    return f"not a file that torch.save wrote, or a damaged one ({_first_sentence(message)})"
-
-
-def _first_sentence(message: str) -> str:
-    return re.split(r"(?<=[.!]) |\n", " ".join(message.split()))[0][:160]
-
-
 def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Return the tensors of one part of a checkpoint, without the key prefix that DataParallel adds."""
+    """Return the tensors of one part of a checkpoint, by the keys of the network itself."""
     value = content[name]
     if not isinstance(value, Mapping) or not value:
         raise CheckpointError(f"{path}: {name!r} is not a state dict")
@@ -175,9 +143,7 @@ def _state_dict(path: Path, content: Mapping[str, Any], name: str) -> dict[str, 
             raise CheckpointError(f"{path}: {name!r} is not a state dict: {key!r} is a {type(tensor).__name__}")
         if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
             raise CheckpointError(f"{path}: {name}: {key} is not a plain tensor of numbers")
-    if all(key.startswith("module.") for key in value):
-        return {key.removeprefix("module."): tensor for key, tensor in value.items()}
-    return dict(value)
+    return without_wrappers(value, f"{path}: {name}")
 
 
 def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str, record: TrainingRecord | None) -> Backbone:

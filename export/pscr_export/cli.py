@@ -96,7 +96,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     type=float,
     help="Smallest and largest label.  [default: those of the exemplars]",
 )
-@click.option("--opset", type=int, help="ONNX opset.  [default: the exporter's]")
+@click.option("--opset", type=int, help="ONNX opset, 18 to 23.  [default: the exporter's]")
 @default_option("--seed", 0, "For --sampling rps and --select random.", type=click.IntRange(0, 2**63 - 1))
 @click.option(
     "--accept-parity",

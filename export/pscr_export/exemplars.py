@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from pscr_engine.atomic import sha256_of
-from pscr_engine.errors import ExemplarError, PscrError
+from pscr_engine.errors import ExemplarError, ManifestError, PscrError
 from pscr_engine.manifests import ManifestOptions, open_manifest
 from pscr_engine.progress import Progress, silent
 from pscr_engine.records import MicroBatch, Query, Status
@@ -23,7 +25,12 @@ from pscr_engine.stages.sample import Sampler
 from .network import ScoringNetwork
 from .record import TrainingRecord
 
+log = logging.getLogger("pscr_export")
+
 _ENCODE_BATCH = 4
+# More broken calibration images than this share are no accident: the list, or where it lies, is wrong.
+_MOST_BROKEN = 0.1
+_FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +60,17 @@ def read_exemplars(source: str | Path, label_column: str = "mos") -> list[Labell
         ExemplarError: names every missing file, unreadable image and label that is no finite number.
         ManifestError: the list itself can't be read, or lacks a column.
     """
+    try:
+        manifest = open_manifest(source, ManifestOptions(path_column="path", id_column=label_column))
+    except ManifestError as error:
+        raise ManifestError(_as_export_says(str(error))) from error
     images, faults = [], []
-    for query in open_manifest(source, ManifestOptions(path_column="path", id_column=label_column)).rows():
-        label = _finite(query.id)
+    for query in manifest.rows():
+        value = query.id.as_py() if isinstance(query.id, pa.Scalar) else query.id
+        label = _finite(value)
         if label is None:
-            faults.append(f"row {query.row}, {query.path}: label {query.id!r} is not a finite number")
+            trouble = "has no label" if value is None else f"label {value!r} is not a finite number"
+            faults.append(f"row {query.row}, {query.path}: {trouble}")
         _try_decode(query)
         if query.ok:
             images.append(LabelledImage(str(query.path), str(query.location), math.nan if label is None else label))
@@ -72,10 +85,11 @@ def read_exemplars(source: str | Path, label_column: str = "mos") -> list[Labell
 
 
 def read_images(source: str | Path) -> list[LabelledImage]:
-    """Read a list of images without labels, for calibration, and check every one of them.
+    """Read a list of images without labels, for calibration, and leave out those that can't be read.
 
     Raises:
-        ExemplarError, ManifestError: as in `read_exemplars`.
+        ExemplarError: more than a tenth of them can't be read, or there are none.
+        ManifestError: the list itself can't be read.
     """
     images, faults = [], []
     for query in open_manifest(source).rows():
@@ -84,8 +98,16 @@ def read_images(source: str | Path) -> list[LabelledImage]:
             images.append(LabelledImage(str(query.path), str(query.location), math.nan))
         else:
             faults.append(f"row {query.row}, {query.path}: {query.error}")
-    if faults:
-        raise ExemplarError(f"{source}: {len(faults)} calibration images can't be used:\n  " + "\n  ".join(faults))
+    count = len(images) + len(faults)
+    if not count:
+        raise ExemplarError(f"{source}: no calibration images in it")
+    if not faults:
+        return images
+    what = f"{len(faults)} of {count} calibration images can't be used: {'; '.join(faults[:_FAULTS_SHOWN])}"
+    what += f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    if len(faults) > _MOST_BROKEN * count:
+        raise ExemplarError(f"{source}: {what}; mend them, or take them off the list")
+    log.warning("%s: left out, %s", source, what)
     return images
 
 
@@ -177,6 +199,12 @@ def _try_decode(query: Query) -> None:
         query.fail(Status.UNREADABLE, "embedded images are not supported here; give paths")
     load_image(query, DecodeOptions())
     query.pixels = None
+
+
+def _as_export_says(message: str) -> str:
+    """Name export's own options in what manifests say, which is about those of `score`."""
+    message = message.replace("choose one with --id-column", "name the one of the labels with --label-column")
+    return message.replace("choose one with --path-column", "the column of the images must be called path")
 
 
 def _finite(value: object) -> float | None:

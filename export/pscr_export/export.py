@@ -45,17 +45,16 @@ from .exemplars import (
     read_images,
     recorded_exemplars,
 )
-from .graph import export_graph
+from .graph import OPSETS, export_graph
 from .half_weights import store_exact_halves
 from .int8.pixels import PixelNetwork
 from .int8.quantise import quantise
 from .network import MEAN, STD, ScoringNetwork, exemplar_hidden, reference_scores
 from .precision import EXPORT_PRECISIONS, TRUNK_DTYPES, prepare_trunk
+from .ranges import Range, check_ranges
 from .selection import RULES, select
 
 log = logging.getLogger("pscr_export")
-
-"""Called with the step, what of it is done, and what there is to do."""
 
 _BUNDLE_FILES = re.compile(r"bundle\.json|scorer\.\w+\.onnx|exemplars\.(safetensors|parquet)|plans")
 
@@ -125,8 +124,8 @@ class ExportConfig:
                 f"label range {self.label_range[0]:g} to {self.label_range[1]:g}: "
                 "the first must be smaller, and both finite"
             )
-        if self.num_exemplars is not None and self.num_exemplars < 1:
-            raise UsageError(f"--num-exemplars {self.num_exemplars}: must be at least 1, or 'all'")
+        check_ranges(self, {"num_exemplars": Range(1)}, also="all")
+        check_ranges(self, {"opset": OPSETS, "seed": Range(0, 2**63 - 1)})
 
 
 def export_bundle(config: ExportConfig, progress: Progress = silent) -> Bundle:
@@ -145,6 +144,7 @@ def export_bundle(config: ExportConfig, progress: Progress = silent) -> Bundle:
     chosen = select([image.mos for image in listed], config.num_exemplars, config.select, config.seed)
     images = [listed[index] for index in chosen]
     calibration = read_images(config.calibration) if config.calibration else []
+    int8_images = _int8_images(calibration or images) if "int8" in config.precisions else []
     label_range = config.label_range or _label_range(config, checkpoint, listed)
 
     network = ScoringNetwork(checkpoint.trunk, checkpoint, sampling.patches).eval()
@@ -155,7 +155,6 @@ def export_bundle(config: ExportConfig, progress: Progress = silent) -> Bundle:
         features=features.numpy(),
     )
     probe = _Probe.create(checkpoint, network, sampling, images, features, calibration, progress)
-    int8_images = _int8_images(calibration or images) if "int8" in config.precisions else []
     inputs = _GraphInputs(config, checkpoint, sampling, exemplars, probe, int8_images, label_range, progress)
 
     try:

@@ -14,6 +14,10 @@ from torch.export import Dim
 from pscr_engine.errors import PscrError, one_line
 
 from .network import ScoringNetwork
+from .ranges import Range
+
+OPSETS = Range(18, 23)
+"""Those that PyTorch's exporter can write: its own, to which it doesn't convert down, up to its largest."""
 
 
 def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: int | None = None) -> int:
@@ -29,7 +33,7 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
         The opset of the graph.
 
     Raises:
-        PscrError: the exporter or the checker refuses.
+        PscrError: the exporter or the checker refuses, or the graph can't have this opset.
     """
     D, P, C = network.patches, patch_size, network.feature_size
     B, M = Dim("B"), Dim("M")
@@ -64,7 +68,10 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         raise PscrError(f"ONNX export failed: {type(error).__name__}: {one_line(error, 300)}") from error
-    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+    written = int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+    if opset not in (None, written):  # where the exporter can't convert a graph, it leaves it as it is
+        raise PscrError(f"--opset {opset}: the exporter can't convert this graph, it wrote {written}; leave it out")
+    return written
 
 
 def _tidy(model: Any) -> None:

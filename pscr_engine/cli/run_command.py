@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ..errors import PscrError
+from ..errors import PscrError, install_advice
 from . import logs
 
 INTERRUPTED = 130
@@ -47,7 +47,7 @@ def run(command: click.Command) -> int:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
             raise
         package = str(error.name).partition(".")[0]
-        logs.error(f"this command needs {package}: pip install 'pscr-engine[{_EXTRAS[package]}]'")
+        logs.error(f"this command needs {package}: {install_advice(_EXTRAS[package])}")
         return 1
     if outcome == INTERRUPTED:
         # If Ctrl-C struck within an exec() (dataclasses and PyTorch use it), CPython remembers that as
@@ -61,6 +61,7 @@ def _terminate(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+# All that the commands need that import a package, not only the extra that brings it: pip installs what is named.
 _EXTRAS = {
     "torch": "cpu,export",
     "torchvision": "cpu,export",

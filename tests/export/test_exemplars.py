@@ -1,7 +1,12 @@
+import math
+from decimal import Decimal
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pscr_export.exemplars import evenly_spaced, read_exemplars
+from pscr_export.exemplars import evenly_spaced, read_exemplars, read_images
 from pscr_export.selection import select
 
 from pscr_engine.errors import ExemplarError, ManifestError
@@ -88,3 +93,86 @@ def test_exemplars_that_are_no_files_are_faults_with_their_reason(tmp_path, imag
     (tmp_path / "exemplars.csv").write_text(f"path,mos\n{image},3\n")
     with pytest.raises(ExemplarError, match=reason):
         read_exemplars(tmp_path / "exemplars.csv")
+
+
+def write_parquet(folder, **columns):
+    for index in range(4):
+        Image.fromarray(pixels(20, 20, index)).save(folder / f"{index}.png")
+    pq.write_table(pa.table(columns), folder / "e.parquet")
+    return folder / "e.parquet"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_missing_column_names_the_options_that_export_has(tmp_path, kind):
+    paths = [f"{index}.png" for index in range(3)]
+    path = write_parquet(tmp_path, path=paths, quality=[1.0, 2.0, 3.0])
+    if kind == "csv":
+        path = tmp_path / "e.csv"
+        path.write_text("path,quality\n0.png,1\n")
+    message = r"no column 'mos' \(columns: path, quality\); name the one of the labels with --label-column$"
+    with pytest.raises(ManifestError, match=message):
+        read_exemplars(path)
+    assert len(read_exemplars(path, "quality")) >= 1
+    no_path = write_parquet(tmp_path, file=paths, mos=[1.0, 2.0, 3.0])
+    with pytest.raises(ManifestError, match=r"no column 'path' .*; the column of the images must be called path$"):
+        read_exemplars(no_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "faults"),
+    [
+        (pa.array([1.0, math.nan, None]), ["row 1, 1.png: label nan is not a finite", "row 2, 2.png: has no label"]),
+        (pa.array([1.0, math.inf, 2.0], pa.float32()), ["row 1, 1.png: label inf is not a finite"]),
+        (pa.array(["1", "high", "2"]), ["row 1, 1.png: label 'high' is not a finite"]),
+        (pa.array([1, None, 3]), ["row 1, 1.png: has no label"]),
+    ],
+)
+def test_labels_of_a_parquet_file_are_shown_as_they_are(tmp_path, labels, faults):
+    path = write_parquet(tmp_path, path=[f"{index}.png" for index in range(3)], mos=labels)
+    with pytest.raises(ExemplarError) as raised:
+        read_exemplars(path)
+    assert "pyarrow" not in str(raised.value)
+    for fault in faults:
+        assert fault in str(raised.value)
+
+
+@pytest.mark.parametrize("labels", [pa.array([1, 2]), pa.array([Decimal("1.0"), Decimal("2.0")])])
+def test_labels_of_every_numeric_type_are_read(tmp_path, labels):
+    path = write_parquet(tmp_path, path=["0.png", "1.png"], mos=labels)
+    assert [image.mos for image in read_exemplars(path)] == [1.0, 2.0]
+
+
+def calibration(folder, good, broken):
+    for index in range(good):
+        Image.fromarray(pixels(20, 20, index)).save(folder / f"{index:03}.png")
+    for index in range(broken):
+        (folder / f"x{index}.png").write_bytes(b"\x89PNG broken")
+    return folder
+
+
+def test_a_broken_calibration_image_is_left_out_and_said(tmp_path, caplog):
+    images = read_images(calibration(tmp_path, 9, 1))
+    assert [image.path for image in images] == [f"{index:03}.png" for index in range(9)]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    said = record.getMessage()
+    assert said.startswith(f"{tmp_path}: left out, 1 of 10 calibration images can't be used: row 9, x0.png: ")
+    assert "\n" not in said
+
+
+def test_whole_calibration_images_say_nothing(tmp_path, caplog):
+    assert len(read_images(calibration(tmp_path, 3, 0))) == 3
+    assert not caplog.records
+
+
+def test_more_than_a_tenth_of_broken_calibration_images_are_refused(tmp_path):
+    with pytest.raises(ExemplarError, match=r"2 of 19 calibration images can't be used: row 17, x0.png: ") as raised:
+        read_images(calibration(tmp_path, 17, 2))
+    assert "\n" not in str(raised.value)
+
+
+def test_many_broken_calibration_images_are_not_all_listed(tmp_path):
+    with pytest.raises(ExemplarError, match=r"8 of 8 calibration .* and 3 more; mend them") as raised:
+        read_images(calibration(tmp_path, 0, 8))
+    assert "x4.png" in str(raised.value)
+    assert "x5.png" not in str(raised.value)

@@ -100,5 +100,5 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
         refused = command(*arguments)
         assert refused.returncode == 1
         assert refused.stderr.startswith("error: ")
-        assert f"pip install 'pscr-engine[{extras}]'" in refused.stderr
+        assert f"pip install -c constraints.txt 'pscr-engine[{extras}]'" in refused.stderr
         assert refused.stderr.count("\n") == 1

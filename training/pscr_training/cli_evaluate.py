@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from pscr_engine.cli import logs
 from pscr_engine.cli.parameters import default_option, number_option
 from pscr_engine.cli.step_progress import progress
+from pscr_engine.errors import UsageError
 
 from .cli_train import SPLITS, source_options
 
@@ -66,6 +68,12 @@ def evaluate(
 
     if settings["split"] is None and split_column:
         settings["split"] = "column"
+    if plot is not None:
+        from .scatter import check_plot
+
+        check_plot(plot)
+    for option, file in (("--json", json_file), ("--plot", plot)):
+        _check_file(option, file)
     source = None if dataset is None else Source(dataset, root, label, split_column, images)
     with progress("images") as report:
         evaluation = run(EvaluateConfig(model, source, **settings), report)
@@ -89,3 +97,15 @@ def evaluate(
         from .scatter import scatter
 
         scatter(evaluation, plot)
+
+
+def _check_file(option: str, file: Path | None) -> None:
+    """Raise UsageError unless a file can be written where an option names it."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise UsageError(f"{option} {file}: is a folder; name a file")
+    if not file.parent.is_dir():
+        raise UsageError(f"{option} {file}: there is no folder {file.parent}; make it, or name another file")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"{option} {file}: can't be written; name another file")

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pscr_export.ranges import SEED, Range, check_ranges
+
 from pscr_engine.errors import UsageError
 
 from .data.open import Source
@@ -14,6 +16,23 @@ from .method import METHODS, PAIRS
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine")
 FREEZE_ALL = ("all",)
+
+_RANGES = {
+    "val_share": Range(0, 1, above=True, below=True),
+    # Trunks shrink their input 32 times; validation holds the patches of 16 images at a time, at 1024 pixels 10 GB.
+    "patch_size": Range(32, 1024),
+    "epochs": Range(1),
+    "batch_size": Range(1, 4096),
+    "accumulate": Range(1),
+    "train_patches": Range(1),
+    "learning_rate": Range(0, 1, above=True),
+    "head_learning_rate": Range(0, 1, above=True),
+    "average": Range(0, 1, below=True),
+    "weight_decay": Range(0, 1),
+    "workers": Range(0, 256),
+    "cache_mb": Range(0),
+    "seed": SEED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +81,9 @@ class TrainConfig:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise UsageError(f"--{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
-        if self.train_patches is not None and self.train_patches < 1:
-            raise UsageError(f"--train-patches {self.train_patches}: must be at least 1")
-        if not 0 <= self.average < 1:
-            raise UsageError(f"--average {self.average:g}: the share kept per step must be from 0 to below 1")
+        check_ranges(self, _RANGES)
         if not 0 <= self.warmup_epochs < self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be from 0 to below --epochs")
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        if not 0 < self.val_share < 1:
-            raise UsageError(f"--val-share {self.val_share}: must be between 0 and 1")
-        if self.patch_size is not None and self.patch_size < 32:
-            raise UsageError(f"--patch-size {self.patch_size}: the trunks need at least 32 pixels")
+            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be from 0 to below --epochs, {self.epochs}")
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the weights depend on, beside the data; a training goes on only with the same."""

@@ -29,10 +29,7 @@ def train_model(out: Path, *, images: int, epochs: int, seed: int) -> Path:
     Returns:
         The bundle's folder.
     """
-    logs.result(f"1. make {images} labelled images in {out}/labelled/")
     source = Source("synthetic", str(out / "labelled"), images=images, seed=seed)
-    source.open()
-    logs.result(f"2. pscr-engine train --dataset synthetic --data {out}/labelled --out {out}/training ...")
     config = TrainConfig(
         source,
         out=out / "training",
@@ -44,6 +41,9 @@ def train_model(out: Path, *, images: int, epochs: int, seed: int) -> Path:
         learning_rate=_LEARNING_RATE,
         seed=seed,
     )
+    logs.result(f"1. make {images} labelled images in {out}/labelled/")
+    source.open()
+    logs.result(f"2. pscr-engine train --dataset synthetic --data {out}/labelled --out {out}/training ...")
     with progress("images") as report:
         trained = train(config, report)
     logs.result(f"3. pscr-engine export --ckpt {trained.best} --out {out}/model.pscr")

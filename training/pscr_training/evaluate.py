@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pscr_export.ranges import Range, check_ranges
 from pscr_export.record import TrainingRecord
 from pscr_export.selection import select
 
@@ -23,6 +24,7 @@ from .data.duplicates import separate_duplicates
 from .data.labelled import Item, Labelled
 from .data.open import Source
 from .data.splits import leakage, split
+from .device import choose_device
 from .metrics import Floats, Metrics, measure
 from .scoring import direct_scores, encode, labels_of, scores
 
@@ -58,6 +60,10 @@ class EvaluateConfig:
     precision: str = "auto"
     device: str = "auto"
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"num_exemplars": Range(1)}, also="all")
+        check_ranges(self, {"workers": Range(0, 256), "seed": Range(0, 2**63 - 1)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +107,8 @@ def evaluate(config: EvaluateConfig, progress: Progress = silent) -> Evaluation:
 
 
 def _evaluate_checkpoint(config: EvaluateConfig, progress: Progress) -> Evaluation:
+    device = choose_device(config.device)
     model, record, _ = load_model(config.model)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
     model.to(device).eval()
     sampling = Sampling.create(record.sampling, record.patch_size, int(record.settings["seed"]))
     labelled = (config.source or Source(**record.database)).open()
@@ -127,10 +131,10 @@ def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, progress: Pro
 
     if config.source is None:
         raise UsageError("a bundle does not say what it was trained on: name labelled images with --dataset")
-    labelled = config.source.open()
-    items, leaked = _part(config, labelled, None)
     predicted = []
     with Scorer.open(choice, device=config.device, precision=config.precision) as scorer:
+        labelled = config.source.open()
+        items, leaked = _part(config, labelled, None)
         for item, image in zip(items, scorer.stream(item.file for item in items), strict=True):
             if image.score is None:
                 raise DatasetError(f"{item.file}: {image.error}")

@@ -10,8 +10,8 @@ from .evaluate import Evaluation
 from .metrics import logistic_fit
 
 
-def scatter(evaluation: Evaluation, file: Path) -> None:
-    """Write a scatter plot, with the fitted logistic, as SVG or PNG.
+def check_plot(file: Path) -> None:
+    """Check that a scatter plot can be drawn, before there is anything to draw.
 
     Raises:
         UsageError: the file's name ends neither in .svg nor in .png.
@@ -20,9 +20,20 @@ def scatter(evaluation: Evaluation, file: Path) -> None:
     if file.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"--plot {file}: name a file that ends in .svg or .png")
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401 - whether it is there
     except ImportError:
-        raise MissingDependencyError("matplotlib", "the scatter plot", "train") from None
+        raise MissingDependencyError("matplotlib", "the scatter plot", "cpu,export,train") from None
+
+
+def scatter(evaluation: Evaluation, file: Path) -> None:
+    """Write a scatter plot, with the fitted logistic, as SVG or PNG.
+
+    Raises:
+        UsageError, MissingDependencyError: as `check_plot`.
+    """
+    check_plot(file)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     scores, labels, metrics = evaluation.scores, evaluation.labels, evaluation.metrics

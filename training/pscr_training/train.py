@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pscr_export.backbones import Backbone
 from pscr_export.record import TrainingRecord
 from pscr_export.selection import select
 from pscr_export.timm_backbone import find_backbone
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from pscr_engine.errors import CheckpointError, OutputError, PscrError, UsageError
+from pscr_engine.errors import CheckpointError, DatasetError, OutputError, PscrError, UsageError, one_line
 from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
 
@@ -32,6 +33,7 @@ from .data.duplicates import separate_duplicates
 from .data.labelled import Item, Labelled, listed
 from .data.patches import Batch, Decoded, Pairs, Shuffled, Singles, stack
 from .data.splits import Split, leakage, split
+from .device import choose_device
 from .frozen_norms import FoldedTrunk, keep_batch_norms
 from .method import Model, all_pairs_loss, contrastive_loss, no_reference_loss
 from .metrics import plcc, srcc
@@ -43,6 +45,8 @@ log = logging.getLogger("pscr_training")
 
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 _VALIDATION_EXEMPLARS = 64
+# Trunks that take every size that `TrainConfig` allows; whether others do is tried, which takes seconds.
+_ANY_PATCH_SIZE = frozenset({"resnet18", "resnet50", "vgg16", "vgg19"})
 _COLUMNS = ("epoch", "loss", "val_srcc", "val_plcc", "images_per_second", "seconds")
 
 
@@ -68,11 +72,8 @@ def train(config: TrainConfig, progress: Progress = silent) -> TrainResult:
         DatasetError: the data are missing or malformed.
         CheckpointError, PscrError: the weights can't be loaded, or the loss is not finite any more.
     """
-    labelled = config.source.open()
-    labelled.check_files()
-    parts = split(labelled, config.split, seed=config.seed, val_share=config.val_share)
-    parts, copies = separate_duplicates(parts)
-    _describe(labelled, parts, copies)
+    device = choose_device(config.device)
+    _check_tensorboard(config)
     backbone = find_backbone(config.backbone)
     sampling = Sampling.create(config.sampling, config.patch_size or backbone.patch_size)
     train_sampling = sampling
@@ -86,8 +87,16 @@ def train(config: TrainConfig, progress: Progress = silent) -> TrainResult:
         raise UsageError(
             f"--train-patches {config.train_patches}: {train_sampling.name} has only {train_sampling.patches} patches"
         )
+    if sampling.patch_size != backbone.patch_size and backbone.name not in _ANY_PATCH_SIZE:
+        _check_patch_size(backbone, sampling.patch_size)
+    labelled = config.source.open()
+    labelled.check_files()
+    parts = split(labelled, config.split, seed=config.seed, val_share=config.val_share)
+    parts, copies = separate_duplicates(parts)
+    _require_enough(labelled, parts, config.split)
+    _describe(labelled, parts, copies)
     record = _record(config, labelled, parts, sampling)
-    run = _Run.begin(config, record)
+    run = _Run.begin(config, record, device)
     with_partners = config.method == "contrastive" and config.pairs == "partner"
     pairs = (Pairs if with_partners else Singles)(
         parts.train,
@@ -135,10 +144,7 @@ class _Run:
     encoded: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, config: TrainConfig, record: TrainingRecord) -> _Run:
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        )
+    def begin(cls, config: TrainConfig, record: TrainingRecord, device: torch.device) -> _Run:
         last = config.out / LAST
         if config.overwrite and config.out.exists():
             if not last.exists():
@@ -156,6 +162,7 @@ class _Run:
         else:
             backbone = find_backbone(config.backbone)
             model = Model(backbone, config.method)
+            freeze(model.trunk, config.freeze)  # an unknown name is said before weights are downloaded
             load_weights(model.trunk, backbone, config.weights)
         freeze(model.trunk, config.freeze)
         config.out.mkdir(parents=True, exist_ok=True)
@@ -298,10 +305,8 @@ class _Log:
         self._file = config.out / LOG
         self._board: Any = None
         if config.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise UsageError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+            from torch.utils.tensorboard import SummaryWriter
+
             self._board = SummaryWriter(str(config.out / "tensorboard"))
 
     def rewrite(self, history: list[dict[str, float]]) -> None:
@@ -325,6 +330,40 @@ class _Log:
     def __exit__(self, *raised: object) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _check_tensorboard(config: TrainConfig) -> None:
+    if config.tensorboard:
+        try:
+            import torch.utils.tensorboard  # noqa: F401 - whether it is there
+        except ImportError:
+            raise UsageError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+
+
+def _check_patch_size(backbone: Backbone, patch_size: int) -> None:
+    """Raise UsageError unless the trunk can take patches of a size that is not its own."""
+    try:
+        with torch.inference_mode():
+            backbone.build().eval()(torch.zeros(1, 3, patch_size, patch_size))
+    except Exception as error:
+        raise UsageError(
+            f"--patch-size {patch_size}: {backbone.name} can't take such patches ({one_line(error, 120)}); "
+            f"leave it out for {backbone.patch_size}"
+        ) from error
+
+
+def _require_enough(labelled: Labelled, parts: Split, rule: str) -> None:
+    """Raise DatasetError where there are too few images for pairs, or for a correlation."""
+    share = "mark more of them val" if rule == "column" else "use a larger --val-share"
+    for count, purpose, advice in (
+        (len(parts.train), "train on", "use more images"),
+        (len(parts.val), "validate on", f"{share}, or more images"),
+    ):
+        if count < 2:
+            raise DatasetError(
+                f"{labelled.name}: the split {rule} leaves {count} image{'s' * (count != 1)} to {purpose}, "
+                f"and 2 are the least; {advice}"
+            )
 
 
 def _record(config: TrainConfig, labelled: Labelled, parts: Split, sampling: Sampling) -> TrainingRecord:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pscr_export.backbones import Backbone
+from pscr_export.safe_load import load_safely, unusable_kind
 from pscr_export.timm_backbone import PREFIX
+from pscr_export.wrapped_keys import without_wrappers
 from torch import Tensor, nn
 
-from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError
+from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError, one_line
 
 from .efficientnet_lite import efficientnet_lite_as_timm, is_efficientnet_lite, with_imagenet_input
 
@@ -62,7 +63,7 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
         architecture = _TIMM.get(backbone.name, backbone.name.removeprefix(PREFIX))
         pretrained: Mapping[str, Tensor] = timm.create_model(architecture, pretrained=True).state_dict()
     except ImportError as error:
-        raise MissingDependencyError(str(error.name), "training", "train") from error
+        raise MissingDependencyError(str(error.name), "training", "cpu,export,train") from error
     except Exception as error:
         raise PscrError(
             f"the ImageNet weights of {backbone.name} can't be downloaded ({type(error).__name__}); "
@@ -74,22 +75,25 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
 def _read(file: Path) -> Mapping[str, Tensor]:
     if not file.is_file():
         raise CheckpointError(f"--weights {file}: no such file")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{file}: no weights that can be loaded safely ({str(error).splitlines()[0][:120]})"
-        ) from error
+    content: Any = _read_safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
     for key in ("backbone", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{file}: holds no dictionary of tensors")
-    return content
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return without_wrappers(tensors, f"{file}: it")
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    if kind := unusable_kind(file):
+        raise CheckpointError(f"{file}: {kind}")
+    try:
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    except Exception as error:
+        raise CheckpointError(f"{file}: no safetensors file, or a damaged one ({one_line(error, 120)})") from error
 
 
 def _fill(trunk: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
@@ -108,13 +112,12 @@ def _fill(trunk: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], sou
 
 def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename keys to those of the trunk: libraries put another prefix before them, or none."""
-    plain = {key.removeprefix("module."): value for key, value in state.items()}
     prefixes = {"", *(key.split(".")[0] + "." for key in wanted)}
     best: dict[str, Tensor] = {}
     for prefix in prefixes:
         for candidate in (
-            {prefix + key: value for key, value in plain.items()},
-            {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)},
+            {prefix + key: value for key, value in state.items()},
+            {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)},
         ):
             if len(candidate.keys() & wanted.keys()) > len(best.keys() & wanted.keys()):
                 best = candidate

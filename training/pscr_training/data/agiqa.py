@@ -58,7 +58,7 @@ def _sheet(source: Path) -> list[tuple[object, ...]]:
     except ImportError:
         from pscr_engine.errors import MissingDependencyError
 
-        raise MissingDependencyError("openpyxl", "reading AGIQA-1K", "train") from None
+        raise MissingDependencyError("openpyxl", "reading AGIQA-1K", "cpu,export,train") from None
     try:
         sheet = load_workbook(source, read_only=True).worksheets[0]
     except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError) as error:

@@ -60,7 +60,7 @@ def _matlab(file: Path) -> list[object]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise MissingDependencyError("scipy", "reading AIGCIQA2023", "train") from None
+        raise MissingDependencyError("scipy", "reading AIGCIQA2023", "cpu,export,train") from None
     try:
         content = loadmat(file)
     except Exception as error:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pscr_export.ranges import SEED, Range, check_ranges
+
 from pscr_engine.errors import UsageError
 
 from .agiqa import agiqa_1k, agiqa_3k
@@ -37,6 +39,9 @@ class Source:
     split_column: str | None = None
     images: int = 1000
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"images": Range(1), "seed": SEED})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, with absolute paths."""
