@@ -114,7 +114,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 
 def _command_line(folder: Path, environment: dict[str, str]) -> CommandLine:
-    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "pscr_engine", *map(str, arguments)],
             cwd=folder,

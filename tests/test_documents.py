@@ -122,7 +122,7 @@ def test_commands_do_what_the_page_says(place, stores, name, tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     for command in commands(PAGES[name]):
-        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=360, check=False)
         assert process.returncode == 0, f"{shlex.join(command[1:])}\n{process.stdout}\n{process.stderr}"
     assert {"scores", "model.pscr", "kept.parquet", "report.html", "trained"} <= {
         file.name for file in folder.iterdir()

@@ -24,7 +24,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     make_bundle(folder / "model.pscr")
     command = [sys.executable, "-m", "pscr_engine", "bench", "--devices", "cpu,cpu", "--out", "two.json", *QUICK]
-    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     assert outcome.returncode == 0, outcome.stderr
     return folder, outcome
 

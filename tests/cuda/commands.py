@@ -48,5 +48,5 @@ class PretendHost:
 
     def run_module(self, module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, module=module, **environment)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=720)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

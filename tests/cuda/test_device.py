@@ -23,7 +23,7 @@ def on_pretend_driver(module, check, folder, *pycuda):
         cwd=Path(__file__).parent.parent.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=360,
     )
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout == f"passed {check}\n"

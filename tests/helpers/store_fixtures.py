@@ -73,7 +73,7 @@ def command(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subpro
 
     def run(*arguments: object, url: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         process = start(*arguments, url=url, **environment)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=720)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run

@@ -187,7 +187,7 @@ def test_a_request_to_stop_says_how_to_go_on(tmp_path, model, collection, number
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; give the same command again to go on" in stderr
     assert "Traceback" not in stderr
@@ -365,7 +365,7 @@ def test_a_vanished_folder_is_one_line_and_can_be_resumed(cli, tmp_path, model, 
     images.rename(tmp_path / "away")
     if vanishing != "renamed":
         images.mkdir()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=180)
     assert process.returncode == 1
     assert stderr.splitlines()[-1].startswith(f"error: {images}: the images' folder has gone")
     assert all(row["status"] == "ok" for row in rows(tmp_path / "scores"))
@@ -408,7 +408,7 @@ def test_a_vanished_folder_that_is_not_the_lists_own(cli, tmp_path, model, colle
     command = ["score", "--manifest", manifest, "--chunk-rows", "10"]
     process = begun(tmp_path, command)
     images.rename(tmp_path / "away")
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=180)
     assert process.returncode == 1
     assert stderr.splitlines()[-1].startswith(f"error: {images}: the images' folder has gone")
     assert all(row["status"] == "ok" for row in rows(tmp_path / "scores"))

@@ -86,7 +86,7 @@ def scored(tmp_path_factory):
 def run(folder, *arguments, code=0, prelude=""):
     listed = list(map(str, arguments))
     command = f"{prelude}\nimport sys\nfrom pscr_engine.cli import main\nsys.argv[1:] = {listed!r}\nmain()"
-    outcome = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, timeout=120)
+    outcome = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, timeout=360)
     assert outcome.returncode == code, outcome.stderr
     assert "Traceback" not in outcome.stderr
     return outcome

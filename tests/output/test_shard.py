@@ -68,7 +68,7 @@ def start(place, out, shard, kind="csv", **environment):
 
 
 def finish(process, code=0):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=360)
     assert process.returncode == code, err
     return out, err
 

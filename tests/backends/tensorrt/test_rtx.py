@@ -185,7 +185,7 @@ def test_ctrl_c_stops_a_build_and_leaves_nothing(build_host, bundle):
     process = build_host.start("compile", "--bundle", bundle, *RTX, FAKE_TENSORRT="slow")
     time.sleep(3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
     assert files(bundle, "") == []
 

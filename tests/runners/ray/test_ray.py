@@ -153,7 +153,7 @@ def test_an_actor_and_a_node_die_and_another_node_joins(place):
         with another_node(place) as late:
             wait_until(lambda: place.actors(late), process)
             place.control.write_text("")
-            stdout, stderr = process.communicate(timeout=90)
+            stdout, stderr = process.communicate(timeout=270)
     assert process.returncode == 0, stderr
     assert [line.split(" in ")[0] for line in stdout.splitlines()] == [
         f"{ROWS} rows: {ROWS - ROWS // 41} ok, {ROWS // 41} missing",
@@ -178,12 +178,12 @@ def test_either_runner_goes_on_with_what_the_other_began(place, first, number, c
         place.wait_for_parts(process, out, 5)
         assert len(place.actors(place.node)) == (2 if first == "ray" else 0)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=90)
         wait_until(lambda: not place.actors(place.node))
     assert process.returncode == code, stderr
     assert not (place.folder / out / "_SUCCESS").exists()
     process = end(out)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=180)
     assert process.returncode == 0, stderr
     assert "going on with" in stderr
     success = place.assert_same_bytes(out)
@@ -193,7 +193,7 @@ def test_either_runner_goes_on_with_what_the_other_began(place, first, number, c
 def test_a_fault_in_an_actor_ends_the_run_with_its_traceback(place):
     with place.mode("fault"):
         process = place.start_on_ray("fault")
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "ArithmeticError: injected" in stderr
     assert "in infer" in stderr  # where it was raised
@@ -212,7 +212,7 @@ def test_a_fault_in_an_actor_ends_the_run_with_its_traceback(place):
 )
 def test_wrong_options_are_one_line(place, options, message):
     process = place.start("never", *options)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=180)
     assert process.returncode == 2
     assert stderr.startswith(message)
     assert len(stderr.splitlines()) == 1
