@@ -49,7 +49,7 @@ def test_help_and_version(cli):
         (["inspect", "nothing"], "no such bundle"),
         (["train", "--out", "x"], "name labelled images with --dataset"),
         (["train", "--dataset", "agiqa-3k"], "name its folder with --data"),
-        (["train", "--dataset", "x.csv", "--patch-size", "9"], "the trunks need at least 32 pixels"),
+        (["train", "--dataset", "x.csv", "--patch-size", "9"], "--patch-size 9: must be from 32 to 1024"),
         (["export"], "Missing option '--ckpt'"),
         (
             ["export", "--ckpt", "x.pt", "--exemplars", "e.csv", "--precision", "fp8"],
