@@ -121,7 +121,11 @@ class Parts:
             raise self._damaged(index, error) from error
 
     def footers(self, indices: Sequence[int]) -> list[tuple[int, int | str]]:
-        """Read the parts' footers: return each part's index, and its number of rows, or why it can't be read."""
+        """Read the parts' footers: return each part's index, and its number of rows, or what is wrong with its content.
+
+        Raises:
+            OutputError, StoreError: the file system or the store refuses, which says nothing of a part.
+        """
         with ThreadPoolExecutor(self._files.readers) as threads:
             return list(zip(indices, threads.map(self._footer, indices), strict=True))
 
@@ -130,7 +134,9 @@ class Parts:
             with self._files.open(_name(index)) as file:
                 return int(pq.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError) as error:
-            return one_line(error, 120)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise self._damaged(index, error) from error
+            return one_line(error, 120)  # Arrow's own: the content is no part
 
     def statuses(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the chunk index and the rows' statuses of each part, in order.

@@ -45,7 +45,7 @@ def start(tmp_path: Path, s3: S3) -> Iterator[Callable[..., subprocess.Popen[str
         given = {
             **os.environ,
             "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "PSCR_ENGINE_LEASE_SECONDS": "3",
+            "PSCR_ENGINE_LEASE_SECONDS": "8",
             **s3.environment(url),
             **environment,
         }

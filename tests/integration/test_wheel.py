@@ -90,7 +90,7 @@ def test_a_wheel_with_the_extra_cpu_scores(tmp_path):
 
     assert "all digests match" in command("inspect").stdout
     refused = command("report")
-    assert refused.stderr == "error: this command needs jinja2: pip install 'pscr-engine[report]'\n"
+    assert refused.stderr == "error: an HTML page needs jinja2: pip install 'pscr-engine[report]'\n"
     assert command("select", "--top", "1").returncode == 0
     assert "no   export checkpoints: pip install 'pscr-engine[cpu,export]'" in command("doctor").stdout
     for arguments, extras in (
