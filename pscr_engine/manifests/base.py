@@ -117,9 +117,7 @@ class Manifest(ABC):
         Raises:
             ManifestError: one has changed or gone.
         """
-        for file, before in zip(self._files, self._stamps, strict=True):
-            if isinstance(file, Path) and state_of(file) != before:
-                raise _changed(file)
+        self._compare([state_of(file) for file in self._files])
 
     def check_unchanged(self) -> None:
         """Check that the list is still what was fingerprinted: several processes read it while the run goes on.
@@ -127,9 +125,12 @@ class Manifest(ABC):
         Raises:
             ManifestError: a file of it has changed or gone.
         """
-        for file, before, now in zip(self._files, self._stamps, _states_now(self._files), strict=True):
+        self._compare(_states_now(self._files))
+
+    def _compare(self, states: Sequence[State | None]) -> None:
+        for file, before, now in zip(self._files, self._stamps, states, strict=True):
             if now != before:
-                raise _changed(file)
+                raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
     def accept_host_view(self, host: str) -> None:
         """Accept this host's inodes and modification times as the baseline, after checking that sizes agree.
@@ -160,10 +161,6 @@ class Manifest(ABC):
     def rows(self, start: int = 0) -> Iterator[Query]:
         """Yield the queries of all rows from `start` on, in order."""
         return self.reader().read(range(start, sys.maxsize))
-
-
-def _changed(file: ManifestFile) -> ManifestError:
-    return ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
 
 
 def state_of(file: ManifestFile) -> State | None:

@@ -42,7 +42,7 @@ class FileListManifest(Manifest):
     def from_glob(cls, pattern: str, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
         """List the files that a pattern matches, whatever their extension, without folders."""
         refuse_columns(f"glob {pattern}", options)
-        files = [name for name in names if not Path(name).is_dir() and not is_apple_double(name)]
+        files = [name for name in names if not Path(name).is_dir()]
         if not files:
             raise ManifestError(f"glob {pattern}: matches no files")
         return cls(files, Path())

@@ -44,11 +44,6 @@ class Parts:
         """Return where the part of chunk `index` is, or will be."""
         return self.folder / _name(index)
 
-    @staticmethod
-    def name(index: int) -> str:
-        """Return the file name of the part of chunk `index`."""
-        return _name(index)
-
     def indices(self) -> list[int]:
         """List the indices of the chunks that are done, in order."""
         return sorted(int(match[1]) for name in self._files.names() if (match := _PART.fullmatch(name)))
@@ -115,10 +110,13 @@ class Parts:
             OutputError: it can't be read.
         """
         try:
-            with self._files.open(_name(index)) as file:
-                return int(pq.read_metadata(file).num_rows)
+            return self._rows(index)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
+
+    def _rows(self, index: int) -> int:
+        with self._files.open(_name(index)) as file:
+            return int(pq.read_metadata(file).num_rows)
 
     def footers(self, indices: Sequence[int]) -> list[tuple[int, int | str]]:
         """Read the parts' footers: return each part's index, and its number of rows, or what is wrong with its content.
@@ -131,8 +129,7 @@ class Parts:
 
     def _footer(self, index: int) -> int | str:
         try:
-            with self._files.open(_name(index)) as file:
-                return int(pq.read_metadata(file).num_rows)
+            return self._rows(index)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise self._damaged(index, error) from error

@@ -116,7 +116,7 @@ class RunDirectory:
                 continue
             reason = f"{rows} rows" if isinstance(rows, int) else rows
             log.warning("%s: damaged (%s); its rows are scored again", self.parts.path(index), reason)
-            self._folder.remove([SUCCESS_FILE, self.parts.name(index)])
+            self._folder.remove([SUCCESS_FILE, self.parts.path(index).name])
 
     def clear_success(self) -> None:
         """Remove the completion mark, before parts are rewritten."""

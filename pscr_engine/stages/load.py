@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
+
 from ..records import Query
 from .decode import DecodeOptions, decode
 from .fetch import Fetcher
@@ -22,13 +24,8 @@ def load_image(query: Query, options: DecodeOptions, fetcher: Fetcher | None = N
     Raises:
         StoreError: an object store is out of reach, or refuses everything.
     """
-    if fetcher is None:
-        own = Fetcher()
-        try:
-            return load_image(query, options, own)
-        finally:
-            own.close()
-    fetcher.fetch(query)
+    with nullcontext(fetcher) if fetcher is not None else closing(Fetcher()) as reader:
+        reader.fetch(query)
     encoded = query.data
     with pillow_for_a_run():
         decode(query, options)

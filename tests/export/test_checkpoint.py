@@ -33,15 +33,6 @@ def content():
     }
 
 
-@pytest.fixture
-def save(tmp_path):
-    def save(content, **options):
-        torch.save(content, tmp_path / "c.pt", **options)
-        return tmp_path / "c.pt"
-
-    return save
-
-
 def changed(content, part, **tensors):
     state = collections.OrderedDict(content[part])
     for key, value in tensors.items():

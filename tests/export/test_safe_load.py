@@ -16,15 +16,6 @@ from pscr_engine.errors import CheckpointError
 FORMATS = [{}, {"_use_new_zipfile_serialization": False}]
 
 
-@pytest.fixture
-def save(tmp_path):
-    def save(content, **options):
-        torch.save(content, tmp_path / "c.pt", **options)
-        return tmp_path / "c.pt"
-
-    return save
-
-
 @pytest.mark.parametrize("options", FORMATS)
 @pytest.mark.parametrize(
     "value",
