@@ -1,6 +1,7 @@
 # make demo        install what scoring needs, then score made-up images with the shipped model: seconds, no PyTorch
 # make demo-train  install everything, then train, export and score on made-up images: minutes
 # make test        install what development needs, then run all tests
+# make fast        all tests but the slow ones
 # make gpu-kit     pack what a GPU host without a package registry needs, and what is run there first: ./gpu-kit
 # make check       formatting, lint, order of imports, types and all tests: what CI runs
 
@@ -10,9 +11,11 @@ DEMO_VENV := .venv-demo
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
+# A process per core; each takes whole files, whose tests share what is costly to make.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
-.PHONY: demo demo-train test check bench gpu-kit clean
+.PHONY: demo demo-train test fast check bench gpu-kit clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/pscr-engine demo
@@ -21,14 +24,18 @@ demo-train: $(VENV)/.installed
 	$(BIN)/pscr-engine demo --train --out demo-train
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# What takes seconds, for the loop of editing and testing.
+fast: $(VENV)/.installed-dev
+	$(PYTEST) -m 'not slow'
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST) --durations=40
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.batch_size

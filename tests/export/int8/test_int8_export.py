@@ -46,21 +46,32 @@ def test_int8_scores_are_near_the_references_and_the_choice_is_kept(bundle, gold
 
 
 @pytest.mark.slow
-def test_the_trunk_is_integer_from_the_first_byte_on(bundle):
+def test_the_trunk_is_integer_but_for_what_the_search_left_in_float(bundle):
     graph = onnx.load(bundle.graph_path("int8")).graph
     (scan,) = (node for node in graph.node if node.op_type == "Scan")
     graphs = [graph, next(attribute.g for attribute in scan.attribute if attribute.name == "body")]
     nodes = [node for each in graphs for node in each.node]
-    assert not [node for node in nodes if node.op_type == "Cast"]
     weights = {tensor.name: tensor for each in graphs for tensor in each.initializer}
     producers = {name: node for node in nodes for name in node.output}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert len(convolutions) == 20
-    for node in convolutions:
+    in_float = _convolutions_in_float(bundle.info.graphs["int8"].quantisation["chosen"])
+    if not in_float:
+        assert not [node for node in nodes if node.op_type == "Cast"]  # integers from the first byte on
+    assert len([node for node in convolutions if node.input[1] in weights]) == in_float
+    for node in (node for node in convolutions if node.input[1] not in weights):
         pixels, kernel = (producers[name] for name in node.input[:2])
         assert (pixels.op_type, kernel.op_type) == ("DequantizeLinear", "DequantizeLinear")
         assert weights[kernel.input[0]].data_type == onnx.TensorProto.INT8
         assert len(weights[kernel.input[1]].dims) == 1  # a scale per channel
+
+
+def _convolutions_in_float(chosen: str) -> int:
+    """Read how many first convolutions stay in float: processors whose byte products saturate need some."""
+    if "in float" not in chosen:
+        return 0
+    words = chosen.split(", first ")[1].split()
+    return 1 if words[0] == "convolution" else int(words[0])
 
 
 @pytest.mark.slow
