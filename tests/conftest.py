@@ -22,6 +22,18 @@ REFERENCE = Path(__file__).parent / "reference"
 pytest_plugins = ["tests.helpers.store_fixtures"]
 
 
+@pytest.fixture(autouse=True)
+def without_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep "auto" from measuring engines in this process, but for tests that ask for `measuring_engines`."""
+    if "measuring_engines" not in request.fixturenames:
+        monkeypatch.setattr("pscr_engine.backends.cpu.has_openvino", lambda: False)
+
+
+@pytest.fixture
+def measuring_engines() -> None:
+    """Let "auto" measure which engine is faster, as users do."""
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Bundle:
     return make_bundle(tmp_path / "tiny.pscr")

@@ -107,13 +107,13 @@ def test_what_this_host_cannot_run_is_refused(tiny, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="there is no cuda:0 here"):
         Scorer.open(tiny.path, device="cuda:0")
     with pytest.raises(UsageError, match="choose from onnxruntime"):
-        Scorer.open(tiny.path, backend="openvino")
+        Scorer.open(tiny.path, backend="another")
     with pytest.raises(UsageError, match="runs on NVIDIA GPUs"):
         Scorer.open(tiny.path, backend="tensorrt", device="cpu")
     with pytest.raises(BundleError, match="no precision fp16"):
         Scorer.open(tiny.path, precision="fp16")
     int8 = make_bundle(tmp_path / "int8.pscr", precisions=("int8",))
-    monkeypatch.setattr("pscr_engine.backends.registry.fast_int8", lambda: False)
+    monkeypatch.setattr("pscr_engine.backends.precision.fast_int8", lambda: False)
     with pytest.raises(BackendError, match="no precision that runs on cpu, only int8"):
         Scorer.open(int8.path)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pscr_engine.backends.parity_check import check_parity
 from pscr_engine.backends.registry import create_backend
 from pscr_engine.backends.tensorrt.compiling import CompileSettings, compile_ahead, compile_on_gpu
-from pscr_engine.backends.tensorrt.plan_checks import check_parity
 from pscr_engine.bundle import Bundle
 from pscr_engine.cuda.backend import CudaBackend
 from pscr_engine.cuda.batch_size import measure_batch_sizes

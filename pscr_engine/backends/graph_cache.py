@@ -1,4 +1,4 @@
-"""Keep graphs that ONNX Runtime has optimised for this processor in the user's cache, so that starts are quicker."""
+"""Keep graphs that an engine has prepared for this processor in the user's cache, so that starts are quicker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any
 
     if content is None or graph.stat().st_size > _MAX_BYTES:
         return create(graph, options())
-    cached = _cached_file(content, onnxruntime.__version__)
+    cached = cached_file([content, onnxruntime.__version__], ".onnx")
     if cached.exists():
         settings = options()
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -66,7 +66,7 @@ def _create_and_keep(create: Callable[[Path, Any], Any], graph: Path, cached: Pa
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(cached)
-        _forget_old(cached.parent)
+        forget_old(cached.parent)
     except Exception as error:  # noqa: BLE001 - a full or read-only cache must not stop a run
         log.debug("%s: the optimised graph was not kept (%s)", cached, one_line(error, 200))
         with suppress(OSError):
@@ -75,13 +75,24 @@ def _create_and_keep(create: Callable[[Path, Any], Any], graph: Path, cached: Pa
     return created
 
 
-def _cached_file(content: str, runtime: str) -> Path:
-    name = json.dumps([content, runtime, processor()])
-    return cache_folder() / "graphs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.onnx"
+def cached_file(identity: Sequence[Any], suffix: str) -> Path:
+    """Return the file in the user's cache for a graph prepared for this processor; it need not be there.
+
+    Args:
+        identity: what else it depends on: the graph's content, the engine's version, its settings.
+        suffix: of the file's name; each engine has its own.
+    """
+    name = json.dumps([*identity, processor()])
+    return cache_folder() / "graphs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}{suffix}"
 
 
-def _forget_old(folder: Path) -> None:
-    kept = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in kept[_KEPT:]:
+def forget_old(folder: Path) -> None:
+    """Delete all but the graphs that were used last."""
+    used: dict[Path, float] = {}
+    for file in folder.iterdir():
+        with suppress(OSError):  # another process may be deleting the same ones
+            if file.suffix != ".part":
+                used[file] = file.stat().st_mtime
+    for file in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
         with suppress(OSError):
             file.unlink()

@@ -15,7 +15,8 @@ from typing import Any, cast
 from .._version import __version__
 from ..backends.base import Backend
 from ..backends.devices import gpu_index, is_gpu, resolve_devices
-from ..backends.registry import choose_precision, create_backend
+from ..backends.precision import choose_precision
+from ..backends.registry import create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import UsageError
@@ -104,7 +105,7 @@ def bench(config: BenchConfig, progress: Progress = silent) -> dict[str, Any]:
     devices = resolve_devices(config.devices)
     choice = choose_bundle(config.bundle)
     bundle = choice.open()
-    precision = choose_precision(bundle, config.precision, devices)
+    precision = choose_precision(bundle, config.precision, devices, backend=config.backend)
     choice.log()
     with (
         tempfile.TemporaryDirectory(prefix="pscr-engine-bench-", dir=config.scratch) as scratch,

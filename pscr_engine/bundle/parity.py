@@ -12,6 +12,7 @@ from .info import Parity
 TOLERANCES: dict[str, tuple[float, float | None]] = {
     "fp32": (1e-4, None),
     "fp16": (5e-3, 0.999),
+    "bf16": (1e-2, 0.998),
     "int8": (2e-2, 0.995),
 }
 

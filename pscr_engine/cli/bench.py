@@ -33,7 +33,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @default_option("--quality", 90, "Of made-up JPEG and WebP images.")
 @default_option("--devices", "auto", "As for score; several are measured as one, two, … of them.")
 @default_option("--backend", "auto", type=click.Choice(["auto", *BACKENDS]))
-@precision_option()
+@precision_option(None, "bf16")
 @number_option("--batch-size", "auto", help="Images per batch, as for score.")
 @default_option(
     "--seconds", 2.0, "About how long each figure is measured, per round; whole runs take five times as long."

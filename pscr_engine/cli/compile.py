@@ -131,7 +131,7 @@ def _targets(text: str) -> str:
 
 
 def _precisions(bundle: Bundle, precision: str) -> list[str]:
-    from ..backends.registry import choose_precision
+    from ..backends.precision import choose_precision
 
     if precision == "int8":
         raise UsageError(

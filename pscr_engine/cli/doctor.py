@@ -13,16 +13,20 @@ from typing import Any
 
 import click
 
+from ..backends.cpu import has_openvino
 from ..backends.devices import lacking_packages
+from ..backends.engine_choice import KIND
+from ..backends.findings import findings
+from ..backends.openvino import openvino_core
 from ..backends.tensorrt.library import RTX
 from ..cuda.device import require_driver
 from ..cuda.driver import driver_version, gpu_count
 from ..cuda.libraries import library_files
-from ..errors import BackendError
+from ..errors import BackendError, PscrError
 from ..host import cpu_flags, usable_cpus
 
 _PACKAGES = {
-    "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu"),
+    "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu", "openvino"),
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
     "training": ("scipy", "openpyxl", "matplotlib"),
     "object stores": ("obstore", "httpcore2"),
@@ -33,6 +37,7 @@ _CPU_FLAGS = (
     "avx2",
     "avx512f",
     "avx512_vnni",
+    "avx512_bf16",
     "avx_vnni",
     "amx_int8",
     "amx_bf16",
@@ -63,6 +68,10 @@ def doctor(as_json: bool) -> None:
         click.echo("\nCUDA libraries of pip packages, which are loaded before the system's:")
         for name, file in facts["cuda_libraries"].items():
             click.echo(f"  {name:<31} {file}")
+    if facts["engines"]:
+        click.echo("\nfaster engine, as measured on this host:")
+        for line in facts["engines"]:
+            click.echo(f"  {line}")
     click.echo("\nthis host can:")
     for name, (able, advice) in facts["abilities"].items():
         click.echo(f"  {'yes' if able else 'no ':<3}  {name}{'' if able else ': ' + advice}")
@@ -83,6 +92,7 @@ def examine() -> dict[str, Any]:
         "gpus": gpus,
         "versions": versions,
         "cuda_libraries": {name: str(file) for name, file in library_files().items()} if gpus else {},
+        "engines": [*map(_described_choice, findings(KIND))],
         "abilities": _abilities(versions),
     }
 
@@ -97,6 +107,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
     untrained = [name for name in _PACKAGES["training"] if versions[name] is None]
     return {
         "score on the CPU": (runtime and not clash, score_advice),
+        "score on the CPU with OpenVINO, too": _openvino_ability(),
         "export checkpoints": (
             runtime and not lacking,
             f"pip install 'pscr-engine[cpu,export]' (lacks {', '.join(lacking) or 'onnxruntime'})",
@@ -112,6 +123,25 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
         "compile for TensorRT": _gpu_ability("tensorrt", "pip install 'pscr-engine[tensorrt]'"),
         "compile for TensorRT for RTX": (RTX.installed, "pip install 'pscr-engine[tensorrt-rtx]'"),
     }
+
+
+def _openvino_ability() -> tuple[bool, str]:
+    try:
+        openvino_core()
+    except PscrError as error:
+        return False, "pip install 'pscr-engine[cpu,openvino]'" if not has_openvino() else str(error)
+    return True, ""
+
+
+def _described_choice(finding: dict[str, Any]) -> str:
+    """Say in one line which engine was faster for which bundle."""
+    about, found = finding["depends_on"], finding["found"]
+    rates = ", ".join(f"{name} {rate:.3g} images/s" for name, rate in dict(found.get("rates") or {}).items())
+    kind = "runs" if about.get("throughput") else "single images"
+    return (
+        f"{found.get('engine')} for {about.get('backbone')} in {about.get('precision')}, {kind}, "
+        f"{about.get('threads')} threads ({rates}; bundle {str(about.get('bundle'))[:12]})"
+    )
 
 
 def _gpu_ability(module: str | None = None, advice: str = "") -> tuple[bool, str]:

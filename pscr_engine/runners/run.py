@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.registry import choose_precision
+from ..backends.precision import choose_precision
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import TooManyFailuresError
@@ -119,7 +119,7 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
     config = replace(config, bundle=choice)  # decided once: workers open this one, wherever they are
     bundle = choice.open()
     manifest = open_manifest(config.manifest, config.columns)
-    precision = choose_precision(bundle, config.precision, runner.devices)
+    precision = choose_precision(bundle, config.precision, runner.devices, backend=config.backend)
     log.info(
         "bundle %s: %s, %s, %d exemplars", choice.describe(), bundle.info.backbone, precision, bundle.exemplars.count
     )

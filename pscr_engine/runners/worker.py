@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..backends import Backend, create_backend
+from ..backends.devices import is_gpu
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import BundleError
@@ -29,8 +30,9 @@ from .image_folders import ImageFolders
 from .ledger import Chunk, ChunkDone
 
 _NOT_READ = (Status.MISSING, Status.UNREADABLE)
-# On a GPU, to find the best batch size takes some ten seconds, once per host and bundle.
-_ROWS_WORTH_TUNING = 50_000
+# To find the best batch size on a GPU takes some ten seconds, to find the faster engine on a processor some five; once
+# per host and bundle. So many rows take far longer.
+_ROWS_WORTH_TUNING = {"gpu": 50_000, "cpu": 2_000}
 
 
 class WorkerSetup(NamedTuple):
@@ -60,6 +62,11 @@ class _End(NamedTuple):
 
     chunk: Chunk
     rows: int
+
+
+def _worth_tuning(setup: WorkerSetup) -> bool:
+    rows = setup.manifest.num_rows
+    return rows is None or rows >= _ROWS_WORTH_TUNING["gpu" if is_gpu(setup.device) else "cpu"]
 
 
 @dataclass(slots=True)
@@ -111,7 +118,7 @@ class Worker:
             batch_size=config.batch_size,
             threads=setup.threads,
             throughput=True,
-            tune=setup.manifest.num_rows is None or setup.manifest.num_rows >= _ROWS_WORTH_TUNING,
+            tune=_worth_tuning(setup),
         )
         schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
         pipeline = _pipeline(config, bundle, backend, setup.threads)

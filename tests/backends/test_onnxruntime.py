@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from pscr_engine import Scorer, host
-from pscr_engine.backends import registry
+from pscr_engine.backends import precision as precisions
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
-from pscr_engine.backends.registry import choose_precision, create_backend
+from pscr_engine.backends.precision import choose_precision
+from pscr_engine.backends.registry import create_backend
 from pscr_engine.bundle import Bundle, Graph, Parity
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import UsageError
@@ -126,7 +127,7 @@ def with_int8(bundle: Bundle, max_abs_diff: float) -> Bundle:
     ("fast", "off", "expected"), [(True, 0.01, "int8"), (False, 0.01, "fp32"), (True, 0.2, "fp32")]
 )
 def test_auto_takes_int8_where_it_is_fast_and_has_passed(tiny, monkeypatch, fast, off, expected):
-    monkeypatch.setattr(registry, "fast_int8", lambda: fast)
+    monkeypatch.setattr(precisions, "fast_int8", lambda: fast)
     bundle = with_int8(tiny, off)
     assert choose_precision(bundle, "auto") == expected
     assert choose_precision(bundle, "int8") == "int8"
@@ -152,11 +153,11 @@ def test_processors_with_fast_int8(monkeypatch, flags, fast):
 def test_a_processor_on_which_int8_may_overflow_is_said_once(tiny, monkeypatch, caplog, machine, flags, expected):
     monkeypatch.setattr(host, "_cpuinfo", lambda: {"flags": flags})
     monkeypatch.setattr(host.platform, "machine", lambda: machine)
-    registry._warn_of_saturation.cache_clear()
+    precisions._warn_of_saturation.cache_clear()
     bundle = with_int8(tiny, 0.01)
     assert [choose_precision(bundle, "int8") for _ in range(2)] == ["int8", "int8"]
     assert choose_precision(bundle, "auto") == ("int8" if "vnni" in flags else "fp32")
-    registry._warn_of_saturation.cache_clear()
+    precisions._warn_of_saturation.cache_clear()
     assert [record.getMessage().startswith("this processor has no VNNI") for record in caplog.records] == [
         True
     ] * expected

@@ -19,9 +19,10 @@ from ...cuda.open import open_device
 from ...errors import BackendError
 from ...host import cache_folder
 from ...progress import Progress, silent
+from ..parity_check import check_parity, require_passed
 from .engine_of_plan import engine_of
 from .library import FULL, RTX
-from .plan_checks import check_parity, checked_here, require_passed
+from .plan_checks import checked_here
 from .plans import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_OPTIMIZATION_LEVEL,
@@ -91,7 +92,7 @@ def compile_on_gpu(bundle: Bundle, index: int, settings: CompileSettings, progre
     plan, seconds = _build(bundle, key, device, progress)
     with closing(CudaBackend(bundle, device, engine_of(key, plan))) as backend:
         parity = check_parity(bundle, backend, settings.images)
-    require_passed(parity, device.name, "nothing was kept")
+    require_passed(parity, f"the plan for {device.name}", "nothing was kept")
     return _keep(bundle, key, plan, parity, seconds)
 
 
