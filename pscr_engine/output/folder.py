@@ -13,7 +13,7 @@ from ..stores.uri import Place
 from .shard import WHOLE, Shard
 
 LOCK_FILE = ".lock"
-PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|run\.json|_SUCCESS)\.partial-\d+")
+PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|_?run\.json|_SUCCESS)\.partial-\d+")
 
 
 class Lock(Protocol):

@@ -1,6 +1,6 @@
-"""The output folder of a run: `run.json`, the parts, `_SUCCESS`.
+"""The output folder of a run: `_run.json`, the parts, `_SUCCESS`.
 
-`run.json` is written first and says what the rows depend on. A part appears whole. `_SUCCESS` is written last, after
+`_run.json` is written first and says what the rows depend on. A part appears whole. `_SUCCESS` is written last, after
 every part has been counted. `output.folder.Folder` hides whether these are on a file system or in an object store.
 """
 
@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..errors import OutputError, PscrError
@@ -18,11 +19,11 @@ from ..stores.uri import Place
 from .folder import Folder, Lock, is_partial
 from .open import open_folder
 from .parts import Parts, is_part
+from .run_file import RUN_FILE, RUN_FILES, read_run_file, rename_old_run_file
 from .shard import WHOLE, Shard
 
 log = logging.getLogger("pscr_engine")
 
-RUN_FILE = "run.json"
 SUCCESS_FILE = "_SUCCESS"
 
 
@@ -31,7 +32,7 @@ class RunDirectory:
 
     Args:
         folder: where its files are.
-        run: the content of `run.json`.
+        run: the content of `_run.json`.
         shard: which chunks this process may write.
         lock: the claim to them, held until `close`, or until the processes that share it are gone.
     """
@@ -51,7 +52,7 @@ class RunDirectory:
 
         Args:
             path: the folder; made if it isn't there.
-            run: what to write to `run.json`; its "identity" must equal that of a run to go on with.
+            run: what to write to `_run.json`; its "identity" must equal that of a run to go on with.
             overwrite: remove what an earlier run left there. For a whole run only.
             shard: which of its chunks are this process's.
 
@@ -79,11 +80,16 @@ class RunDirectory:
     ) -> RunDirectory:
         folder.tidy(shard)
         if overwrite:
-            ours = [name for name in folder.names() if name in (RUN_FILE, SUCCESS_FILE) or is_part(name)]
-            # run.json goes last: a crash in between leaves a folder that is still recognised.
-            folder.remove(sorted(ours, key=lambda name: name == RUN_FILE))
-        folder.create(RUN_FILE, _json(run))
-        return cls(folder, _same_run(folder, run), shard, lock)
+            with suppress(FileNotFoundError):
+                read_run_file(folder.location, folder.read)  # refuses where one of two may be somebody else's
+            ours = [name for name in folder.names() if name in (*RUN_FILES, SUCCESS_FILE) or is_part(name)]
+            # What says that this is a run goes last: a crash in between leaves a folder that is still recognised.
+            folder.remove(sorted(ours, key=lambda name: name in RUN_FILES))
+        if not _has_run(folder.names()):
+            folder.create(RUN_FILE, _json(run))
+        same = _same_run(folder, run)
+        rename_old_run_file(folder)
+        return cls(folder, same, shard, lock)
 
     @property
     def lock_descriptors(self) -> Sequence[int]:
@@ -173,21 +179,25 @@ def _unwritable(path: Place, error: OSError) -> OutputError:
     return OutputError(f"{path}: can't write there ({error.strerror}); choose another --out")
 
 
+def _has_run(names: Sequence[str]) -> bool:
+    return any(name in names for name in RUN_FILES)
+
+
 def _refuse_foreign(path: Place, names: Sequence[str]) -> None:
-    """Raise OutputError if a folder without `run.json` holds anything, bar what a crash can leave."""
-    foreign = [] if RUN_FILE in names else sorted(name for name in names if not is_partial(name))
+    """Raise OutputError if a folder without `_run.json` holds anything, bar what a crash can leave."""
+    foreign = [] if _has_run(names) else sorted(name for name in names if not is_partial(name))
     if foreign:
         raise OutputError(f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another --out")
 
 
 def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Read `run.json`; raise OutputError unless it is of a run with the same identity."""
+    """Read `_run.json`; raise OutputError unless it is of a run with the same identity."""
     path = folder.location
     try:
-        earlier = json.loads(folder.read(RUN_FILE))
+        earlier = json.loads(read_run_file(path, folder.read))
         theirs, ours = earlier["identity"], run["identity"]
     except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: its run.json is damaged; choose another --out or use --overwrite") from error
+        raise OutputError(f"{path}: its {RUN_FILE} is damaged; choose another --out or use --overwrite") from error
     for name in {**ours, **theirs}:  # what one of them lacks is compared, too
         if theirs.get(name) != ours.get(name):
             then, now, advice = _short(theirs.get(name)), _short(ours.get(name)), ""

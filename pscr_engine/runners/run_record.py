@@ -1,4 +1,4 @@
-"""What a run records of itself, in `run.json` and `_SUCCESS`."""
+"""What a run records of itself, in `_run.json` and `_SUCCESS`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _decoding_checks(snapshot: Snapshot) -> dict[str, Any]:
 def run_facts(
     config: ScoreConfig, choice: BundleChoice, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
 ) -> dict[str, Any]:
-    """Return the content of `run.json`: what was asked for, of which bundle, on which host."""
+    """Return the content of `_run.json`: what was asked for, of which bundle, on which host."""
     settings = asdict(config)
     settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
     settings["shard"] = str(config.shard)

@@ -67,7 +67,7 @@ def test_one_row_per_manifest_row_with_the_networks_scores(cli, tmp_path, model,
     for row, index in zip(table, (3, 1, 3, 2), strict=True):
         assert row["score"] == pytest.approx(expected_score(model, pixels(40 + index, 70, index)), abs=1e-5)
         assert (row["width"], row["height"]) == (70, 40 + index)
-    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    run = json.loads((tmp_path / "scores" / "_run.json").read_text())
     assert run["identity"]["bundle"] == model.digest
     success = json.loads((tmp_path / "scores" / "_SUCCESS").read_text())
     assert success["status"] == {"ok": 4}
@@ -333,7 +333,7 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection)
     assert limited.returncode == 1, limited.stderr
     assert "can't be written (File too large); mend that and give the same command again" in limited.stderr
     assert "Traceback" not in limited.stderr
-    assert sorted(os.listdir(tmp_path / "scores")) == [".lock", "run.json"]
+    assert sorted(os.listdir(tmp_path / "scores")) == [".lock", "_run.json"]
     assert subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True).returncode == 0
     assert len(rows(tmp_path / "scores")) == 4000
 

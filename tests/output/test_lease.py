@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from pscr_engine.errors import OutputError, StoreError
 from pscr_engine.output import lease as lease_module
 from pscr_engine.output.lease import claim
 from pscr_engine.output.run_directory import RunDirectory
+from pscr_engine.output.run_reader import RunReader
 from pscr_engine.output.shard import WHOLE, Shard
 from pscr_engine.stores import objects
 from pscr_engine.stores.trouble import Kind
@@ -121,7 +123,7 @@ def test_stores_without_conditions(out, monkeypatch, bucket):
     monkeypatch.setattr(objects, "put", put)
     monkeypatch.setattr(objects, "_SETTLE_SECONDS", 0.1)
     directory = RunDirectory.open(out, RUN)
-    assert bucket.keys("out") == ["out/.locks/0-of-1", "out/run.json"]
+    assert bucket.keys("out") == ["out/.locks/0-of-1", "out/_run.json"]
     with pytest.raises(OutputError, match="another run is writing there"):
         RunDirectory.open(out, RUN)
     time.sleep(1.2)
@@ -153,4 +155,28 @@ def test_overwrite_keeps_what_is_not_ours(out, bucket):
     bucket.put("out/notes.txt", b"mine")
     bucket.put("outside/part-000001.parquet", b"another's")
     RunDirectory.open(out, {"identity": {"manifest": "n"}}, overwrite=True).close()
-    assert bucket.keys() == ["out/notes.txt", "out/run.json", "outside/part-000001.parquet"]
+    assert bucket.keys() == ["out/_run.json", "out/notes.txt", "outside/part-000001.parquet"]
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_a_store(out, bucket):
+    content = json.dumps(RUN).encode()
+    bucket.put("out/run.json", content)
+    bucket.put("out/part-000000.parquet", b"x")
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(out, {"identity": {"manifest": "n"}})
+    assert bucket.keys("out") == ["out/part-000000.parquet", "out/run.json"]
+    shards = [RunDirectory.open(out, RUN, shard=Shard(index, 2)) for index in range(2)]
+    for shard in shards:
+        assert shard.parts.indices() == [0]
+        shard.close()
+    assert bucket.keys("out") == ["out/_run.json", "out/part-000000.parquet"]
+    assert bucket.get("out/_run.json") == content
+
+
+def test_a_run_of_an_earlier_version_is_read_in_a_store(out, bucket):
+    run = {"identity": {"manifest": "csv:1", "chunk_rows": 2}, "settings": {"columns": {}}}
+    bucket.put("out/run.json", json.dumps(run).encode())
+    assert RunReader.open(out).identity == run["identity"]
+    bucket.put("out/_run.json", json.dumps({**run, "started": "now"}).encode())
+    with pytest.raises(OutputError, match=r"_run\.json and run\.json are both there and differ"):
+        RunReader.open(out)

@@ -1,4 +1,6 @@
 import json
+import shutil
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ from pscr_engine import Scorer
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import OutputError, PscrError
 from pscr_engine.output.run_directory import RunDirectory
+from pscr_engine.output.shard import Shard
 
 from ..helpers.images import encoded, pixels
 
@@ -34,7 +37,7 @@ def test_parts_are_counted_before_success_is_claimed(tmp_path):
     content = directory.finish(4, 2, {"seconds": 1})
     assert content == directory.success() == {"rows": 4, "parts": 2, "status": {"ok": 3, "missing": 1}, "seconds": 1}
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
-        ".lock", "_SUCCESS", "part-000000.parquet", "part-000001.parquet", "run.json",
+        ".lock", "_SUCCESS", "_run.json", "part-000000.parquet", "part-000001.parquet",
     ]  # fmt: skip
 
 
@@ -48,7 +51,7 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
         with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*--overwrite"):
             RunDirectory.open(tmp_path, other)
     assert RunDirectory.open(tmp_path, other, overwrite=True).parts.indices() == []
-    assert json.loads((tmp_path / "run.json").read_text()) == other
+    assert json.loads((tmp_path / "_run.json").read_text()) == other
 
 
 def test_foreign_files_are_never_touched(tmp_path):
@@ -63,14 +66,14 @@ def test_overwrite_keeps_files_that_are_not_ours(tmp_path):
     write_one_part(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     RunDirectory.open(tmp_path, RUN, overwrite=True)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "notes.txt", "run.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json", "notes.txt"]
 
 
 def test_files_cut_off_by_a_crash_are_cleared(tmp_path):
     RunDirectory.open(tmp_path, RUN).close()
     (tmp_path / ".part-000000.parquet.partial-99999999").write_bytes(b"half")
     RunDirectory.open(tmp_path, RUN)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "run.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json"]
 
 
 def test_a_damaged_part_or_run_file_is_named(tmp_path):
@@ -79,8 +82,8 @@ def test_a_damaged_part_or_run_file_is_named(tmp_path):
     with pytest.raises(OutputError, match=r"part-000000\.parquet: damaged"):
         list(directory.parts.statuses())
     directory.close()
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(OutputError, match=r"run\.json is damaged"):
+    (tmp_path / "_run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"_run\.json is damaged"):
         RunDirectory.open(tmp_path, RUN)
 
 
@@ -172,3 +175,64 @@ def test_a_damaged_part_of_a_complete_run_is_scored_again(tmp_path, tiny, caplog
     assert pq.read_table(part).equals(whole)
     assert "part-000002.parquet: damaged" in caplog.text
     assert Scorer.score_manifest(config).scored == 0
+
+
+def as_of_an_earlier_version(folder):
+    (folder / "_run.json").rename(folder / "run.json")
+
+
+def test_a_folder_of_an_earlier_version_goes_on_under_the_new_name(tmp_path):
+    write_one_part(tmp_path)
+    content = (tmp_path / "_run.json").read_bytes()
+    as_of_an_earlier_version(tmp_path)
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(tmp_path, {"identity": {**RUN["identity"], "manifest": "m2"}})
+    assert (tmp_path / "run.json").read_bytes() == content  # who is refused leaves it as it was
+    again = RunDirectory.open(tmp_path, {**RUN, "started": "later"})
+    assert again.parts.indices() == [0]
+    assert "started" not in again.run
+    again.close()
+    assert (tmp_path / "_run.json").read_bytes() == content
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_shards_may_rename_the_old_file_at_once(tmp_path):
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        write_one_part(folder)
+        as_of_an_earlier_version(folder)
+        barrier, opened = threading.Barrier(6), []
+
+        def one(index, folder=folder, barrier=barrier, opened=opened):
+            barrier.wait()
+            opened.append(RunDirectory.open(folder, RUN, shard=Shard(index, 6)))
+
+        threads = [threading.Thread(target=one, args=[index]) for index in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(opened) == 6
+        for directory in opened:
+            directory.close()
+        assert not (folder / "run.json").exists()
+        assert json.loads((folder / "_run.json").read_text()) == RUN
+
+
+def test_two_files_that_say_different_things_are_not_chosen_from(tmp_path):
+    write_one_part(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"identity": {"manifest": "mine"}}))
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"_run\.json and run\.json are both there and differ"):
+            RunDirectory.open(tmp_path, RUN, overwrite=overwrite)
+    assert (tmp_path / "part-000000.parquet").exists()
+    shutil.copy(tmp_path / "_run.json", tmp_path / "run.json")  # killed in the middle of the renaming
+    RunDirectory.open(tmp_path, RUN).close()
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_overwrite_removes_what_an_earlier_version_wrote(tmp_path):
+    write_one_part(tmp_path)
+    as_of_an_earlier_version(tmp_path)
+    RunDirectory.open(tmp_path, RUN, overwrite=True).close()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json"]
