@@ -44,10 +44,8 @@ def create_backend(
         BundleError: the bundle lacks the precision.
         BackendError, MissingDependencyError: this host can't run the backend.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise UsageError(f"backend {backend!r}: choose from {', '.join(BACKENDS)}")
     device = resolve_devices(device)[0]
-    chosen = choose_precision(bundle, precision, [device])
+    chosen = check_backend(bundle, backend=backend, device=device, precision=precision)
     if is_gpu(device):
         from .gpu import create_on_gpu
 
@@ -60,8 +58,6 @@ def create_backend(
             threads=threads or 0,
             tune=tune,
         )
-    if backend.startswith("tensorrt"):
-        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
     from .onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(
@@ -73,6 +69,27 @@ def create_backend(
         throughput=throughput,
         content=f"{bundle.digest} {bundle.info.graphs[chosen].file}",
     )
+
+
+def check_backend(bundle: Bundle, *, backend: str, device: str, precision: str) -> str:
+    """Check what `create_backend` can be given without loading anything, and return the precision.
+
+    Args:
+        bundle: an opened bundle.
+        backend: as in `create_backend`.
+        device: "cpu" or "cuda:N".
+        precision: as in `create_backend`.
+
+    Raises:
+        UsageError: an unknown backend, or one that doesn't run on such a device.
+        BundleError, BackendError: as in `choose_precision`.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"backend {backend!r}: choose from {', '.join(BACKENDS)}")
+    chosen = choose_precision(bundle, precision, [device])
+    if not is_gpu(device) and backend.startswith("tensorrt"):
+        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
+    return chosen
 
 
 def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("cpu",)) -> str:

@@ -19,12 +19,11 @@ from ..stores.uri import Place
 from .folder import Folder, Lock, is_partial
 from .open import open_folder
 from .parts import Parts, is_part
-from .run_file import RUN_FILE, RUN_FILES, read_run_file, rename_old_run_file
+from .run_file import RUN_FILES, has_run_file, read_run_file
+from .run_identity import SUCCESS_FILE, adopt_run, as_json, purpose_of
 from .shard import WHOLE, Shard
 
 log = logging.getLogger("pscr_engine")
-
-SUCCESS_FILE = "_SUCCESS"
 
 
 class RunDirectory:
@@ -35,25 +34,46 @@ class RunDirectory:
         run: the content of `_run.json`.
         shard: which chunks this process may write.
         lock: the claim to them, held until `close`, or until the processes that share it are gone.
+        overwrite: whether `begin` is to remove what an earlier run left there.
     """
 
-    def __init__(self, folder: Folder, run: Mapping[str, Any], shard: Shard, lock: Lock) -> None:
+    def __init__(
+        self, folder: Folder, run: Mapping[str, Any], shard: Shard, lock: Lock, *, overwrite: bool = False
+    ) -> None:
         self.path = folder.location
         self.parts = Parts(folder.location)
         self.run = run
         self.shard = shard
-        self._folder, self._lock = folder, lock
+        self._folder, self._lock, self._overwrite = folder, lock, overwrite
+
+    @classmethod
+    def holds_run(cls, path: Place) -> bool:
+        """Tell whether there is a run in `path`, with parts or without. Changes nothing there.
+
+        Raises:
+            OutputError: it holds other files, or can't be an output folder.
+        """
+        try:
+            names = open_folder(path).names()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        _refuse_foreign(path, names)
+        return has_run_file(names)
 
     @classmethod
     def open(
         cls, path: Place, run: Mapping[str, Any], *, overwrite: bool = False, shard: Shard = WHOLE
     ) -> RunDirectory:
-        """Start a run in `path`, or go on with the one that is there.
+        """Claim `path` for a new run, or to go on with the one that is there.
+
+        A run without parts is none: another takes its place.
 
         Args:
             path: the folder; made if it isn't there.
             run: what to write to `_run.json`; its "identity" must equal that of a run to go on with.
-            overwrite: remove what an earlier run left there. For a whole run only.
+            overwrite: that `begin` is to remove what an earlier run left there. For a whole run only.
             shard: which of its chunks are this process's.
 
         Raises:
@@ -63,33 +83,38 @@ class RunDirectory:
         try:
             folder.make()
             _refuse_foreign(path, folder.names())
-            lock = folder.lock(shard)
+            lock = folder.lock(shard, purpose_of(run))
         except OSError as error:
             raise _unwritable(path, error) from error
         try:
-            return cls._claimed(folder, run, shard, lock, overwrite=overwrite)
+            folder.tidy(shard)
+            if overwrite:
+                with suppress(FileNotFoundError):
+                    read_run_file(path, folder.read)  # refuses where one of two may be somebody else's
+                return cls(folder, run, shard, lock, overwrite=True)
+            return cls(folder, adopt_run(folder, run, shard), shard, lock)
         except BaseException as error:
             lock.release()
             if isinstance(error, OSError):
                 raise _unwritable(path, error) from error
             raise
 
-    @classmethod
-    def _claimed(
-        cls, folder: Folder, run: Mapping[str, Any], shard: Shard, lock: Lock, *, overwrite: bool
-    ) -> RunDirectory:
-        folder.tidy(shard)
-        if overwrite:
-            with suppress(FileNotFoundError):
-                read_run_file(folder.location, folder.read)  # refuses where one of two may be somebody else's
-            ours = [name for name in folder.names() if name in (*RUN_FILES, SUCCESS_FILE) or is_part(name)]
+    def begin(self) -> None:
+        """Remove what is to be overwritten, and the completion mark. To be called before the first part is written.
+
+        Until then, a run that can't begin leaves an earlier one as it was.
+        """
+        if self._overwrite:
+            self._overwrite = False
+            ours = [name for name in self._folder.names() if name in (*RUN_FILES, SUCCESS_FILE) or is_part(name)]
             # What says that this is a run goes last: a crash in between leaves a folder that is still recognised.
-            folder.remove(sorted(ours, key=lambda name: name in RUN_FILES))
-        if not _has_run(folder.names()):
-            folder.create(RUN_FILE, _json(run))
-        same = _same_run(folder, run)
-        rename_old_run_file(folder)
-        return cls(folder, same, shard, lock)
+            self._folder.remove(sorted(ours, key=lambda name: name in RUN_FILES))
+            self.run = adopt_run(self._folder, self.run, self.shard)
+        self._folder.remove([SUCCESS_FILE])
+
+    def done(self) -> list[int]:
+        """List the indices of the chunks that need not be scored, in order."""
+        return [] if self._overwrite else self.parts.indices()
 
     @property
     def lock_descriptors(self) -> Sequence[int]:
@@ -107,7 +132,7 @@ class RunDirectory:
 
     def success(self) -> dict[str, Any] | None:
         """Return the content of `_SUCCESS`; None while the run isn't complete, or if a part has gone since."""
-        return read_success(self.parts)
+        return None if self._overwrite else read_success(self.parts)
 
     def drop_damaged_parts(self, chunk_rows: int) -> None:
         """Remove this shard's parts whose footers can't be read or whose chunks lack rows: they are scored again.
@@ -115,7 +140,7 @@ class RunDirectory:
         Raises:
             PscrError: one can't be removed.
         """
-        done = self.parts.indices()
+        done = self.done()
         found = self.parts.footers([index for index in done if self.shard.owns(index)])
         for index, rows in found:
             if isinstance(rows, int) and (rows == chunk_rows or (index == done[-1] and 0 < rows <= chunk_rows)):
@@ -123,10 +148,6 @@ class RunDirectory:
             reason = f"{rows} rows" if isinstance(rows, int) else rows
             log.warning("%s: damaged (%s); its rows are scored again", self.parts.path(index), reason)
             self._folder.remove([SUCCESS_FILE, self.parts.path(index).name])
-
-    def clear_success(self) -> None:
-        """Remove the completion mark, before parts are rewritten."""
-        self._folder.remove([SUCCESS_FILE])
 
     def finish(self, rows: int, chunks: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Count every part and write `_SUCCESS`.
@@ -157,12 +178,8 @@ class RunDirectory:
             **facts,
         }
         self.check()
-        self._folder.write(SUCCESS_FILE, lambda file: file.write(_json(content)))
+        self._folder.write(SUCCESS_FILE, lambda file: file.write(as_json(content)))
         return content
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_success(parts: Parts) -> dict[str, Any] | None:
@@ -179,58 +196,8 @@ def _unwritable(path: Place, error: OSError) -> OutputError:
     return OutputError(f"{path}: can't write there ({error.strerror}); choose another --out")
 
 
-def _has_run(names: Sequence[str]) -> bool:
-    return any(name in names for name in RUN_FILES)
-
-
 def _refuse_foreign(path: Place, names: Sequence[str]) -> None:
     """Raise OutputError if a folder without `_run.json` holds anything, bar what a crash can leave."""
-    foreign = [] if _has_run(names) else sorted(name for name in names if not is_partial(name))
+    foreign = [] if has_run_file(names) else sorted(name for name in names if not is_partial(name))
     if foreign:
         raise OutputError(f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another --out")
-
-
-def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Read `_run.json`; raise OutputError unless it is of a run with the same identity."""
-    path = folder.location
-    try:
-        earlier = json.loads(read_run_file(path, folder.read))
-        theirs, ours = earlier["identity"], run["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: its {RUN_FILE} is damaged; choose another --out or use --overwrite") from error
-    for name in {**ours, **theirs}:  # what one of them lacks is compared, too
-        if theirs.get(name) != ours.get(name):
-            then, now, advice = _short(theirs.get(name)), _short(ours.get(name)), ""
-            if name == "bundle":
-                then, now, advice = _bundle_names(earlier, run) or (then, now, advice)
-            raise OutputError(
-                f"{path}: holds a run with another {name.replace('_', ' ')} ({then}, now {now}); "
-                f"{advice}choose another --out or use --overwrite"
-            )
-    return dict(earlier)
-
-
-def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Say which bundle the run in the folder has, which one this run has, and how to go on with the former.
-
-    Returns:
-        None if names tell no difference: the content has changed.
-    """
-    try:
-        then, now = earlier["settings"]["bundle"], run["settings"]["bundle"]
-        described = _describe_bundle(earlier), _describe_bundle(run)
-    except (KeyError, TypeError, AttributeError):  # a run of an earlier version, or a damaged file
-        return None
-    return None if then == now else (*described, f"go on with --bundle {then}, ")
-
-
-def _describe_bundle(run: Mapping[str, Any]) -> str:
-    name, facts = run["settings"]["bundle"], run["bundle"]
-    shipped = facts.get("shipped_model") is not None
-    by_default = ", taken since none was named" if facts.get("by_default") else ""
-    return f"the shipped model {name}{by_default}" if shipped else f"{name}{by_default}"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else text[:21] + "..."

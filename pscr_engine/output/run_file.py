@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ..errors import OutputError
 from .folder import Folder
@@ -35,6 +35,11 @@ def read_run_file(where: object, read: Callable[[str], bytes]) -> bytes:
         if found:
             return found[0]
     raise FileNotFoundError(2, "no such file", RUN_FILE)
+
+
+def has_run_file(names: Collection[str]) -> bool:
+    """Tell whether a folder with files of these names is a run's."""
+    return any(name in names for name in RUN_FILES)
 
 
 def rename_old_run_file(folder: Folder) -> None:

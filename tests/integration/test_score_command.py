@@ -1,6 +1,7 @@
 """`pscr-engine score` as a user runs it: real processes, real files, a tiny network."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -430,3 +431,66 @@ def test_an_output_folder_whose_name_is_not_utf8(tmp_path, model, collection):
     outcome = subprocess.run(command, cwd=tmp_path, capture_output=True)
     assert outcome.returncode == 0, outcome.stderr
     assert (tmp_path / os.fsdecode(b"o\xff") / "part-000000.parquet").exists()
+
+
+def replace_graph(bundle, data):
+    """Put other bytes in place of a bundle's graph, with their digest."""
+    (bundle / "scorer.fp32.onnx").write_bytes(data)
+    info = json.loads((bundle / "bundle.json").read_text())
+    info["files"]["scorer.fp32.onnx"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (bundle / "bundle.json").write_text(json.dumps(info))
+
+
+def test_a_refused_start_leaves_no_folder(cli, tmp_path, model, collection):
+    broken = make_bundle(tmp_path / "broken.pscr").path
+    replace_graph(broken, b"no graph at all")
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png"])
+    for options, said in [
+        (["--backend", "tensorrt"], "runs on NVIDIA GPUs"),
+        (["--devices", "cpu,cpu", "--backend", "tensorrt"], "runs on NVIDIA GPUs"),
+        (["--devices", "cuda:0"], "there is no cuda:0 here"),
+        (["--precision", "int8"], "int8"),
+        (["--allow-private-addresses"], "give --allow-http, too"),
+        (["--bundle", "none.pscr"], "none.pscr"),
+        (["--bundle", broken], "scorer.fp32.onnx"),
+        (["--id-column", "nothing"], "nothing"),
+        (["--shard", "3/3"], "shards are counted from 0"),
+    ]:
+        outcome = cli("score", "--manifest", manifest, "--root", collection, *options)
+        assert outcome.returncode in (1, 2), (options, outcome.stderr)
+        assert said in outcome.stderr, options
+        assert "Traceback" not in outcome.stderr
+        assert not (tmp_path / "scores").exists(), options
+
+
+def test_a_refused_start_leaves_an_earlier_run_as_it_was(cli, tmp_path, model, collection):
+    broken = make_bundle(tmp_path / "broken.pscr").path
+    replace_graph(broken, b"no graph at all")
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png", "gone.png"])
+    command = ["score", "--manifest", manifest, "--root", collection]
+    assert cli(*command).returncode == 0
+    before = {name: (tmp_path / "scores" / name).read_bytes() for name in os.listdir(tmp_path / "scores")}
+    for options in (
+        ["--backend", "tensorrt", "--overwrite"],
+        ["--backend", "tensorrt", "--retry-failed"],
+        ["--bundle", broken, "--overwrite"],
+        ["--bundle", broken, "--overwrite", "--devices", "cpu,cpu"],
+    ):
+        outcome = cli(*command, *options)
+        assert outcome.returncode in (1, 2), (options, outcome.stderr)
+        after = {name: (tmp_path / "scores" / name).read_bytes() for name in before}
+        assert {**after, ".lock": b""} == {**before, ".lock": b""}, options
+    assert "complete already" in cli(*command).stderr
+
+
+def test_a_run_that_never_began_makes_room(cli, tmp_path, model, collection):
+    """Let workers fail that start after the folder is claimed: several, in processes of their own."""
+    broken = make_bundle(tmp_path / "broken.pscr").path
+    replace_graph(broken, b"no graph at all")
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png"])
+    command = ["score", "--manifest", manifest, "--root", collection]
+    assert cli(*command, "--bundle", broken, "--devices", "cpu,cpu").returncode == 1
+    outcome = cli("score", "--manifest", collection)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "holds a run that has not begun; this one takes its place" in outcome.stderr
+    assert len(rows(tmp_path / "scores")) == 40

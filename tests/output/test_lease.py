@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
 
 from pscr_engine.errors import OutputError, StoreError
 from pscr_engine.output import lease as lease_module
-from pscr_engine.output.lease import claim
+from pscr_engine.output.lease import claim, replacing
 from pscr_engine.output.run_directory import RunDirectory
 from pscr_engine.output.run_reader import RunReader
 from pscr_engine.output.shard import WHOLE, Shard
@@ -154,7 +155,9 @@ def test_overwrite_keeps_what_is_not_ours(out, bucket):
     bucket.put("out/part-000003.parquet", b"x")
     bucket.put("out/notes.txt", b"mine")
     bucket.put("outside/part-000001.parquet", b"another's")
-    RunDirectory.open(out, {"identity": {"manifest": "n"}}, overwrite=True).close()
+    afresh = RunDirectory.open(out, {"identity": {"manifest": "n"}}, overwrite=True)
+    afresh.begin()
+    afresh.close()
     assert bucket.keys() == ["out/_run.json", "out/notes.txt", "outside/part-000001.parquet"]
 
 
@@ -180,3 +183,39 @@ def test_a_run_of_an_earlier_version_is_read_in_a_store(out, bucket):
     bucket.put("out/_run.json", json.dumps({**run, "started": "now"}).encode())
     with pytest.raises(OutputError, match=r"_run\.json and run\.json are both there and differ"):
         RunReader.open(out)
+
+
+def test_shards_replace_a_run_without_parts_once_nobody_is_at_work_on_it(out, bucket):
+    other = {"identity": {"manifest": "n"}}
+    first = RunDirectory.open(out, RUN, shard=Shard(0, 4))
+    abandon(claim(out, Shard(2, 4), "another"))
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(out, other, shard=Shard(1, 4))
+    first.close()
+    opened = []
+
+    def one(index):
+        opened.append(RunDirectory.open(out, other, shard=Shard(index, 4)))
+
+    threads = [threading.Thread(target=one, args=[index]) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 4
+    for directory in opened:
+        assert directory.run == other == json.loads(bucket.get("out/_run.json"))
+        directory.close()
+    assert bucket.keys("out") == ["out/_run.json"]
+
+
+def test_who_died_while_replacing_is_waited_for_no_longer_than_a_lease_lasts(out, bucket):
+    RunDirectory.open(out, RUN, shard=Shard(0, 2)).close()
+    with pytest.raises(KeyError), replacing(out) as lease:
+        abandon(lease)
+        lease._lost = "killed"  # leaves its object
+        raise KeyError
+    begun = time.monotonic()
+    RunDirectory.open(out, RUN, shard=Shard(0, 2)).close()
+    assert 0.9 < time.monotonic() - begun < 6
+    assert bucket.keys("out") == ["out/_run.json"]

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 from pscr_engine import Scorer
 from pscr_engine.config import ScoreConfig
 from pscr_engine.errors import OutputError, PscrError
+from pscr_engine.output import local_folder
 from pscr_engine.output.run_directory import RunDirectory
 from pscr_engine.output.shard import Shard
 
@@ -21,8 +23,8 @@ def part(*statuses):
     return pa.table({"row": range(len(statuses)), "status": list(statuses)})
 
 
-def write_one_part(path):
-    directory = RunDirectory.open(path, RUN)
+def write_one_part(path, run=RUN):
+    directory = RunDirectory.open(path, run)
     directory.parts.write(0, part("ok"))
     directory.close()
 
@@ -50,7 +52,12 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
         other = {"identity": {**RUN["identity"], name: "other"}}
         with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*--overwrite"):
             RunDirectory.open(tmp_path, other)
-    assert RunDirectory.open(tmp_path, other, overwrite=True).parts.indices() == []
+    afresh = RunDirectory.open(tmp_path, other, overwrite=True)
+    assert afresh.done() == []
+    assert afresh.parts.indices() == [0]  # until the new run can begin
+    assert json.loads((tmp_path / "_run.json").read_text()) == RUN
+    afresh.begin()
+    assert afresh.parts.indices() == []
     assert json.loads((tmp_path / "_run.json").read_text()) == other
 
 
@@ -65,7 +72,7 @@ def test_foreign_files_are_never_touched(tmp_path):
 def test_overwrite_keeps_files_that_are_not_ours(tmp_path):
     write_one_part(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    RunDirectory.open(tmp_path, RUN, overwrite=True)
+    RunDirectory.open(tmp_path, RUN, overwrite=True).begin()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json", "notes.txt"]
 
 
@@ -135,7 +142,7 @@ def test_another_bundle_is_named_by_what_users_call_it(tmp_path):
         return {"identity": {"bundle": digest}, "settings": {"bundle": name}, "bundle": facts}
 
     shipped = run("1" * 64, "lite0", shipped_model="lite0", by_default=True)
-    RunDirectory.open(tmp_path, shipped).close()
+    write_one_part(tmp_path, shipped)
     with pytest.raises(OutputError) as raised:
         RunDirectory.open(tmp_path, run("2" * 64, "a/model.pscr", shipped_model=None, by_default=False))
     assert str(raised.value) == (
@@ -234,5 +241,71 @@ def test_two_files_that_say_different_things_are_not_chosen_from(tmp_path):
 def test_overwrite_removes_what_an_earlier_version_wrote(tmp_path):
     write_one_part(tmp_path)
     as_of_an_earlier_version(tmp_path)
-    RunDirectory.open(tmp_path, RUN, overwrite=True).close()
+    RunDirectory.open(tmp_path, RUN, overwrite=True).begin()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json"]
+
+
+OTHER = {"identity": {**RUN["identity"], "manifest": "m2"}}
+
+
+def test_a_run_without_parts_is_none(tmp_path):
+    RunDirectory.open(tmp_path, RUN).close()
+    (tmp_path / "_SUCCESS").write_text('{"rows": 0, "parts": 0, "status": {}}')  # of an empty manifest
+    directory = RunDirectory.open(tmp_path, OTHER)
+    assert directory.run == json.loads((tmp_path / "_run.json").read_text()) == OTHER
+    assert directory.success() is None
+    directory.close()
+    as_of_an_earlier_version(tmp_path)
+    RunDirectory.open(tmp_path, RUN, shard=Shard(1, 3)).close()
+    assert json.loads((tmp_path / "_run.json").read_text()) == RUN
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_file_that_is_no_runs_is_not_replaced(tmp_path):
+    (tmp_path / "run.json").write_text('{"epochs": 3}')
+    with pytest.raises(OutputError, match=r"_run\.json is damaged"):
+        RunDirectory.open(tmp_path, RUN)
+    assert (tmp_path / "run.json").read_text() == '{"epochs": 3}'
+
+
+def test_a_run_without_parts_is_one_while_a_shard_is_at_work_on_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_folder, "_LOCK_SECONDS", 0.1)
+    first = RunDirectory.open(tmp_path, RUN, shard=Shard(0, 2))
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(tmp_path, OTHER, shard=Shard(1, 2))
+    first.close()
+    RunDirectory.open(tmp_path, OTHER, shard=Shard(1, 2)).close()
+    write_one_part(tmp_path, RUN)
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(tmp_path, OTHER, shard=Shard(1, 2))
+
+
+def test_shards_that_start_at_once_agree_on_one_run(tmp_path, monkeypatch):
+    """Start the shards of two runs at once in a folder of a third that never began: of at most one run are any left."""
+    monkeypatch.setattr(local_folder, "_LOCK_SECONDS", 0.5)
+    runs = [{"identity": {**RUN["identity"], "manifest": name}} for name in ("a", "b")]
+    went_on = 0
+    for attempt in range(8):
+        folder = tmp_path / str(attempt)
+        RunDirectory.open(folder, RUN).close()
+        wanted = [runs[0]] * 6 if attempt % 2 else [runs[index % 2] for index in range(6)]
+        barrier, opened = threading.Barrier(6), []
+
+        def one(index, folder=folder, barrier=barrier, opened=opened, wanted=wanted):
+            barrier.wait()
+            with suppress(OutputError):
+                opened.append((wanted[index], RunDirectory.open(folder, wanted[index], shard=Shard(index, 6))))
+
+        threads = [threading.Thread(target=one, args=[index]) for index in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        there = json.loads((folder / "_run.json").read_text())
+        for run, directory in opened:
+            assert run == there == directory.run
+            directory.close()
+        if attempt % 2:
+            assert len(opened) == 6  # of one run, none is refused
+        went_on += bool(opened)
+    assert went_on >= 4
