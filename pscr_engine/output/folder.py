@@ -14,7 +14,7 @@ from ..stores.uri import Place
 from .shard import WHOLE, Shard
 
 LOCK_FILE = ".lock"
-PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|_?run\.json|_SUCCESS)\.partial-\d+")
+PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|_?run\.json|_SUCCESS|_process-[0-9a-f]{16})\.partial-\d+")
 
 
 class Lock(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from ..stores.uri import Place
 from .folder import Folder, Lock, is_partial
 from .open import open_folder
 from .parts import Parts, is_part
+from .processes import Share, is_record, read_records, shares_of, united, write_record
 from .run_file import RUN_FILES, has_run_file, read_run_file
 from .run_identity import SUCCESS_FILE, adopt_run, as_json, purpose_of
 from .shard import WHOLE, Shard
@@ -45,6 +47,9 @@ class RunDirectory:
         self.run = run
         self.shard = shard
         self._folder, self._lock, self._overwrite = folder, lock, overwrite
+        self._begun = False
+        self._key = secrets.token_hex(8)
+        self._earlier: list[Share] = []
 
     @classmethod
     def holds_run(cls, path: Place) -> bool:
@@ -104,13 +109,23 @@ class RunDirectory:
 
         Until then, a run that can't begin leaves an earlier one as it was.
         """
+        if self._begun:
+            return
+        self._begun = True
         if self._overwrite:
             self._overwrite = False
-            ours = [name for name in self._folder.names() if name in (*RUN_FILES, SUCCESS_FILE) or is_part(name)]
+            ours = [name for name in self._folder.names() if _is_ours(name)]
             # What says that this is a run goes last: a crash in between leaves a folder that is still recognised.
             self._folder.remove(sorted(ours, key=lambda name: name in RUN_FILES))
             self.run = adopt_run(self._folder, self.run, self.shard)
+        self._earlier = shares_of(read_success_file(self.parts))
+        if self._earlier:
+            write_record(self._folder, self._key, self._earlier)
         self._folder.remove([SUCCESS_FILE])
+
+    def note_process(self, share: Share) -> None:
+        """Keep what a process has done so far, until `finish` puts it into `_SUCCESS`."""
+        write_record(self._folder, self._key, [*self._earlier, share])
 
     def done(self) -> list[int]:
         """List the indices of the chunks that need not be scored, in order."""
@@ -149,13 +164,14 @@ class RunDirectory:
             log.warning("%s: damaged (%s); its rows are scored again", self.parts.path(index), reason)
             self._folder.remove([SUCCESS_FILE, self.parts.path(index).name])
 
-    def finish(self, rows: int, chunks: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, rows: int, chunks: int, facts: Mapping[str, Any], share: Share | None = None) -> dict[str, Any]:
         """Count every part and write `_SUCCESS`.
 
         Args:
             rows: how many rows the manifest has.
             chunks: how many parts there must be.
             facts: throughput and stage times, to be stored with the counts.
+            share: what this process has done.
 
         Returns:
             The content of `_SUCCESS`.
@@ -177,19 +193,35 @@ class RunDirectory:
             "status": {status.value: counts[status.value] for status in Status if counts[status.value]},
             **facts,
         }
+        # First the records, then `_SUCCESS`: a shard that finishes at the same time writes it before it removes them.
+        names = [name for name in self._folder.names() if is_record(name)]
+        shares = [*self._earlier, *read_records(self._folder, names)]
+        shares += shares_of(read_success_file(self.parts))
+        content["processes"] = united(shares if share is None else [*shares, share])
         self.check()
         self._folder.write(SUCCESS_FILE, lambda file: file.write(as_json(content)))
+        self._folder.remove(names)
         return content
+
+
+def _is_ours(name: str) -> bool:
+    return name in (*RUN_FILES, SUCCESS_FILE) or is_part(name) or is_record(name)
 
 
 def read_success(parts: Parts) -> dict[str, Any] | None:
     """Read `_SUCCESS` beside `parts`; return None while the run isn't complete, or if a part has gone since."""
+    value = read_success_file(parts)
+    complete = value is not None and parts.indices() == list(range(value.get("parts", -1)))
+    return value if complete else None
+
+
+def read_success_file(parts: Parts) -> dict[str, Any] | None:
+    """Read `_SUCCESS` beside `parts`, whether all parts that it counts are still there or not."""
     try:
         value = json.loads(parts.file(SUCCESS_FILE))
     except (FileNotFoundError, ValueError):
         return None
-    complete = isinstance(value, dict) and parts.indices() == list(range(value.get("parts", -1)))
-    return value if complete else None
+    return value if isinstance(value, dict) else None
 
 
 def _unwritable(path: Place, error: OSError) -> OutputError:

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import OutputError
 from .folder import Folder, Lock
 from .parts import is_part
+from .processes import is_record
 from .run_file import OLD_RUN_FILE, RUN_FILE, has_run_file, read_run_file, rename_old_run_file
 from .shard import WHOLE, Shard
 
@@ -75,7 +76,7 @@ def _write_anew(folder: Folder, run: Mapping[str, Any], claim: Lock | None = Non
     log.info("%s: holds a run that has not begun; this one takes its place", folder.location)
     if claim is not None:
         claim.check()
-    folder.remove([SUCCESS_FILE, OLD_RUN_FILE])
+    folder.remove([SUCCESS_FILE, *filter(is_record, folder.names()), OLD_RUN_FILE])
     folder.write(RUN_FILE, lambda file: file.write(as_json(run)))
 
 

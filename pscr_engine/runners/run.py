@@ -20,12 +20,14 @@ from ..errors import TooManyFailuresError
 from ..manifests import Manifest, open_manifest
 from ..models import choose_bundle
 from ..output.parts import Parts
+from ..output.processes import Share, shares_of
 from ..output.run_directory import RunDirectory
 from ..output.run_identity import SUCCESS_FILE
 from ..output.shard import WHOLE, Shard
 from ..records import Status
 from ..stores.uri import Place
 from .ledger import Ledger
+from .process_share import ProcessShare
 from .progress import Report, RunProgress, Snapshot
 from .run_record import run_facts, throughput_facts
 
@@ -45,6 +47,7 @@ class RunResult:
         shard: which share of a run this was.
         complete: whether all parts of all shards are there. If not, `rows` and `status` are those scored here.
         parts: how many parts are there.
+        processes: what each process did for the run, of a complete one: see `pscr_engine.output.processes`.
     """
 
     out: Place
@@ -55,6 +58,7 @@ class RunResult:
     shard: Shard = WHOLE
     complete: bool = True
     parts: int = 0
+    processes: Sequence[Share] = ()
 
     @property
     def failed(self) -> int:
@@ -110,7 +114,7 @@ class Runner(Protocol):
         ...
 
     def prepare(self, job: Job) -> None:
-        """See that the job can be scored, as far as that shows before there is an output folder.
+        """Check that the job can be scored, as far as that shows before there is an output folder.
 
         Raises:
             PscrError: it can't be.
@@ -159,15 +163,21 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
 
             def checked_report(snapshot: Snapshot) -> None:
                 directory.check()
+                share.note_now_and_then()
                 report(snapshot)
 
             total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
             progress = RunProgress(total, rows_before, checked_report, directory.begin, since=since)
+            share = ProcessShare(directory, progress)
             task = Task(job, ledger, progress, directory)
-            runner.score(task)
-            directory.begin()  # where no worker was needed
-            manifest.check_unchanged()
-            result = _finish(task, runner, report)
+            try:
+                runner.score(task)
+                directory.begin()  # where no worker was needed
+                manifest.check_unchanged()
+                result = _finish(task, runner, share, report)
+            except BaseException:
+                share.note()
+                raise
     return _check_failures(config, result)
 
 
@@ -178,7 +188,7 @@ def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: R
     return RunResult(out=config.out, rows=rows, status=success["status"], scored=0, seconds=0.0, shard=config.shard)
 
 
-def _finish(task: Task, runner: Runner, report: Report) -> RunResult:
+def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> RunResult:
     """Write `_SUCCESS` if all parts of all shards are there, and say what this run has done."""
     config, directory, progress, chunk_rows = task.job.config, task.directory, task.progress, task.ledger.chunk_rows
     progress.total = progress.snapshot().rows
@@ -187,12 +197,13 @@ def _finish(task: Task, runner: Runner, report: Report) -> RunResult:
     result = RunResult(config.out, last.scored, status, last.scored, last.seconds, config.shard)
     rows = task.ledger.rows if config.shard == WHOLE else rows_if_complete(directory, task.job.manifest, chunk_rows)
     if rows is None:
+        share.note()
         report(last)
         return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described)
-    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
+    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts, share.so_far(last.seconds))
     report(last)
-    return replace(result, rows=success["rows"], status=success["status"])
+    return replace(result, rows=success["rows"], status=success["status"], processes=shares_of(success))
 
 
 def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:

@@ -23,7 +23,10 @@ from .progress import Snapshot
 def throughput_facts(
     config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what `_SUCCESS` says of speed; in a run with shards, that of the shard that finished last."""
+    """Return what `_SUCCESS` says of the speed of the process that finished last.
+
+    In a run that was gone on with, or has shards, that is not the whole run's: `processes` has all of them.
+    """
     shard = {} if config.shard == WHOLE else {"shard": str(config.shard)}
     return {
         **shard,

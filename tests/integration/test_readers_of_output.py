@@ -114,6 +114,7 @@ def folder(place, tmp_path, request):
     if request.param != "as it is":
         (folder / ".part-000009.parquet.partial-12").write_bytes(b"PAR1 half")
         (folder / "._run.json.partial-12").write_bytes(b"{")
+        (folder / "_process-0123456789abcdef").write_text('{"processes": []}')
         (folder / ".lock-0-of-2").write_text("process 1 on here")
     return folder
 

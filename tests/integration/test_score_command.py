@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -191,6 +192,9 @@ def test_a_request_to_stop_says_how_to_go_on(tmp_path, model, collection, number
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; give the same command again to go on" in stderr
+    [record] = (tmp_path / "scores").glob("_process-*")
+    [share] = json.loads(record.read_text())["processes"]
+    assert 0 < share["images"] <= 10 * len(parts(tmp_path / "scores"))
     assert "Traceback" not in stderr
     assert [file.name for file in (tmp_path / "scores").glob(".*")] == [".lock"]
 
@@ -245,7 +249,13 @@ def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):
     for name in ("003.png", "017.png"):
         (folder / f"{name}.away").rename(folder / name)
     outcome = cli(*command, "--retry-failed")
-    assert "39 ok, 1 missing" in outcome.stdout, outcome.stderr
+    assert "39 ok, 1 missing\nthis process: 3 images in " in outcome.stdout, outcome.stderr
+    assert "2 processes are on record, with 43 images in " in outcome.stdout
+    first, second = json.loads((tmp_path / "scores" / "_SUCCESS").read_text())["processes"]
+    assert (first["images"], second["images"]) == (40, 3)
+    assert first["host"] == second["host"] == platform.node()
+    assert first["started"] < second["started"]
+    assert min(first["seconds"], second["seconds"]) > 0
     assert json.loads((tmp_path / "scores" / "_SUCCESS").read_text())["scored_by_last_run"] == 3
     assert untouched == [parts(tmp_path / "scores")[index].stat().st_mtime_ns for index in (2, 3)]
     table = rows(tmp_path / "scores")
@@ -386,7 +396,7 @@ def test_a_read_only_folder_is_one_line():
         "from pscr_engine.errors import OutputError\n"
         "from pscr_engine.output.run_directory import RunDirectory\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
-        "try: RunDirectory.open(Path(sys.argv[1]), {})\n"
+        "try: RunDirectory.open(Path(sys.argv[1]), {'identity': {}})\n"
         "except OutputError as error: print(error)\n"
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,8 @@ def test_parts_are_counted_before_success_is_claimed(tmp_path):
     assert directory.success() is None
     directory.parts.write(1, part("ok", "ok"))
     content = directory.finish(4, 2, {"seconds": 1})
-    assert content == directory.success() == {"rows": 4, "parts": 2, "status": {"ok": 3, "missing": 1}, "seconds": 1}
+    counts = {"rows": 4, "parts": 2, "status": {"ok": 3, "missing": 1}, "seconds": 1, "processes": []}
+    assert content == directory.success() == counts
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
         ".lock", "_SUCCESS", "_run.json", "part-000000.parquet", "part-000001.parquet",
     ]  # fmt: skip
