@@ -79,7 +79,7 @@ def make(folder: Path, rows: int) -> None:
 
 
 def make_run(out: Path, images: Path, fingerprint: str, rows: int, names: np.ndarray, seed: int) -> None:
-    """Write a run's output: `run.json`, the parts, `_SUCCESS`."""
+    """Write a run's output: `_run.json`, the parts, `_SUCCESS`."""
     out.mkdir()
     identity = {
         "bundle": f"{seed:064x}",
@@ -92,7 +92,7 @@ def make_run(out: Path, images: Path, fingerprint: str, rows: int, names: np.nda
     }
     columns = {"path_column": None, "id_column": None, "root": None}
     settings = {"manifest": str(images / "m.parquet"), "bundle": "made-up", "out": str(out), "columns": columns}
-    (out / "run.json").write_text(json.dumps({"identity": identity, "settings": settings}))
+    (out / "_run.json").write_text(json.dumps({"identity": identity, "settings": settings}))
     schema, parts = output_schema(None, None), Parts(out)
     failures = 0
     for index, start in enumerate(range(0, rows, _CHUNK)):

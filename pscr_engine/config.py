@@ -70,7 +70,7 @@ class ScoreConfig:
         manifest: the list of images: a file, a directory or a glob, on this host or in an object store.
         bundle: folder of the exported model, the URI of its copy in an object store, or the name of a shipped model;
             None for `model.pscr` in the current folder or else the shipped model, decided when the run begins.
-        out: folder for the parts, `run.json` and `_SUCCESS`, or its URI in an object store.
+        out: folder for the parts, `_run.json` and `_SUCCESS`, or its URI in an object store.
         columns: which columns of the manifest to use, and where relative paths start.
         devices: "auto", "all", or a list of devices, "cuda:0,cuda:1" for example: one worker each.
         backend: "onnxruntime", "tensorrt", "tensorrt-rtx" or "auto".

@@ -206,7 +206,7 @@ def _keep(compiled: Any, cached: Path) -> None:
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            file.write(compiled.export_model())
+            file.write(compiled.export_model().getvalue())
             file.flush()
             os.fsync(file.fileno())
         part.replace(cached)

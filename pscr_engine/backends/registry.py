@@ -41,10 +41,8 @@ def create_backend(
         BundleError: the bundle lacks the precision.
         BackendError, MissingDependencyError: this host can't run the backend.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise UsageError(f"backend {backend!r}: choose from {', '.join(BACKENDS)}")
     device = resolve_devices(device)[0]
-    chosen = choose_precision(bundle, precision, [device], backend=backend)
+    chosen = check_backend(bundle, backend=backend, device=device, precision=precision)
     if is_gpu(device):
         from .gpu import create_on_gpu
 
@@ -60,3 +58,24 @@ def create_backend(
     from .cpu import create_on_cpu
 
     return create_on_cpu(bundle, backend=backend, precision=chosen, threads=threads, throughput=throughput, tune=tune)
+
+
+def check_backend(bundle: Bundle, *, backend: str, device: str, precision: str) -> str:
+    """Check what `create_backend` can be given before anything is loaded, and return the precision.
+
+    Args:
+        bundle: an opened bundle.
+        backend: as in `create_backend`.
+        device: "cpu" or "cuda:N".
+        precision: as in `create_backend`.
+
+    Raises:
+        UsageError: an unknown backend, or one that doesn't run on such a device.
+        BundleError, BackendError: as in `choose_precision`.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"backend {backend!r}: choose from {', '.join(BACKENDS)}")
+    chosen = choose_precision(bundle, precision, [device], backend=backend)
+    if not is_gpu(device) and backend.startswith("tensorrt"):
+        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
+    return chosen

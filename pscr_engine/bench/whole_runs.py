@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ..config import ScoreConfig
 from ..errors import PscrError
 from ..output.parts import Parts
-from ..output.run_directory import SUCCESS_FILE
+from ..output.run_identity import SUCCESS_FILE
 from ..progress import Progress, silent
 from ..records import Status
 from ..runners.local import run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..backends.registry import BACKENDS
 from ..config import RayOptions, ScoreConfig
 from ..host import freeze_gc, keep_freed_memory
 from ..manifests import ManifestOptions
+from ..output.processes import Share, count_processes, totals
 from ..output.shard import WHOLE, Shard
 from ..stages.base import DEFAULT_VERIFIED_SHARE
 from . import logs
@@ -154,9 +156,18 @@ def score(
     counts = ", ".join(f"{count} {status}" for status, count in result.status.items()) or "nothing to score"
     speed = f" in {result.seconds:.1f} s ({result.scored / result.seconds:.1f} images/s)" if result.scored else ""
     if result.complete:
+        if speed and result.scored != result.rows:
+            speed = f"\nthis process: {result.scored} images{speed}; {_all_processes(result.processes)}"
         logs.result(f"{result.rows} rows: {counts}{speed}\nscores: {result.out}/part-*.parquet")
     else:
         logs.result(
             f"shard {result.shard}: {result.rows} rows: {counts}{speed}\n"
             f"this shard is done, the run is not complete yet: {result.parts} parts are in {result.out}"
         )
+
+
+def _all_processes(shares: Sequence[Share]) -> str:
+    """Say what all processes did that worked on a run; one that was killed at once may have left no record."""
+    number, sums = count_processes(shares), totals(shares)
+    who = "1 process is" if number == 1 else f"{number} processes are"
+    return f"{who} on record, with {sums['images']} images in {sums['seconds']:.1f} s"

@@ -76,7 +76,7 @@ class Manifest(ABC):
     """The list of images of a run. It is sent to worker processes (pickled), so it keeps no open files.
 
     Attributes:
-        kind: its name in fingerprints, and so in every `run.json`: it can't be changed later.
+        kind: its name in fingerprints, and so in every `_run.json`: it can't be changed later.
         may_hold_images: whether its rows may hold the images themselves, which are then nowhere else.
         has_columns: whether it is a table, and not a list of files.
         fingerprint: KIND:DIGEST, where the digest differs if rows, their order, their images' values or their

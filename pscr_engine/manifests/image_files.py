@@ -15,6 +15,9 @@ from ..stores.uri import Place, StorePath
 from .base import Manifest, ManifestOptions
 from .queries import QueryMaker
 
+OUR_OWN = frozenset({"bundle.json", "_run.json", "run.json"})
+"""A folder with one of these is a bundle or a run's output, of this version or an earlier one."""
+
 IMAGE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
@@ -84,7 +87,7 @@ def files_below(directory: Path) -> Iterator[str]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        if folder != str(directory) and ("bundle.json" in files or "run.json" in files):
+        if folder != str(directory) and not OUR_OWN.isdisjoint(files):
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]

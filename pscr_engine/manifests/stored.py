@@ -13,12 +13,10 @@ from ..stores.client import require_obstore
 from ..stores.objects import StoredObject, listed, look
 from ..stores.uri import StorePath
 from .base import Manifest, ManifestOptions
-from .image_files import FileListManifest, is_apple_double, is_hidden, is_image
+from .image_files import OUR_OWN, FileListManifest, is_apple_double, is_hidden, is_image
 from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
-
-_OUR_OWN = ("bundle.json", "run.json")
 
 
 def open_stored(where: StorePath, options: ManifestOptions, *, directory: bool) -> Manifest:
@@ -68,7 +66,7 @@ def _open_prefix(prefix: StorePath, options: ManifestOptions) -> Manifest:
     for stored in listed(prefix):
         name = prefix.relative(stored.path)
         folder, _, file = name.rpartition("/")
-        if file in _OUR_OWN and folder:
+        if file in OUR_OWN and folder:
             own.add(folder)
         elif "/." in f"/{folder}":
             continue

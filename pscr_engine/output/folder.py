@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Protocol
 
 from ..errors import OutputError
@@ -13,7 +14,7 @@ from ..stores.uri import Place
 from .shard import WHOLE, Shard
 
 LOCK_FILE = ".lock"
-PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|run\.json|_SUCCESS)\.partial-\d+")
+PARTIAL = re.compile(r"\.(part-(\d{6,})\.parquet|_?run\.json|_SUCCESS|_process-[0-9a-f]{16})\.partial-\d+")
 
 
 class Lock(Protocol):
@@ -79,12 +80,32 @@ class Folder(Protocol):
         """Remove what a killed process left half written in a shard, which must be locked."""
         ...
 
-    def lock(self, shard: Shard) -> Lock:
+    def lock(self, shard: Shard, purpose: str = "") -> Lock:
         """Claim a shard. Meanwhile no shard can be claimed that divides the run by another count.
+
+        Args:
+            shard: the shard.
+            purpose: names the run that it is claimed for, for the `rival` of other shards.
 
         Raises:
             OutputError: another process has this shard, or one of another count.
         """
+        ...
+
+    def replacing(self) -> AbstractContextManager[Lock]:
+        """Claim to replace what the folder says of its run; waits while another process does so.
+
+        Who has locked a shard and then waits by `wait_for_replacing` is either seen by `rival` within, or sees what
+        has been replaced.
+        """
+        ...
+
+    def wait_for_replacing(self) -> None:
+        """Wait until no process has the claim of `replacing`."""
+        ...
+
+    def rival(self, shard: Shard, purpose: str) -> str | None:
+        """Return who has another shard, of the same count, for another purpose; None if nobody who is alive."""
         ...
 
 

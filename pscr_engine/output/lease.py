@@ -12,7 +12,9 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import monotonic, sleep
 
 from ..errors import OutputError, StoreError, UsageError
@@ -25,6 +27,7 @@ from .shard import Shard
 log = logging.getLogger("pscr_engine")
 
 LEASES = ".locks"
+_REPLACING = "replacing"
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 
 
@@ -50,12 +53,13 @@ class Lease:
         path: where the lease's object is.
         token: tells this holder's lease from others'.
         stored: the object as it was put last.
+        purpose: names the run that it is for.
     """
 
     descriptors: Sequence[int] = ()
 
-    def __init__(self, path: StorePath, token: str, stored: StoredObject) -> None:
-        self._path, self._token, self._stored = path, token, stored
+    def __init__(self, path: StorePath, token: str, stored: StoredObject, purpose: str = "") -> None:
+        self._path, self._token, self._stored, self._purpose = path, token, stored, purpose
         self._released = threading.Event()
         self._lost = ""
         self._renewed = monotonic()
@@ -88,7 +92,7 @@ class Lease:
             begun = monotonic()
             try:
                 if _token(self._path) == self._token:
-                    objects.put_where_possible(self._path, _content(self._token), self._stored)
+                    objects.put_where_possible(self._path, _content(self._token, self._purpose), self._stored)
                 # Whether the condition held or not: it may have been our own put whose answer was lost.
                 stored = _if_ours(self._path, self._token)
             except StoreError as error:
@@ -100,14 +104,14 @@ class Lease:
             self._stored, self._renewed = stored, begun
 
 
-def claim(folder: StorePath, shard: Shard) -> Lease:
+def claim(folder: StorePath, shard: Shard, purpose: str = "") -> Lease:
     """Claim a shard of an output folder. A lease that proves dead is taken over.
 
     Raises:
         OutputError: another process is at work there.
         StoreError: the store can't be read or written.
     """
-    lease = _claim_own(folder, shard)
+    lease = _claim_own(folder, shard, purpose)
     try:
         for path, other in _leases(folder):
             if other.count != shard.count:
@@ -120,17 +124,57 @@ def claim(folder: StorePath, shard: Shard) -> Lease:
     return lease
 
 
-def _claim_own(folder: StorePath, shard: Shard) -> Lease:
+@contextmanager
+def replacing(folder: StorePath) -> Iterator[Lease]:
+    """Claim to replace what an output folder says of its run; waits while another process does so."""
+    path, token = folder / LEASES / _REPLACING, secrets.token_hex(8)
+    lease = None
+    while lease is None:
+        seen = objects.look(path)
+        if seen is None or _living(path) is None:
+            lease = _put_lease(path, token, "", seen)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def wait_for_replacing(folder: StorePath) -> None:
+    """Wait until no process has the claim of `replacing`. That of one that has died is cleared away."""
+    if objects.look(folder / LEASES / _REPLACING) is not None:
+        with replacing(folder):
+            pass
+
+
+def rival(folder: StorePath, shard: Shard, purpose: str) -> str | None:
+    """Return who has another shard, of the same count, for another purpose; None if nobody who is alive."""
+
+    def rival_at(path: StorePath) -> str | None:
+        who = None if _fact(path, "purpose") == purpose else _living(path)
+        return None if _fact(path, "purpose") == purpose else who  # taken over meanwhile
+
+    others = [path for path, other in _leases(folder) if other.count == shard.count and other != shard]
+    with ThreadPoolExecutor(min(64, max(1, len(others)))) as threads:  # a dead one takes as long as a lease lasts
+        return next((who for who in threads.map(rival_at, others) if who is not None), None)
+
+
+def _claim_own(folder: StorePath, shard: Shard, purpose: str) -> Lease:
     path, token = folder / LEASES / f"{shard.index}-of-{shard.count}", secrets.token_hex(8)
     while True:
         # Looked at first: without conditional puts, a put would take the lease from a living holder.
         seen = objects.look(path)
         if seen is not None and (who := _living(path)) is not None:
             raise in_use(folder, who, shard, shard)
-        objects.put_where_possible(path, _content(token), seen or "new")
-        # Read back, for stores that ignore conditions, and for answers that were lost.
-        if (stored := _if_ours(path, token)) is not None:
-            return Lease(path, token, stored)
+        if (lease := _put_lease(path, token, purpose, seen)) is not None:
+            return lease
+
+
+def _put_lease(path: StorePath, token: str, purpose: str, seen: StoredObject | None) -> Lease | None:
+    """Put a lease in the place of a dead one that was `seen`, or of none; return None if another was faster."""
+    objects.put_where_possible(path, _content(token, purpose), seen or "new")
+    # Read back, for stores that ignore conditions, and for answers that were lost.
+    stored = _if_ours(path, token)
+    return None if stored is None else Lease(path, token, stored, purpose)
 
 
 def _living(path: StorePath) -> str | None:
@@ -155,9 +199,11 @@ def _leases(folder: StorePath) -> list[tuple[StorePath, Shard]]:
     return [(path, Shard(int(match[1]), int(match[2]))) for path, match in names if match]
 
 
-def _content(token: str) -> bytes:
+def _content(token: str, purpose: str) -> bytes:
     # Other content each time, so that the ETag shows the renewal.
-    return json.dumps({"holder": holder(), "token": token, "renewal": secrets.token_hex(4)}).encode()
+    return json.dumps(
+        {"holder": holder(), "purpose": purpose, "token": token, "renewal": secrets.token_hex(4)}
+    ).encode()
 
 
 def _if_ours(path: StorePath, token: str) -> StoredObject | None:

@@ -6,7 +6,8 @@ import fcntl
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
@@ -17,6 +18,7 @@ from .shard import WHOLE, Shard
 
 # The workers of a run that was killed share its lock, and need a moment to notice.
 _LOCK_SECONDS = 2.0
+_REPLACING = f"{LOCK_FILE}-replacing"
 _LOCK = re.compile(r"\.lock(?:-(\d+)-of-(\d+))?")
 
 
@@ -66,7 +68,7 @@ class LocalFolder:
             if match and (shard == WHOLE if match[2] is None else shard.owns(int(match[2]))):
                 (self.location / name).unlink(missing_ok=True)
 
-    def lock(self, shard: Shard) -> LocalLock:
+    def lock(self, shard: Shard, purpose: str = "") -> LocalLock:
         """Claim a shard. The system drops the claim of a process that dies."""
         deadline = monotonic() + _LOCK_SECONDS
         file = self._claimed(_lock_name(shard), deadline)
@@ -82,9 +84,41 @@ class LocalFolder:
                 raise in_use(self.location, theirs, shard, other)
             theirs.close()
         file.truncate(0)
-        file.write(holder())
+        file.write(f"{holder()}\n{purpose}")
         file.flush()
         return LocalLock(file)
+
+    @contextmanager
+    def replacing(self) -> Iterator[LocalLock]:
+        """Claim to replace what the folder says of its run; waits while another process does so."""
+        with (self.location / _REPLACING).open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield LocalLock(file)
+
+    def wait_for_replacing(self) -> None:
+        """Wait until no process has the claim of `replacing`."""
+        if (self.location / _REPLACING).exists():
+            with self.replacing():
+                pass
+
+    def rival(self, shard: Shard, purpose: str) -> str | None:
+        """Return who has another shard, of the same count, for another purpose; None if nobody who is alive."""
+        for name in os.listdir(self.location):
+            other = _shard_of_lock(name)
+            if other is None or other.count != shard.count or other == shard:
+                continue
+            # A process that has just locked it may not have said yet what for.
+            deadline = monotonic() + _LOCK_SECONDS
+            while isinstance(who := self._claimed(name, 0.0), str) and self._purpose(name) != purpose:
+                if monotonic() >= deadline:
+                    return who
+                sleep(0.05)
+            if not isinstance(who, str):
+                who.close()
+        return None
+
+    def _purpose(self, name: str) -> str:
+        return (self.location / name).read_text(encoding="utf-8").partition("\n")[2]
 
     def _claimed(self, name: str, deadline: float) -> IO[str] | str:
         """Lock a file and return it, or return the name of the process that has it."""
@@ -97,7 +131,7 @@ class LocalFolder:
                     sleep(0.05)
                     continue
                 file.seek(0, io.SEEK_SET)
-                who = file.read().strip() or "unknown"
+                who = file.read().partition("\n")[0].strip() or "unknown"
                 file.close()
                 return who
             return file

@@ -16,7 +16,8 @@ from ..manifests import Manifest, ManifestOptions, open_manifest
 from ..manifests.kinds import KINDS
 from ..stores.uri import Place
 from .parts import Parts
-from .run_directory import RUN_FILE, read_success
+from .run_directory import read_success
+from .run_file import RUN_FILE, read_run_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class RunReader:
 
     Args:
         path: the folder.
-        run: the content of `run.json`.
+        run: the content of `_run.json`.
         success: the content of `_SUCCESS`; None for an unfinished run.
         parts: the parts.
         indices: the chunks whose parts are there.
@@ -42,11 +43,11 @@ class RunReader:
         """Open the folder that `pscr-engine score` wrote.
 
         Raises:
-            OutputError: it is something else, or its `run.json` is damaged.
+            OutputError: it is something else, or its `_run.json` is damaged.
         """
         parts = Parts(path)
         try:
-            run = json.loads(parts.file(RUN_FILE))
+            run = json.loads(read_run_file(path, parts.file))
             identity, settings = run["identity"], run["settings"]
             if not (isinstance(identity["manifest"], str) and isinstance(settings["columns"], dict)):
                 raise TypeError

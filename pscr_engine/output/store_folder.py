@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import IO
 
 from ..stores import objects
 from ..stores.client import require_obstore
 from ..stores.uri import StorePath
-from .lease import LEASES, Lease, claim
+from .lease import LEASES, Lease, claim, replacing, rival, wait_for_replacing
 from .shard import Shard
 
 
@@ -27,6 +28,7 @@ class StoreFolder:
 
     def names(self) -> list[str]:
         """List the names of all objects below the prefix but leases. What is further below has a "/" in its name."""
+        require_obstore()
         names = [self.location.relative(stored.path) for stored in objects.listed(self.location)]
         return [name for name in names if not name.startswith(f"{LEASES}/")]
 
@@ -60,6 +62,18 @@ class StoreFolder:
     def tidy(self, shard: Shard) -> None:
         """Do nothing: a put leaves nothing half written."""
 
-    def lock(self, shard: Shard) -> Lease:
+    def lock(self, shard: Shard, purpose: str = "") -> Lease:
         """Claim a shard with a lease."""
-        return claim(self.location, shard)
+        return claim(self.location, shard, purpose)
+
+    def replacing(self) -> AbstractContextManager[Lease]:
+        """Claim to replace what the folder says of its run; waits while another process does so."""
+        return replacing(self.location)
+
+    def wait_for_replacing(self) -> None:
+        """Wait until no process has the claim of `replacing`."""
+        wait_for_replacing(self.location)
+
+    def rival(self, shard: Shard, purpose: str) -> str | None:
+        """Return who has another shard, of the same count, for another purpose; None if nobody who is alive."""
+        return rival(self.location, shard, purpose)

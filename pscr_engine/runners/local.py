@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backends.devices import resolve_devices
+from ..backends.registry import check_backend
 from ..config import ScoreConfig
 from ..host import usable_cpus
 from .image_folders import identity_of
 from .ledger import Ledger
 from .local_pool import Pool
 from .progress import Report, RunProgress
-from .run import RunResult, Task, run_manifest
+from .run import Job, RunResult, Task, run_manifest
 from .worker import Worker, WorkerSetup
 
 
@@ -27,32 +28,41 @@ def run(config: ScoreConfig, report: Report = lambda snapshot: None) -> RunResul
     return run_manifest(config, _Local(resolve_devices(config.devices)), report)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Local:
     """The runner of this host: a worker in this process, or one process per device if there are several."""
 
     devices: Sequence[str]
+    _worker: Worker | None = None
 
     @property
     def described(self) -> Sequence[str]:
         return self.devices
 
+    def prepare(self, job: Job) -> None:
+        if job.config.columns.allow_http:
+            from ..stores import web as web  # says what is missing
+        for device in self.devices:
+            check_backend(job.bundle, backend=job.config.backend, device=device, precision=job.precision)
+        if len(self.devices) == 1:
+            self._worker = Worker.open(_setups(job, self.devices)[0], job.bundle)
+
     def score(self, task: Task) -> None:
-        setups = _setups(task, self.devices)
+        setups = _setups(task.job, self.devices)
         if len(setups) == 1:
-            worker = Worker.open(setups[0], task.bundle)
+            worker = self._worker or Worker.open(setups[0], task.job.bundle)
             task.progress.begin()
             _score_here(worker, task.ledger, task.progress)
         else:
             Pool(setups, task.ledger, task.progress, task.directory.lock_descriptors).run()
 
 
-def _setups(task: Task, devices: Sequence[str]) -> list[WorkerSetup]:
+def _setups(job: Job, devices: Sequence[str]) -> list[WorkerSetup]:
     """Make the setups, one per device; workers on the CPU share its cores evenly."""
     threads = None if len(devices) == 1 else max(1, usable_cpus() // len(devices))
-    folder = identity_of(task.manifest.folder)
+    folder = identity_of(job.manifest.folder)
     return [
-        WorkerSetup(task.config, task.manifest, device, task.precision, task.bundle.digest, folder, threads)
+        WorkerSetup(job.config, job.manifest, device, job.precision, job.bundle.digest, folder, threads)
         for device in devices
     ]
 

@@ -72,21 +72,25 @@ class RunProgress:
         total: see `Snapshot`.
         before: rows that need no work.
         report: called with a snapshot, some twenty times per second at most.
+        on_begin: called when the first worker is ready, before anything is scored.
+        since: the monotonic time when the start began; then when scoring began.
     """
 
     total: int | None
     before: int
     report: Report
+    on_begin: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
     startup_seconds: float = 0.0
-    _start: float = field(default_factory=monotonic)
+    since: float = field(default_factory=monotonic)
     _reported: float = float("-inf")
     _under_way: dict[object, Counter[str]] = field(default_factory=dict)
     _stages: dict[object, StageCounts] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Start the throughput clock: the first worker is ready."""
-        self.startup_seconds, self._start = monotonic() - self._start, monotonic()
+        self.startup_seconds, self.since = monotonic() - self.since, monotonic()
+        self.on_begin()
 
     def moved(self, worker: object, under_way: Counter[str], stages: StageCounts) -> None:
         """Note a worker's rows in chunks that are not committed yet, by status, and its time per stage so far."""
@@ -114,7 +118,7 @@ class RunProgress:
             self.total,
             scored,
             status,
-            monotonic() - self._start,
+            monotonic() - self.since,
             add_counts(self._stages.values()),
             final,
         )

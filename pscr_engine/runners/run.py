@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +20,14 @@ from ..errors import TooManyFailuresError
 from ..manifests import Manifest, open_manifest
 from ..models import choose_bundle
 from ..output.parts import Parts
-from ..output.run_directory import SUCCESS_FILE, RunDirectory
+from ..output.processes import Share, shares_of
+from ..output.run_directory import RunDirectory
+from ..output.run_identity import SUCCESS_FILE
 from ..output.shard import WHOLE, Shard
 from ..records import Status
 from ..stores.uri import Place
 from .ledger import Ledger
+from .process_share import ProcessShare
 from .progress import Report, RunProgress, Snapshot
 from .run_record import run_facts, throughput_facts
 
@@ -43,6 +47,7 @@ class RunResult:
         shard: which share of a run this was.
         complete: whether all parts of all shards are there. If not, `rows` and `status` are those scored here.
         parts: how many parts are there.
+        processes: what each process did for the run, of a complete one: see `pscr_engine.output.processes`.
     """
 
     out: Place
@@ -53,6 +58,7 @@ class RunResult:
     shard: Shard = WHOLE
     complete: bool = True
     parts: int = 0
+    processes: Sequence[Share] = ()
 
     @property
     def failed(self) -> int:
@@ -61,23 +67,34 @@ class RunResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What a runner is to have done.
+class Job:
+    """What is to be scored, and with what.
 
     Args:
         config: of the run.
         manifest: the list of images, opened.
         bundle: the model, opened.
         precision: which of its graphs.
-        ledger: the chunks that are left.
-        progress: adds up what the workers report.
-        directory: where the parts go; this process has claimed it.
     """
 
     config: ScoreConfig
     manifest: Manifest
     bundle: Bundle
     precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a runner is to have done.
+
+    Args:
+        job: what is to be scored.
+        ledger: the chunks that are left.
+        progress: adds up what the workers report.
+        directory: where the parts go; this process has claimed it.
+    """
+
+    job: Job
     ledger: Ledger
     progress: RunProgress
     directory: RunDirectory
@@ -94,6 +111,14 @@ class Runner(Protocol):
     @property
     def described(self) -> Sequence[str]:
         """Describe the devices, for `_SUCCESS`."""
+        ...
+
+    def prepare(self, job: Job) -> None:
+        """Check that the job can be scored, as far as that shows before there is an output folder.
+
+        Raises:
+            PscrError: it can't be.
+        """
         ...
 
     def score(self, task: Task) -> None:
@@ -125,6 +150,9 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
     )
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
     facts = run_facts(config, choice, bundle, manifest, precision, chunk_rows)
+    job, since = Job(config, manifest, bundle, precision), monotonic()
+    if not RunDirectory.holds_run(config.out):  # what can't be scored leaves no folder behind
+        runner.prepare(job)
     with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)) as directory:
         directory.drop_damaged_parts(chunk_rows)
         already = directory.success()
@@ -135,15 +163,21 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
 
             def checked_report(snapshot: Snapshot) -> None:
                 directory.check()
+                share.note_now_and_then()
                 report(snapshot)
 
             total = None if manifest.num_rows is None else config.shard.rows(manifest.num_rows, chunk_rows)
-            progress = RunProgress(total, rows_before, checked_report)
-            task = Task(config, manifest, bundle, precision, ledger, progress, directory)
-            directory.clear_success()
-            runner.score(task)
-            manifest.check_unchanged()
-            result = _finish(task, runner, report)
+            progress = RunProgress(total, rows_before, checked_report, directory.begin, since=since)
+            share = ProcessShare(directory, progress)
+            task = Task(job, ledger, progress, directory)
+            try:
+                runner.score(task)
+                directory.begin()  # where no worker was needed
+                manifest.check_unchanged()
+                result = _finish(task, runner, share, report)
+            except BaseException:
+                share.note()
+                raise
     return _check_failures(config, result)
 
 
@@ -154,21 +188,22 @@ def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: R
     return RunResult(out=config.out, rows=rows, status=success["status"], scored=0, seconds=0.0, shard=config.shard)
 
 
-def _finish(task: Task, runner: Runner, report: Report) -> RunResult:
+def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> RunResult:
     """Write `_SUCCESS` if all parts of all shards are there, and say what this run has done."""
-    config, directory, progress, chunk_rows = task.config, task.directory, task.progress, task.ledger.chunk_rows
+    config, directory, progress, chunk_rows = task.job.config, task.directory, task.progress, task.ledger.chunk_rows
     progress.total = progress.snapshot().rows
     last = progress.snapshot(final=True)
     status = {name: count for name, count in last.status.items() if count}
     result = RunResult(config.out, last.scored, status, last.scored, last.seconds, config.shard)
-    rows = task.ledger.rows if config.shard == WHOLE else rows_if_complete(directory, task.manifest, chunk_rows)
+    rows = task.ledger.rows if config.shard == WHOLE else rows_if_complete(directory, task.job.manifest, chunk_rows)
     if rows is None:
+        share.note()
         report(last)
         return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described)
-    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
+    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts, share.so_far(last.seconds))
     report(last)
-    return replace(result, rows=success["rows"], status=success["status"])
+    return replace(result, rows=success["rows"], status=success["status"], processes=shares_of(success))
 
 
 def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:
@@ -187,7 +222,7 @@ def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: in
 
 def _plan(directory: RunDirectory, manifest: Manifest, chunk_rows: int, *, retry_failed: bool) -> tuple[Ledger, int]:
     """Find the chunks that are left to score here, and count the rows that are done."""
-    done, shard = directory.parts.indices(), directory.shard
+    done, shard = directory.done(), directory.shard
     retried: dict[int, NDArray[np.bool_]] = {}
     if retry_failed:
         masks = (

@@ -1,4 +1,4 @@
-"""What a run records of itself, in `run.json` and `_SUCCESS`."""
+"""What a run records of itself, in `_run.json` and `_SUCCESS`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from .progress import Snapshot
 def throughput_facts(
     config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what `_SUCCESS` says of speed; in a run with shards, that of the shard that finished last."""
+    """Return what `_SUCCESS` says of the speed of the process that finished last.
+
+    In a run that was gone on with, or has shards, that is not the whole run's: `processes` has all of them.
+    """
     shard = {} if config.shard == WHOLE else {"shard": str(config.shard)}
     return {
         **shard,
@@ -51,7 +54,7 @@ def _decoding_checks(snapshot: Snapshot) -> dict[str, Any]:
 def run_facts(
     config: ScoreConfig, choice: BundleChoice, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
 ) -> dict[str, Any]:
-    """Return the content of `run.json`: what was asked for, of which bundle, on which host."""
+    """Return the content of `_run.json`: what was asked for, of which bundle, on which host."""
     settings = asdict(config)
     settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
     settings["shard"] = str(config.shard)

@@ -39,7 +39,7 @@ def test_score_takes_the_shipped_model_and_says_so(cli_with_model, tmp_path, ima
     assert outcome.returncode == 0, outcome.stderr
     assert f"{BY_DEFAULT}: tiny, fp32, 5 exemplars\n" in outcome.stderr
     assert scores(tmp_path / "scores")[0] == pytest.approx(expected_score(shipped, pixels(50, 60)), abs=1e-5)
-    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    run = json.loads((tmp_path / "scores" / "_run.json").read_text())
     assert run["settings"]["bundle"] == DEFAULT_MODEL
     assert (run["bundle"]["shipped_model"], run["bundle"]["by_default"]) == (DEFAULT_MODEL, True)
     assert run["bundle"]["path"].endswith(f"models/{DEFAULT_MODEL}.pscr")
@@ -90,7 +90,7 @@ def test_ray_workers_take_the_same_model(cli_with_model, tmp_path, images, shipp
     outcome = cli_with_model("score", "--manifest", "images", "--runner", "ray", "--ray-address", "local")
     assert outcome.returncode == 0, outcome.stderr
     assert scores(tmp_path / "scores")[0] == pytest.approx(expected_score(shipped, pixels(50, 60)), abs=1e-5)
-    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    run = json.loads((tmp_path / "scores" / "_run.json").read_text())
     assert run["bundle"]["shipped_model"] == DEFAULT_MODEL
 
 

@@ -95,7 +95,7 @@ def make_run(
         },
         "host": {"name": "here", "machine": "x86_64", "cpus": 2, "pid": 1},
     }
-    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "_run.json").write_text(json.dumps(run))
     if complete:
         stages = {
             name: {"items": len(queries), "seconds": seconds}

@@ -85,7 +85,7 @@ def test_no_part_holds_a_row_of_another_list(tmp_path, tiny, kind, change):
             ends.append("refused" if str(manifest) in str(error) else f"failed otherwise: {error}")
         later.join()
         assert ends[-1] in ("complete", "refused")
-        if (tmp_path / "out" / "run.json").exists():
+        if (tmp_path / "out" / "_run.json").exists():
             there = scored(tmp_path / "out")
             if ends[-1] == "complete" and len(there) > ROWS:  # the change came before the list was read
                 assert change == "a row more"

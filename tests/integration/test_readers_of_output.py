@@ -1,12 +1,16 @@
 """The output in the programs that users open it with, and its join with the manifest."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 import datasets
 import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from ..helpers.images import encoded, pixels
@@ -15,9 +19,6 @@ from ..helpers.tiny import make_bundle
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("readers")
     make_bundle(folder / "model.pscr")
     names = []
@@ -105,7 +106,72 @@ def test_hugging_face_datasets(place, tmp_path):
     )
 
 
-def test_pyarrow_takes_the_folder_whole(place):
-    """Read all parts as one dataset, beside run.json and _SUCCESS."""
-    table = ds.dataset(sorted(map(str, (place / "scores").glob("part-*.parquet")))).to_table()
-    assert table.num_rows == 300
+@pytest.fixture(params=["as it is", "with what a crash leaves"])
+def folder(place, tmp_path, request):
+    """Copy the output folder, which is given to readers whole."""
+    folder = tmp_path / "scores"
+    shutil.copytree(place / "scores", folder)
+    if request.param != "as it is":
+        (folder / ".part-000009.parquet.partial-12").write_bytes(b"PAR1 half")
+        (folder / "._run.json.partial-12").write_bytes(b"{")
+        (folder / "_process-0123456789abcdef").write_text('{"processes": []}')
+        (folder / ".lock-0-of-2").write_text("process 1 on here")
+    return folder
+
+
+def test_names_that_are_no_data_are_passed_over(folder):
+    """Hold to the rule of Hadoop and Spark: what begins with "_" or "." is passed over, all else must be Parquet."""
+    names = [name for name in os.listdir(folder) if not name.startswith(("_", "."))]
+    assert len(names) == 5
+    for name in names:
+        assert pq.read_metadata(folder / name).num_rows > 0
+    assert {"_run.json", "_SUCCESS"} < set(os.listdir(folder))
+
+
+def test_pyarrow_takes_the_folder_whole(folder):
+    assert pq.read_table(folder).num_rows == ds.dataset(folder).count_rows() == 300
+    assert sorted(pq.read_table(str(folder), columns=["row"]).column("row").to_pylist()) == list(range(300))
+
+
+def test_pandas_takes_the_folder_whole(folder):
+    assert sorted(pd.read_parquet(folder)["row"]) == list(range(300))
+
+
+def test_duckdb_takes_the_folder_whole(folder):
+    for what in (folder, folder / "*.parquet"):
+        assert duckdb.sql(f"SELECT count(*), max(row) FROM read_parquet('{what}')").fetchall() == [(300, 299)]
+
+
+def test_polars_takes_the_folder_whole(folder):
+    """Tell Polars what to pass over, or what to take."""
+    for scan in (
+        pl.scan_parquet(folder, hidden_file_prefix=["_", "."]),
+        pl.scan_parquet(folder / "*.parquet"),
+    ):
+        assert scan.select(pl.len()).collect().item() == 300
+
+
+def test_hugging_face_datasets_takes_the_folder_whole(folder, tmp_path):
+    for arguments in ({"path": str(folder)}, {"path": "parquet", "data_files": str(folder / "*.parquet")}):
+        scores = datasets.load_dataset(**arguments, split="train", cache_dir=str(tmp_path / "cache"))
+        assert sorted(scores["row"]) == list(range(300))
+
+
+@pytest.mark.parametrize("folder", ["with what a crash leaves"], indirect=True)
+def test_ray_data_takes_the_folder_whole(folder):
+    program = f"""
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False)
+print("rows:", sorted(row["row"] for row in ray.data.read_parquet({str(folder)!r}).take_all()))
+"""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert f"rows: {list(range(300))}" in done.stdout, done.stderr
+
+
+def test_one_part_is_enough_for_every_reader(place, tmp_path):
+    """Guess the format as Hugging Face's datasets do, by the most frequent extension: one .parquet and one .json."""
+    folder = tmp_path / "scores"
+    shutil.copytree(place / "scores", folder, ignore=shutil.ignore_patterns("part-00000[1-9].parquet"))
+    assert datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache")).num_rows == 64
+    assert pq.read_table(folder).num_rows == 64

@@ -1,8 +1,10 @@
 """`pscr-engine score` as a user runs it: real processes, real files, a tiny network."""
 
 import csv
+import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -67,7 +69,7 @@ def test_one_row_per_manifest_row_with_the_networks_scores(cli, tmp_path, model,
     for row, index in zip(table, (3, 1, 3, 2), strict=True):
         assert row["score"] == pytest.approx(expected_score(model, pixels(40 + index, 70, index)), abs=1e-5)
         assert (row["width"], row["height"]) == (70, 40 + index)
-    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    run = json.loads((tmp_path / "scores" / "_run.json").read_text())
     assert run["identity"]["bundle"] == model.digest
     success = json.loads((tmp_path / "scores" / "_SUCCESS").read_text())
     assert success["status"] == {"ok": 4}
@@ -190,6 +192,9 @@ def test_a_request_to_stop_says_how_to_go_on(tmp_path, model, collection, number
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; give the same command again to go on" in stderr
+    [record] = (tmp_path / "scores").glob("_process-*")
+    [share] = json.loads(record.read_text())["processes"]
+    assert 0 < share["images"] <= 10 * len(parts(tmp_path / "scores"))
     assert "Traceback" not in stderr
     assert [file.name for file in (tmp_path / "scores").glob(".*")] == [".lock"]
 
@@ -244,7 +249,13 @@ def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):
     for name in ("003.png", "017.png"):
         (folder / f"{name}.away").rename(folder / name)
     outcome = cli(*command, "--retry-failed")
-    assert "39 ok, 1 missing" in outcome.stdout, outcome.stderr
+    assert "39 ok, 1 missing\nthis process: 3 images in " in outcome.stdout, outcome.stderr
+    assert "2 processes are on record, with 43 images in " in outcome.stdout
+    first, second = json.loads((tmp_path / "scores" / "_SUCCESS").read_text())["processes"]
+    assert (first["images"], second["images"]) == (40, 3)
+    assert first["host"] == second["host"] == platform.node()
+    assert first["started"] < second["started"]
+    assert min(first["seconds"], second["seconds"]) > 0
     assert json.loads((tmp_path / "scores" / "_SUCCESS").read_text())["scored_by_last_run"] == 3
     assert untouched == [parts(tmp_path / "scores")[index].stat().st_mtime_ns for index in (2, 3)]
     table = rows(tmp_path / "scores")
@@ -333,7 +344,7 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path, model, collection)
     assert limited.returncode == 1, limited.stderr
     assert "can't be written (File too large); mend that and give the same command again" in limited.stderr
     assert "Traceback" not in limited.stderr
-    assert sorted(os.listdir(tmp_path / "scores")) == [".lock", "run.json"]
+    assert sorted(os.listdir(tmp_path / "scores")) == [".lock", "_run.json"]
     assert subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True).returncode == 0
     assert len(rows(tmp_path / "scores")) == 4000
 
@@ -385,7 +396,7 @@ def test_a_read_only_folder_is_one_line():
         "from pscr_engine.errors import OutputError\n"
         "from pscr_engine.output.run_directory import RunDirectory\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
-        "try: RunDirectory.open(Path(sys.argv[1]), {})\n"
+        "try: RunDirectory.open(Path(sys.argv[1]), {'identity': {}})\n"
         "except OutputError as error: print(error)\n"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -430,3 +441,66 @@ def test_an_output_folder_whose_name_is_not_utf8(tmp_path, model, collection):
     outcome = subprocess.run(command, cwd=tmp_path, capture_output=True)
     assert outcome.returncode == 0, outcome.stderr
     assert (tmp_path / os.fsdecode(b"o\xff") / "part-000000.parquet").exists()
+
+
+def replace_graph(bundle, data):
+    """Put other bytes in place of a bundle's graph, with their digest."""
+    (bundle / "scorer.fp32.onnx").write_bytes(data)
+    info = json.loads((bundle / "bundle.json").read_text())
+    info["files"]["scorer.fp32.onnx"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (bundle / "bundle.json").write_text(json.dumps(info))
+
+
+def test_a_refused_start_leaves_no_folder(cli, tmp_path, model, collection):
+    broken = make_bundle(tmp_path / "broken.pscr").path
+    replace_graph(broken, b"no graph at all")
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png"])
+    for options, said in [
+        (["--backend", "tensorrt"], "runs on NVIDIA GPUs"),
+        (["--devices", "cpu,cpu", "--backend", "tensorrt"], "runs on NVIDIA GPUs"),
+        (["--devices", "cuda:0"], "there is no cuda:0 here"),
+        (["--precision", "int8"], "int8"),
+        (["--allow-private-addresses"], "give --allow-http, too"),
+        (["--bundle", "none.pscr"], "none.pscr"),
+        (["--bundle", broken], "scorer.fp32.onnx"),
+        (["--id-column", "nothing"], "nothing"),
+        (["--shard", "3/3"], "shards are counted from 0"),
+    ]:
+        outcome = cli("score", "--manifest", manifest, "--root", collection, *options)
+        assert outcome.returncode in (1, 2), (options, outcome.stderr)
+        assert said in outcome.stderr, options
+        assert "Traceback" not in outcome.stderr
+        assert not (tmp_path / "scores").exists(), options
+
+
+def test_a_refused_start_leaves_an_earlier_run_as_it_was(cli, tmp_path, model, collection):
+    broken = make_bundle(tmp_path / "broken.pscr").path
+    replace_graph(broken, b"no graph at all")
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png", "gone.png"])
+    command = ["score", "--manifest", manifest, "--root", collection]
+    assert cli(*command).returncode == 0
+    before = {name: (tmp_path / "scores" / name).read_bytes() for name in os.listdir(tmp_path / "scores")}
+    for options in (
+        ["--backend", "tensorrt", "--overwrite"],
+        ["--backend", "tensorrt", "--retry-failed"],
+        ["--bundle", broken, "--overwrite"],
+        ["--bundle", broken, "--overwrite", "--devices", "cpu,cpu"],
+    ):
+        outcome = cli(*command, *options)
+        assert outcome.returncode in (1, 2), (options, outcome.stderr)
+        after = {name: (tmp_path / "scores" / name).read_bytes() for name in before}
+        assert {**after, ".lock": b""} == {**before, ".lock": b""}, options
+    assert "complete already" in cli(*command).stderr
+
+
+def test_a_run_that_never_began_makes_room(cli, tmp_path, model, collection):
+    """Let workers fail that start after the folder is claimed: several, in processes of their own."""
+    broken = make_bundle(tmp_path / "broken.pscr").path
+    replace_graph(broken, b"no graph at all")
+    manifest = write_manifest(tmp_path / "m.csv", ["000.png"])
+    command = ["score", "--manifest", manifest, "--root", collection]
+    assert cli(*command, "--bundle", broken, "--devices", "cpu,cpu").returncode == 1
+    outcome = cli("score", "--manifest", collection)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "holds a run that has not begun; this one takes its place" in outcome.stderr
+    assert len(rows(tmp_path / "scores")) == 40

@@ -63,7 +63,7 @@ def test_all_of_a_run_on_a_store(command, bucket, model, tmp_path):
     assert outcome.stdout.splitlines()[-1] == f"scores: {bucket.uri}/scores/part-*.parquet"
     assert bucket.keys("scores") == [
         f"scores/{name}"
-        for name in ("_SUCCESS", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet", "run.json")
+        for name in ("_SUCCESS", "_run.json", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet")
     ]
     rows = table_at(bucket, "scores")
     assert [row["row"] for row in rows] == [row["id"] for row in rows] == list(range(ROWS))
@@ -187,7 +187,9 @@ def test_a_part_put_that_fails_half_way(command, bucket, model, proxy):
     failed = command(*arguments, url=proxy.url)
     print(time.monotonic() - begun, failed.stderr)
     assert failed.returncode == 1
-    assert bucket.keys("out") == ["out/part-000000.parquet", "out/run.json"]
+    record, *others = bucket.keys("out")  # what this process did, until the run is complete
+    assert record.startswith("out/_process-")
+    assert others == ["out/_run.json", "out/part-000000.parquet"]
     proxy.rule = lambda method, path: None
     outcome = command(*arguments, url=proxy.url)
     assert outcome.returncode == 0, outcome.stderr

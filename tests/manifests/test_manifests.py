@@ -282,7 +282,12 @@ def test_a_folder_of_several_kinds_is_not_guessed_at(tmp_path):
         open_manifest(tmp_path)
     assert open_manifest(str(tmp_path / "*.parquet")).num_rows == 1
     (tmp_path / "t.parquet").unlink()
-    for name, mark in (("model.pscr", "bundle.json"), ("scores", "run.json"), (".cache", "x")):
+    for name, mark in (
+        ("model.pscr", "bundle.json"),
+        ("scores", "_run.json"),
+        ("old-scores", "run.json"),
+        (".cache", "x"),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / mark).touch()
         pq.write_table(pa.table({"path": ["x"]}), tmp_path / name / "part-000000.parquet")

@@ -79,6 +79,7 @@ def test_a_manifest_that_changes_while_it_is_read(bucket):
 
 def test_prefixes_and_globs(bucket):
     keys = ["p/a.png", "p/sub/b.jpg", "p/.hidden/c.png", "p/notes.txt", "p/out/run.json", "p/out/d.png"]
+    keys += ["p/new/_run.json", "p/new/d.png"]
     keys += ["p/m.pscr/bundle.json", "p/m.pscr/e.png", "p2/f.png", "p/sub/.g.png"]
     for key in keys:
         bucket.put(key, b"x")
@@ -89,12 +90,14 @@ def test_prefixes_and_globs(bucket):
         ]
         assert [query.path for query in manifest.rows()] == ["a.png", "sub/.g.png", "sub/b.jpg"]
         assert manifest.num_rows == 3
+    in_all_folders = ["a.png", "m.pscr/bundle.json", "m.pscr/e.png", "new/_run.json", "new/d.png", "notes.txt"]
+    in_all_folders += ["out/d.png", "out/run.json"]
     for pattern, names in {
         "p/*.png": ["a.png"],
-        "p/**/*.png": ["a.png", "m.pscr/e.png", "out/d.png"],
+        "p/**/*.png": ["a.png", "m.pscr/e.png", "new/d.png", "out/d.png"],
         "p/*/?.jpg": ["sub/b.jpg"],
         "p*/[a-f].png": ["p/a.png", "p2/f.png"],
-        "p/**": ["a.png", "m.pscr/bundle.json", "m.pscr/e.png", "notes.txt", "out/d.png", "out/run.json", "sub/b.jpg"],
+        "p/**": [*in_all_folders, "sub/b.jpg"],
     }.items():
         assert [query.path for query in open_manifest(f"{bucket.uri}/{pattern}").rows()] == names, pattern
     with pytest.raises(ManifestError, match="matches no objects"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 
 import pytest
 
 from pscr_engine.errors import OutputError, StoreError
 from pscr_engine.output import lease as lease_module
-from pscr_engine.output.lease import claim
+from pscr_engine.output.lease import claim, replacing
 from pscr_engine.output.run_directory import RunDirectory
+from pscr_engine.output.run_reader import RunReader
 from pscr_engine.output.shard import WHOLE, Shard
 from pscr_engine.stores import objects
 from pscr_engine.stores.trouble import Kind
@@ -121,7 +124,7 @@ def test_stores_without_conditions(out, monkeypatch, bucket):
     monkeypatch.setattr(objects, "put", put)
     monkeypatch.setattr(objects, "_SETTLE_SECONDS", 0.1)
     directory = RunDirectory.open(out, RUN)
-    assert bucket.keys("out") == ["out/.locks/0-of-1", "out/run.json"]
+    assert bucket.keys("out") == ["out/.locks/0-of-1", "out/_run.json"]
     with pytest.raises(OutputError, match="another run is writing there"):
         RunDirectory.open(out, RUN)
     time.sleep(1.2)
@@ -152,5 +155,67 @@ def test_overwrite_keeps_what_is_not_ours(out, bucket):
     bucket.put("out/part-000003.parquet", b"x")
     bucket.put("out/notes.txt", b"mine")
     bucket.put("outside/part-000001.parquet", b"another's")
-    RunDirectory.open(out, {"identity": {"manifest": "n"}}, overwrite=True).close()
-    assert bucket.keys() == ["out/notes.txt", "out/run.json", "outside/part-000001.parquet"]
+    afresh = RunDirectory.open(out, {"identity": {"manifest": "n"}}, overwrite=True)
+    afresh.begin()
+    afresh.close()
+    assert bucket.keys() == ["out/_run.json", "out/notes.txt", "outside/part-000001.parquet"]
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_a_store(out, bucket):
+    content = json.dumps(RUN).encode()
+    bucket.put("out/run.json", content)
+    bucket.put("out/part-000000.parquet", b"x")
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(out, {"identity": {"manifest": "n"}})
+    assert bucket.keys("out") == ["out/part-000000.parquet", "out/run.json"]
+    shards = [RunDirectory.open(out, RUN, shard=Shard(index, 2)) for index in range(2)]
+    for shard in shards:
+        assert shard.parts.indices() == [0]
+        shard.close()
+    assert bucket.keys("out") == ["out/_run.json", "out/part-000000.parquet"]
+    assert bucket.get("out/_run.json") == content
+
+
+def test_a_run_of_an_earlier_version_is_read_in_a_store(out, bucket):
+    run = {"identity": {"manifest": "csv:1", "chunk_rows": 2}, "settings": {"columns": {}}}
+    bucket.put("out/run.json", json.dumps(run).encode())
+    assert RunReader.open(out).identity == run["identity"]
+    bucket.put("out/_run.json", json.dumps({**run, "started": "now"}).encode())
+    with pytest.raises(OutputError, match=r"_run\.json and run\.json are both there and differ"):
+        RunReader.open(out)
+
+
+def test_shards_replace_a_run_without_parts_once_nobody_is_at_work_on_it(out, bucket):
+    other = {"identity": {"manifest": "n"}}
+    first = RunDirectory.open(out, RUN, shard=Shard(0, 4))
+    abandon(claim(out, Shard(2, 4), "another"))
+    with pytest.raises(OutputError, match="holds a run with another manifest"):
+        RunDirectory.open(out, other, shard=Shard(1, 4))
+    first.close()
+    opened = []
+
+    def one(index):
+        opened.append(RunDirectory.open(out, other, shard=Shard(index, 4)))
+
+    threads = [threading.Thread(target=one, args=[index]) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 4
+    for directory in opened:
+        assert directory.run == other == json.loads(bucket.get("out/_run.json"))
+        directory.close()
+    assert bucket.keys("out") == ["out/_run.json"]
+
+
+def test_who_died_while_replacing_is_waited_for_no_longer_than_a_lease_lasts(out, bucket):
+    RunDirectory.open(out, RUN, shard=Shard(0, 2)).close()
+    with pytest.raises(KeyError), replacing(out) as lease:
+        abandon(lease)
+        lease._lost = "killed"  # leaves its object
+        raise KeyError
+    begun = time.monotonic()
+    RunDirectory.open(out, RUN, shard=Shard(0, 2)).close()
+    assert 0.9 < time.monotonic() - begun < 6
+    assert bucket.keys("out") == ["out/_run.json"]

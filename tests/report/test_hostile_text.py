@@ -63,11 +63,11 @@ def hostile_run(folder, port):
     errors = {row: ("undecodable", payloads[row % count]) for row in range(4 * count)}
     name = "scores <img src=x onerror=alert(1)>"
     run = make_run(folder / name, folder / "m.csv", scores, errors=errors, chunk_rows=16)
-    facts = json.loads((run / "run.json").read_text())
+    facts = json.loads((run / "_run.json").read_text())
     facts["bundle"].update(backbone=payloads[0], precision=payloads[2])
     facts["host"]["name"] = payloads[1]
     facts["settings"]["bundle"] = payloads[4]
-    (run / "run.json").write_text(json.dumps(facts))
+    (run / "_run.json").write_text(json.dumps(facts))
     other = make_run(
         folder / "other '\"><script>alert(1)</script>".replace("/", "\u2215"),
         folder / "m.csv",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -173,8 +174,8 @@ def test_the_comparison_is_exact(tmp_path):
     ("arguments", "message"),
     [
         (["nothing"], "nothing: no such folder; name the folder that pscr-engine score wrote"),
-        (["."], "no run.json in it"),
-        (["damaged"], "its run.json is damaged"),
+        (["."], "no _run.json in it"),
+        (["damaged"], "its _run.json is damaged"),
         (["scores", "--compare", "other"], "other: scored another manifest than scores"),
         (["scores", "--compare", "gone"], "gone: no such folder"),
         (["scores", "--by", "modle"], "no column 'modle' (columns: path, model)"),
@@ -194,7 +195,7 @@ def test_what_cannot_be_done_is_one_line(cli, tmp_path, arguments, message):
     make_run(tmp_path / "other", tmp_path / "n.csv", [1.0])
     (make_run(tmp_path / "broken", tmp_path / "m.csv", [1.0]) / "part-000000.parquet").write_bytes(b"PAR1")
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "run.json").write_text("{}")
+    (tmp_path / "damaged" / "_run.json").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
     outcome = cli("report", *arguments)
     assert outcome.returncode == 2, outcome.stderr
@@ -221,3 +222,39 @@ def test_without_jinja2_one_line_says_what_to_install(tmp_path):
     outcome = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert outcome.returncode == 1
     assert outcome.stderr == "error: an HTML page needs jinja2: pip install 'pscr-engine[report]'\n"
+
+
+def test_a_run_of_an_earlier_version_is_read(cli, tmp_path):
+    (tmp_path / "m.csv").write_text("path\na.png\nb.png\n")
+    run = make_run(tmp_path / "scores", tmp_path / "m.csv", [3.5, 4.0])
+    (run / "_run.json").rename(run / "run.json")
+    before = sorted(os.listdir(run))
+    outcome = cli("report", run)
+    assert outcome.returncode == 0, outcome.stderr
+    assert sorted(os.listdir(run)) == before  # who only reads renames nothing
+    assert cli("select", run, "--top", "1", "--out", "kept.parquet").returncode == 0
+
+
+def test_the_speed_is_not_the_last_processs_alone(cli, tmp_path):
+    (tmp_path / "m.csv").write_text("path\n" + "a.png\n" * 8)
+    run = make_run(tmp_path / "scores", tmp_path / "m.csv", [3.5] * 8)
+    success = json.loads((run / "_SUCCESS").read_text())
+    facts = {"host": "<b>here", "seconds": 2.0}
+    success |= {"scored_by_last_run": 2, "seconds": 2.0, "images_per_second": 1.0}
+    success["processes"] = [
+        {"id": "a", "started": "2026-01-01T12:00:00.000+00:00", "images": 8, **facts},
+        {"id": "b", "started": "2026-01-02T12:00:00.000+00:00", "images": 2, "shard": "1/2", **facts},
+    ]
+    (run / "_SUCCESS").write_text(json.dumps(success))
+    assert cli("report", run).returncode == 0
+    html = read(tmp_path)
+    assert "per process, on average over 2" in html
+    assert "2.5" in html
+    assert "4.0 of 2 processes together, for 10 images" in html
+    assert "8 images in 2.0 s on &lt;b&gt;here, started 2026-01-01 12:00:00 UTC" in html
+    assert "2 images in 2.0 s on &lt;b&gt;here, shard 1/2, started 2026-01-02 12:00:00 UTC" in html
+    assert "Seconds by stage of the process that finished last, for 2 images" in html
+    del success["processes"]  # of an earlier version
+    (run / "_SUCCESS").write_text(json.dumps(success))
+    assert cli("report", run).returncode == 0
+    assert "on cpu, for the 2 images scored last" in read(tmp_path)

@@ -175,7 +175,7 @@ def test_a_list_of_files_gives_paths(cli, tmp_path):
         (["scores", "--min-score", "3", "--per-group", "model"], "--per-group needs --top"),
         (["scores", "--top", "1", "--per-group", "modle"], "no column 'modle' (columns: path, model, seed, score)"),
         (["nothing", "--top", "1"], "nothing: no such folder; name the folder that pscr-engine score wrote"),
-        ([".", "--top", "1"], "no run.json in it"),
+        ([".", "--top", "1"], "no _run.json in it"),
         (["scores", "--top", "1", "--out", "m.parquet"], "m.parquet: is the manifest"),
         (["scores", "--top", "1", "--out", "other.parquet"], "is there already, and no earlier selection"),
         (["scores", "--top", "1", "--out", "scores"], "is a folder"),

@@ -1,6 +1,7 @@
 """Whole trainings of a real ResNet-18 on small images."""
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -237,6 +238,9 @@ def test_weights_from_a_file(source, tmp_path):
         with pytest.raises(CheckpointError, match=message):
             train(TrainConfig(source, out=tmp_path / "other", **{**SMALL, "weights": str(tmp_path / "w.pth")}))
     assert not (tmp_path / "other").exists()
+    with pytest.raises(CheckpointError, match=message):  # an earlier training is not given up for one that can't start
+        train(dataclasses.replace(config, overwrite=True))
+    assert load_model(tmp_path / "run" / "last.pt")
 
 
 def test_what_is_wrong_is_said_before_training(source, tmp_path):

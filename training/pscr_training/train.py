@@ -146,18 +146,17 @@ class _Run:
     @classmethod
     def begin(cls, config: TrainConfig, record: TrainingRecord, device: torch.device) -> _Run:
         last = config.out / LAST
-        if config.overwrite and config.out.exists():
-            if not last.exists():
-                raise OutputError(f"{config.out}: is no training; choose another --out")
-            shutil.rmtree(config.out)
+        afresh = config.overwrite and config.out.exists()
+        if afresh and not last.exists():
+            raise OutputError(f"{config.out}: is no training; choose another --out")
         torch.manual_seed(config.seed)
         content: dict[str, Any] | None = None
-        if last.exists():
+        if last.exists() and not afresh:
             model, earlier, content = load_model(last)
             _check_same(config.out, earlier, record)
             record = earlier
             log.info("going on with %s: %d epochs are done", config.out, len(earlier.history))
-        elif config.out.exists() and any(config.out.iterdir()):
+        elif not afresh and config.out.exists() and any(config.out.iterdir()):
             raise OutputError(f"{config.out}: holds something else; choose another --out")
         else:
             backbone = find_backbone(config.backbone)
@@ -165,6 +164,8 @@ class _Run:
             freeze(model.trunk, config.freeze)  # an unknown name is said before weights are downloaded
             load_weights(model.trunk, backbone, config.weights)
         freeze(model.trunk, config.freeze)
+        if afresh:  # only now: what can't start leaves an earlier training as it was
+            shutil.rmtree(config.out)
         config.out.mkdir(parents=True, exist_ok=True)
         averaged = None
         if config.average:

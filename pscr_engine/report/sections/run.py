@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...html import ScoreFormat
+from ...output.processes import Share, count_processes, shares_of, totals
 from ...output.run_reader import RunReader
 from ...records import STAGES
 from ..charts import draw_stages
 from ..formatting import count, images
 from ..gather import Gathered
+
+_MOST_PROCESSES = 10
 
 
 def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat) -> dict[
         "tiles": _tiles(gathered, success, bundle, scale),
         "stages": stages,
         "slices": draw_stages(seconds),
+        "stages_of": _stages_of(success),
         "stages_text": ", ".join(f"{name} {share:.0%}" for name, _, _, share in stages),
     }
 
@@ -54,8 +58,7 @@ def _tiles(
         low, median, high = (float(shape.quantiles[index].value) for index in (50, 500, 950))
         tiles.append(("Median score", scale.score(median), f"90% from {scale.score(low)} to {scale.score(high)}"))
     if success and success.get("images_per_second"):
-        devices = ", ".join(map(str, success.get("devices", [])))
-        tiles.append(("Images per second", f"{success['images_per_second']:,.1f}", f"on {devices}" if devices else ""))
+        tiles.append(("Images per second", *_speed(success)))
     parity = _mapping(bundle.get("parity"))
     if "precision" in bundle:
         tiles.append(("Precision", str(bundle["precision"]), f"parity {_verdict(parity)}" if parity else ""))
@@ -83,7 +86,48 @@ def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any]
         ("Finished", (success or {}).get("finished")),
         ("Seconds", success and _seconds(success)),
     ]
-    return [(name, str(value)) for name, value in facts if value]
+    return [(name, str(value)) for name, value in [*facts, *_processes(shares_of(success))] if value]
+
+
+def _speed(success: Mapping[str, Any]) -> tuple[str, str]:
+    """Say how fast a process was, on average over all on record, and whose speed that is."""
+    devices = ", ".join(map(str, success.get("devices", [])))
+    on = f"on {devices}" if devices else ""
+    shares = shares_of(success)
+    number, sums = count_processes(shares), totals(shares)
+    if number > 1 and sums["seconds"]:
+        return f"{sums['images'] / sums['seconds']:,.1f}", f"per process, on average over {count(number)}"
+    whose = "" if _is_whole(success) else f", for the {count(success.get('scored_by_last_run', 0))} images scored last"
+    return f"{success['images_per_second']:,.1f}", on + whose
+
+
+def _processes(shares: Sequence[Share]) -> list[tuple[str, str]]:
+    """List what the last few processes did, if there were several."""
+    if count_processes(shares) < 2:
+        return []
+    left_out = count_processes(shares[:-_MOST_PROCESSES])
+    facts = [("Earlier processes", f"{count(left_out)}, not shown")] if left_out else []
+    return facts + [("Process", _process(share)) for share in shares[-_MOST_PROCESSES:]]
+
+
+def _process(share: Share) -> str:
+    text = f"{images(int(share.get('images') or 0))} in {float(share.get('seconds') or 0):,.1f} s"
+    text += f" on {share['host']}" if share.get("host") else ""
+    text += f", shard {share['shard']}" if share.get("shard") else ""
+    when = str(share.get("started") or "")[:19].replace("T", " ")
+    return f"{text}, started {when} UTC" if when else text
+
+
+def _stages_of(success: Mapping[str, Any] | None) -> str:
+    """Say of which process the stages' seconds are, unless it scored all images."""
+    if success is None or _is_whole(success):
+        return ""
+    return f" of the process that finished last, for {images(int(success.get('scored_by_last_run', 0)))}"
+
+
+def _is_whole(success: Mapping[str, Any]) -> bool:
+    """Tell whether the process that finished last scored all images."""
+    return bool(success.get("scored_by_last_run", success["rows"]) == success["rows"])
 
 
 def _parity(parity: Mapping[str, Any]) -> str | None:
@@ -101,9 +145,13 @@ def _verdict(parity: Mapping[str, Any]) -> str:
 
 
 def _seconds(success: Mapping[str, Any]) -> str:
-    scored = success.get("scored_by_last_run", 0)
+    shares = shares_of(success)
+    if (number := count_processes(shares)) > 1:
+        sums = totals(shares)
+        return f"{sums['seconds']:,.1f} of {count(number)} processes together, for {images(int(sums['images']))}"
     text = f"{success.get('seconds', 0):,.1f}, after {success.get('startup_seconds', 0):,.1f} to start"
-    return text if scored == success["rows"] else f"{text}; for {count(scored)} images, the others were there before"
+    scored = success.get("scored_by_last_run", 0)
+    return text if _is_whole(success) else f"{text}; for {count(scored)} images, the others were there before"
 
 
 def _missing(run: RunReader) -> str:

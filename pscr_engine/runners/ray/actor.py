@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ...errors import OutputError, PscrError, one_line
 from ...host import freeze_gc
 from ...output.parts import Parts
-from ...output.run_directory import RUN_FILE
+from ...output.run_file import RUN_FILE
 from ...records import StageCounts
 from ..image_folders import identity_of
 from ..ledger import Chunk, ChunkDone
@@ -37,7 +37,7 @@ class ActorSetup(NamedTuple):
 
     Args:
         worker: the setup of its worker; `folder` is the driver's, and is replaced by this node's.
-        run: the content of the output folder's `run.json`, as the driver sees it.
+        run: the content of the output folder's `_run.json`, as the driver sees it.
         working_directory: the driver's, which relative paths start from.
     """
 

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...backends.registry import check_backend
 from ...config import RayOptions, ScoreConfig
 from ...errors import MissingDependencyError, UsageError, one_line
 from ...host import usable_cpus
 from ..image_folders import identity_of
 from ..ledger import Chunk
 from ..progress import Report
-from ..run import RunResult, Task, run_manifest
+from ..run import Job, RunResult, Task, run_manifest
 from ..worker import WorkerSetup
 from .actor import ActorSetup, ScoringActor
 from .score_batch import ScoreBatch
@@ -161,16 +162,21 @@ class _Ray:
     def described(self) -> Sequence[str]:
         return (f"ray: {'gpu' if self.placement.gpus else 'cpu'} × {self.most}",)
 
+    def prepare(self, job: Job) -> None:
+        check_backend(job.bundle, backend=job.config.backend, device=self.placement.device, precision=job.precision)
+
     def score(self, task: Task) -> None:
         from .pool import RayPool
 
+        task.directory.begin()  # actors see by `_run.json` whether their folder is this one
+        job = task.job
         setup = WorkerSetup(
-            task.config,
-            task.manifest,
+            job.config,
+            job.manifest,
             self.placement.device,
-            task.precision,
-            task.bundle.digest,
-            identity_of(task.manifest.folder),
+            job.precision,
+            job.bundle.digest,
+            identity_of(job.manifest.folder),
             self.placement.cpus,
         )
         actor = ActorSetup(setup, task.directory.run, os.getcwd())  # noqa: PTH109 - text
