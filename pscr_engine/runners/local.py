@@ -51,7 +51,7 @@ class _Local:
         setups = _setups(task.job, self.devices)
         if len(setups) == 1:
             worker = self._worker or Worker.open(setups[0], task.job.bundle)
-            task.progress.begin()
+            task.progress.begin(worker.backend)
             _score_here(worker, task.ledger, task.progress)
         else:
             Pool(setups, task.ledger, task.progress, task.directory.lock_descriptors).run()

@@ -142,7 +142,7 @@ class Pool:
                 worker.ready, self._starts[slot] = True, 0
                 if not self._begun:
                     self._begun = True
-                    self._progress.begin()
+                    self._progress.begin(*content)
             case "moved":
                 self._progress.moved(worker, *content)
             case "log":

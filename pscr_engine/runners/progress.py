@@ -74,6 +74,7 @@ class RunProgress:
         report: called with a snapshot, some twenty times per second at most.
         on_begin: called when the first worker is ready, before anything is scored.
         since: the monotonic time when the start began; then when scoring began.
+        backend: name of the first ready worker's backend; "" until then.
     """
 
     total: int | None
@@ -83,12 +84,14 @@ class RunProgress:
     status: Counter[str] = field(default_factory=Counter)
     startup_seconds: float = 0.0
     since: float = field(default_factory=monotonic)
+    backend: str = ""
     _reported: float = float("-inf")
     _under_way: dict[object, Counter[str]] = field(default_factory=dict)
     _stages: dict[object, StageCounts] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        """Start the throughput clock: the first worker is ready."""
+    def begin(self, backend: str) -> None:
+        """Start the throughput clock: the first worker is ready, with a backend of this name."""
+        self.backend = backend
         self.startup_seconds, self.since = monotonic() - self.since, monotonic()
         self.on_begin()
 

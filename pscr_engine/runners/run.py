@@ -200,7 +200,7 @@ def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> 
         share.note()
         report(last)
         return replace(result, complete=False, parts=len(directory.parts.indices()))
-    facts = throughput_facts(config, last, progress.startup_seconds, runner.described)
+    facts = throughput_facts(config, last, progress.startup_seconds, runner.described, progress.backend)
     success = directory.finish(rows, math.ceil(rows / chunk_rows), facts, share.so_far(last.seconds))
     report(last)
     return replace(result, rows=success["rows"], status=success["status"], processes=shares_of(success))

@@ -21,7 +21,7 @@ from .progress import Snapshot
 
 
 def throughput_facts(
-    config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str]
+    config: ScoreConfig, snapshot: Snapshot, startup_seconds: float, devices: Sequence[str], backend: str
 ) -> dict[str, Any]:
     """Return what `_SUCCESS` says of the speed of the process that finished last.
 
@@ -35,6 +35,7 @@ def throughput_facts(
         "seconds": round(snapshot.seconds, 3),
         "images_per_second": round(snapshot.images_per_second, 3) if snapshot.seconds else None,
         "devices": list(devices),
+        "backend": backend,
         "stages": {
             name: {"items": items, "seconds": round(seconds, 6)}
             for name, (items, seconds) in snapshot.stages.items()

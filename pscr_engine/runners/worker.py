@@ -126,6 +126,11 @@ class Worker:
         return cls(setup.manifest, Parts(config.out), pipeline, schema, folders)
 
     @property
+    def backend(self) -> str:
+        """Return the name of the backend that it scores with."""
+        return self.pipeline.backend.name
+
+    @property
     def stages(self) -> StageCounts:
         """Return items and seconds per stage so far."""
         return self.pipeline.stats.counts()

@@ -64,7 +64,7 @@ def main(descriptor: int) -> None:
         threading.Thread(target=line.receive, daemon=True).start()
         worker = Worker.open(setup)
         freeze_gc()
-        line.send("ready")
+        line.send("ready", worker.backend)
         _work(worker, line)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent ends the run with it
         line.send("error", picklable(error), traceback.format_exc())

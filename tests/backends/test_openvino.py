@@ -232,6 +232,7 @@ def test_a_scorer_and_a_run_with_openvino_give_the_scores_of_onnxruntime(tiny, t
             "--chunk-rows", 7, "--out", out,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / out / "_SUCCESS").read_text())["backend"] == "openvino"
         table = pq.read_table(sorted((tmp_path / out).glob("part-*.parquet")))
         np.testing.assert_allclose(table["score"].to_pylist(), wanted, atol=1e-5)
 

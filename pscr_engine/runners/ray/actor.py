@@ -60,6 +60,7 @@ class Answer:
         node: name of the host that the actor is on.
         node_id: what Ray calls that host.
         gpus: Ray's numbers of this actor's GPUs.
+        backend: name of the worker's backend, once it is open.
         number: of this answer; counts up, since answers need not arrive in order.
     """
 
@@ -72,6 +73,7 @@ class Answer:
     node: str = ""
     node_id: str = ""
     gpus: str = ""
+    backend: str = ""
     number: int = 0
 
 
@@ -176,7 +178,8 @@ class ScoringActor:
 
     def _answer(self, **facts: Any) -> Answer:
         stages = self._worker.stages if self._worker is not None else {}
-        return Answer(stages=stages, logged=self._kept.taken(), number=next(self._numbers), **facts)
+        backend = self._worker.backend if self._worker is not None else ""
+        return Answer(stages=stages, logged=self._kept.taken(), backend=backend, number=next(self._numbers), **facts)
 
     def _check_output(self) -> None:
         """Raise OutputError if another run has taken the folder, should this host have been cut off from the driver."""

@@ -264,7 +264,7 @@ class RayPool:
         log.info("worker %d is ready on %s", worker.number, worker.location)
         if not self._begun:
             self._begun = True
-            self._progress.begin()
+            self._progress.begin(answer.backend)
 
     def _failed(self, worker: _Worker, answer: Answer) -> None:
         error = answer.error
