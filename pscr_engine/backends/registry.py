@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from ..bundle import Bundle
-from ..errors import BackendError, UsageError
+from ..errors import BackendError, UsageError, option
 from ..host import MadeOnce, fast_int8, int8_saturates
 from .base import Backend
 from .devices import gpu_index, is_gpu, resolve_devices
@@ -46,7 +46,7 @@ def create_backend(
     """
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r}: choose from {', '.join(BACKENDS)}")
-    device = resolve_devices(device)[0]
+    device = resolve_devices(device, "--device")[0]
     chosen = choose_precision(bundle, precision, [device])
     if is_gpu(device):
         from .gpu import create_on_gpu
@@ -61,7 +61,7 @@ def create_backend(
             tune=tune,
         )
     if backend.startswith("tensorrt"):
-        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
+        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one as the device, cuda:0")
     from .onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(
@@ -89,7 +89,7 @@ def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("
     if precision != "auto":
         bundle.graph_path(precision)
         if gpu and precision == "int8":
-            raise UsageError("--precision int8 is for CPUs: on GPUs use fp16, or choose --devices cpu")
+            raise UsageError(f"{option('--precision', 'int8')} is for CPUs: on GPUs use fp16, or choose the device cpu")
         if precision == "int8" and int8_saturates():
             _warn_of_saturation()
         return precision
@@ -108,5 +108,5 @@ def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("
 def _warn_of_saturation() -> None:
     log.warning(
         "this processor has no VNNI: it adds products of bytes in 16 bits, which can overflow, so INT8 scores may be "
-        "further off than the bundle's check says; --precision fp32 is exact"
+        f"further off than the bundle's check says; {option('--precision', 'fp32')} is exact"
     )

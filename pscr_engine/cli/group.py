@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from .._version import __version__
+from ..errors import command_line
 
 
 class _Entry(NamedTuple):
@@ -66,6 +67,11 @@ class LazyGroup(click.Group):
         command = load(entry.target)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command: its messages speak of options."""
+        with command_line():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands under `--help`."""

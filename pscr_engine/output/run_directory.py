@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import OutputError, PscrError
+from ..errors import OutputError, PscrError, option
 from ..records import Status
 from ..stores.uri import Place
 from .folder import Folder, Lock, is_partial
@@ -142,7 +142,8 @@ class RunDirectory:
         if self.parts.indices() != list(range(chunks)) or counts.total() != rows:
             raise PscrError(
                 f"{self.path}: {counts.total()} rows in {len(self.parts.indices())} parts, "
-                f"but the manifest has {rows} rows in {chunks} chunks; use --overwrite to score it afresh"
+                f"but the manifest has {rows} rows in {chunks} chunks; use {option('--overwrite', True)} to score it "
+                f"afresh"
             )
         content = {
             "rows": rows,
@@ -170,14 +171,16 @@ def read_success(parts: Parts) -> dict[str, Any] | None:
 
 
 def _unwritable(path: Place, error: OSError) -> OutputError:
-    return OutputError(f"{path}: can't write there ({error.strerror}); choose another --out")
+    return OutputError(f"{path}: can't write there ({error.strerror}); choose another {option('--out')}")
 
 
 def _refuse_foreign(path: Place, names: Sequence[str]) -> None:
     """Raise OutputError if a folder without `run.json` holds anything, bar what a crash can leave."""
     foreign = [] if RUN_FILE in names else sorted(name for name in names if not is_partial(name))
     if foreign:
-        raise OutputError(f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another --out")
+        raise OutputError(
+            f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another {option('--out')}"
+        )
 
 
 def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +190,9 @@ def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
         earlier = json.loads(folder.read(RUN_FILE))
         theirs, ours = earlier["identity"], run["identity"]
     except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: its run.json is damaged; choose another --out or use --overwrite") from error
+        raise OutputError(
+            f"{path}: its run.json is damaged; choose another {option('--out')} or use {option('--overwrite', True)}"
+        ) from error
     for name in {**ours, **theirs}:  # what one of them lacks is compared, too
         if theirs.get(name) != ours.get(name):
             then, now, advice = _short(theirs.get(name)), _short(ours.get(name)), ""
@@ -195,7 +200,7 @@ def _same_run(folder: Folder, run: Mapping[str, Any]) -> dict[str, Any]:
                 then, now, advice = _bundle_names(earlier, run) or (then, now, advice)
             raise OutputError(
                 f"{path}: holds a run with another {name.replace('_', ' ')} ({then}, now {now}); "
-                f"{advice}choose another --out or use --overwrite"
+                f"{advice}choose another {option('--out')} or use {option('--overwrite', True)}"
             )
     return dict(earlier)
 
@@ -211,7 +216,7 @@ def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[s
         described = _describe_bundle(earlier), _describe_bundle(run)
     except (KeyError, TypeError, AttributeError):  # a run of an earlier version, or a damaged file
         return None
-    return None if then == now else (*described, f"go on with --bundle {then}, ")
+    return None if then == now else (*described, f"go on with {option('--bundle')} {then}, ")
 
 
 def _describe_bundle(run: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..backends.devices import resolve_devices
 from ..config import ScoreConfig
+from ..errors import is_on_command_line
 from ..host import usable_cpus
 from .image_folders import identity_of
 from .ledger import Ledger
@@ -50,9 +51,9 @@ class _Local:
 def _setups(task: Task, devices: Sequence[str]) -> list[WorkerSetup]:
     """Make the setups, one per device; workers on the CPU share its cores evenly."""
     threads = None if len(devices) == 1 else max(1, usable_cpus() // len(devices))
-    folder = identity_of(task.manifest.folder)
+    folder, told = identity_of(task.manifest.folder), is_on_command_line()
     return [
-        WorkerSetup(task.config, task.manifest, device, task.precision, task.bundle.digest, folder, threads)
+        WorkerSetup(task.config, task.manifest, device, task.precision, task.bundle.digest, folder, threads, told)
         for device in devices
     ]
 

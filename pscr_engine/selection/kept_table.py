@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import atomic_file, check_output_file
-from ..errors import ManifestError, OutputError, PscrError, one_line
+from ..errors import ManifestError, OutputError, PscrError, one_line, option
 from ..manifests import Manifest
 from ..manifests.base import Columns
 from ..output.parts import is_part
@@ -108,7 +108,9 @@ def write_kept(
             if manifest is not None:
                 manifest.check_files_unchanged()
     except OSError as error:
-        raise PscrError(f"{out}: can't be written ({error.strerror or error}); choose another --out") from error
+        raise PscrError(
+            f"{out}: can't be written ({error.strerror or error}); choose another {option('--out')}"
+        ) from error
     except pa.ArrowException as error:
         raise PscrError(f"{out}: a column can't be written to Parquet ({one_line(error, 200)})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OutputError, option
 from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
@@ -52,7 +52,7 @@ def select(
     if run.success is None and not allow_unfinished:
         raise OutputError(
             f"{scores}: this run is not complete; finish it with its score command, or take what is there "
-            "with --allow-unfinished"
+            f"with {option('--allow-unfinished', True)}"
         )
     table, groups = None, None
     if rule.group_column is not None:
@@ -65,7 +65,7 @@ def select(
             and out.exists()
             and any(isinstance(file, Path) and out.samefile(file) for file in table.files)
         ):
-            raise OutputError(f"{out}: is the manifest; choose another --out")
+            raise OutputError(f"{out}: is the manifest; choose another {option('--out')}")
         check_output(out)
     if table is not None and rule.group_column is not None:
         groups = read_groups(run, table, rule.group_column, MOST_GROUPS)

@@ -14,7 +14,7 @@ from pscr_export.ranges import Range, check_ranges
 from pscr_export.record import TrainingRecord
 from pscr_export.selection import select
 
-from pscr_engine.errors import DatasetError, UsageError
+from pscr_engine.errors import DatasetError, UsageError, option
 from pscr_engine.models import BundleChoice, choose_bundle, shipped_models
 from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
@@ -130,7 +130,9 @@ def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, progress: Pro
     from pscr_engine import Scorer
 
     if config.source is None:
-        raise UsageError("a bundle does not say what it was trained on: name labelled images with --dataset")
+        raise UsageError(
+            f"a bundle does not say what it was trained on: name labelled images with {option('--dataset')}"
+        )
     predicted = []
     with Scorer.open(choice, device=config.device, precision=config.precision) as scorer:
         labelled = config.source.open()
