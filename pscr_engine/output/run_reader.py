@@ -80,7 +80,7 @@ class RunReader:
 
     @property
     def manifest_kind(self) -> str:
-        """Return the manifest's kind: parquet, csv, jsonl, files or webdataset."""
+        """Return the manifest's kind: parquet, csv, jsonl, paths, files or webdataset."""
         return str(self.identity["manifest"]).partition(":")[0]
 
     @property
