@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UsageError
+from .errors import UsageError, option
 from .manifests import Manifest, ManifestOptions
 from .models import BundleChoice
 from .output.shard import WHOLE, Shard
@@ -42,21 +42,22 @@ class RayOptions:
     def __post_init__(self) -> None:
         if not self.address or "://" in self.address:
             raise UsageError(
-                f"--ray-address {self.address}: write auto, local or HOST:PORT, and give the command on a node of "
+                f"{option('--ray-address')} {self.address}: write auto, local or HOST:PORT, and give the command on a "
+                f"node of "
                 "the cluster"
             )
         if self.workers is not None and not 1 <= self.workers <= _MAX_WORKERS:
-            raise UsageError(f"--workers {self.workers}: must be from 1 to {_MAX_WORKERS}")
+            raise UsageError(f"{option('--workers')} {self.workers}: must be from 1 to {_MAX_WORKERS}")
         if self.cpus_per_worker is not None and self.cpus_per_worker < 1:
-            raise UsageError(f"--cpus-per-worker {self.cpus_per_worker}: must be at least 1")
+            raise UsageError(f"{option('--cpus-per-worker')} {self.cpus_per_worker}: must be at least 1")
         if self.gpus_per_worker not in (None, 0, 1):
-            raise UsageError(f"--gpus-per-worker {self.gpus_per_worker}: a worker has one GPU, or none")
+            raise UsageError(f"{option('--gpus-per-worker')} {self.gpus_per_worker}: a worker has one GPU, or none")
 
     def given(self) -> list[str]:
-        """List the command line's options that differ from their defaults."""
+        """List the settings that differ from their defaults, as the caller knows them."""
         flags = {"address": "--ray-address"}
         return [
-            flags.get(field.name, "--" + field.name.replace("_", "-"))
+            option(flags.get(field.name, "--" + field.name.replace("_", "-")))
             for field in fields(self)
             if getattr(self, field.name) != field.default
         ]
@@ -110,44 +111,55 @@ class ScoreConfig:
     ray: RayOptions = field(default_factory=RayOptions)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", place(self.out, "--out"))  # text is welcome, too
+        object.__setattr__(self, "out", place(self.out, option("--out")))  # text is welcome, too
         if isinstance(self.bundle, str):
-            place(self.bundle, "--bundle")  # refuses what can't be one
+            place(self.bundle, option("--bundle"))  # refuses what can't be one
         if isinstance(self.shard, str):
             object.__setattr__(self, "shard", Shard.parse(self.shard))
         if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:
-            raise UsageError(f"--batch-size {self.batch_size}: must be from 1 to {_MAX_BATCH_SIZE}")
+            raise UsageError(f"{option('--batch-size')} {self.batch_size}: must be from 1 to {_MAX_BATCH_SIZE}")
         if self.chunk_rows is not None and self.chunk_rows < 1:
-            raise UsageError(f"--chunk-rows {self.chunk_rows}: must be at least 1")
+            raise UsageError(f"{option('--chunk-rows')} {self.chunk_rows}: must be at least 1")
         if self.max_pixels < 1:
-            raise UsageError(f"--max-pixels {self.max_pixels}: must be at least 1")
+            raise UsageError(f"{option('--max-pixels')} {self.max_pixels}: must be at least 1")
         if not 0 <= self.verify_decoding <= 1:
-            raise UsageError(f"--verify-decoding {self.verify_decoding}: must be from 0 to 1")
+            raise UsageError(f"{option('--verify-decoding')} {self.verify_decoding}: must be from 0 to 1")
         if self.max_failure_rate is not None and not 0 <= self.max_failure_rate <= 1:
-            raise UsageError(f"--max-failure-rate {self.max_failure_rate}: must be from 0 to 1")
+            raise UsageError(f"{option('--max-failure-rate')} {self.max_failure_rate}: must be from 0 to 1")
         if self.overwrite and self.retry_failed:
-            raise UsageError("--overwrite starts afresh and --retry-failed goes on with what is there: choose one")
+            raise UsageError(
+                f"{option('--overwrite')} starts afresh and {option('--retry-failed')} goes on with what is there: "
+                f"choose one"
+            )
         if self.columns.allow_private_addresses and not self.columns.allow_http:
-            raise UsageError("--allow-private-addresses is about web servers: give --allow-http, too")
-        for flag, given in (("--overwrite", self.overwrite), ("--retry-failed", self.retry_failed)):
+            raise UsageError(
+                f"{option('--allow-private-addresses')} is about web servers: give {option('--allow-http', True)}, too"
+            )
+        for flag, given in ((option("--overwrite"), self.overwrite), (option("--retry-failed"), self.retry_failed)):
             if given and self.shard != WHOLE:
                 raise UsageError(
-                    f"{flag} is for a whole run, since other shards may be at work: give it once without --shard"
+                    f"{flag} is for a whole run, since other shards may be at work: give it once without "
+                    f"{option('--shard')}"
                 )
         if self.runner == "ray":
             self._check_ray()
         elif self.ray != RayOptions():
-            raise UsageError(f"{self.ray.given()[0]} is for a Ray cluster: add --runner ray")
+            raise UsageError(f"{self.ray.given()[0]} is for a Ray cluster: add {option('--runner', 'ray')}")
 
     def _check_ray(self) -> None:
         if self.shard != WHOLE:
-            raise UsageError("--shard is for runs without a coordinator: with --runner ray leave it out")
+            raise UsageError(
+                f"{option('--shard')} is for runs without a coordinator: with {option('--runner', 'ray')} leave it out"
+            )
         if self.devices not in ("auto", "cpu"):
             raise UsageError(
-                f"--devices {self.devices}: Ray gives each worker its GPU; with --runner ray use --gpus-per-worker"
+                f"{option('--devices')} {self.devices}: Ray gives each worker its GPU; with "
+                f"{option('--runner', 'ray')} use {option('--gpus-per-worker')}"
             )
         if self.devices == "cpu" and self.ray.gpus_per_worker:
-            raise UsageError("--devices cpu and --gpus-per-worker 1 contradict each other: choose one")
+            raise UsageError(
+                f"{option('--devices', 'cpu')} and {option('--gpus-per-worker', 1)} contradict each other: choose one"
+            )
 
     def rows_per_chunk(self, manifest_rows: int | None) -> int:
         """Return `chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""

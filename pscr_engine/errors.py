@@ -17,13 +17,69 @@
     ├── ImageError             the one image that was asked about can't be scored
     ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
-    └── TooManyFailuresError   exit code 3: more images failed than --max-failure-rate allows, or all
+    └── TooManyFailuresError   exit code 3: more images failed than max_failure_rate allows, or all
 
 A bad *image* among others is none of these: it becomes a row with a status (see `pscr_engine.records.Status`).
-Messages are one line: what is wrong, then what to do.
+Messages are one line: what is wrong, then what to do. Settings in them are named by `option`, in the caller's language:
+as an option of the command line in a command, else as a parameter. What goes into an output folder is no message: it is
+the same whoever wrote it, and names parameters.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Options whose parameter is called otherwise.
+_PARAMETERS = {
+    "--ckpt": "checkpoint",
+    "--compute-capability": "targets",
+    "--data": "root",
+    "--per-group": "group_column",
+    "--plot": "file",
+    "--ray-address": "address",
+}
+# Of the process: errors arise in any of its threads, all for one caller.
+_on_command_line = False
+
+
+def option(flag: str, value: Any = None, *, parameter: str | None = None) -> str:
+    """Name a setting as the caller knows it: "--batch-size" in a command, else "batch_size".
+
+    Args:
+        flag: the option of the command line.
+        value: what to give it, if it is to be said: `--runner ray`, `runner="ray"`; True for a flag.
+        parameter: its name in Python, if that isn't the flag's.
+    """
+    if _on_command_line:
+        return flag if value is None or value is True else f"{flag} {value}"
+    name = parameter or _PARAMETERS.get(flag) or flag.removeprefix("--").replace("-", "_")
+    if value is None:
+        return name
+    return f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}"
+
+
+def is_on_command_line() -> bool:
+    """Tell whether this process speaks to somebody at the command line, for processes that work for it."""
+    return _on_command_line
+
+
+def speak(*, on_command_line: bool) -> None:
+    """Choose the language of this process's messages: options of the command line, or parameters."""
+    global _on_command_line
+    _on_command_line = on_command_line
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Make messages name options while the body runs."""
+    before = _on_command_line
+    speak(on_command_line=True)
+    try:
+        yield
+    finally:
+        speak(on_command_line=before)
 
 
 class PscrError(Exception):
@@ -119,6 +175,6 @@ class WorkerError(PscrError):
 
 
 class TooManyFailuresError(PscrError):
-    """More images failed than `--max-failure-rate` allows, or all of them did."""
+    """More images failed than `max_failure_rate` allows, or all of them did."""
 
     exit_code = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal, Self, Unpack, cast, overload
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 
 from .backends import Backend, create_backend
 from .bundle import Bundle
+from .errors import UsageError
 from .models import BundleChoice, choose_bundle
-from .scoring import ImageLike, ScoredImage, ScoreOptions, score_images
+from .scoring import ImageLike, ScoredImage, ScoreOptions, is_file, score_images
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stores.uri import Place
 
@@ -33,6 +35,7 @@ class Scorer:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
+        self._closed = False
 
     @classmethod
     def open(
@@ -67,11 +70,14 @@ class Scorer:
         return cls(opened, engine)
 
     def close(self) -> None:
-        """Give a GPU's memory back. The scorer can't be used any more."""
-        self.backend.close()
+        """Give a GPU's memory back. The scorer can't be used any more, on whatever it runs; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self.backend.close()
 
     def __enter__(self) -> Self:
         """Return the scorer."""
+        self._require_open()
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -88,8 +94,8 @@ class Scorer:
         """Score one image, or several.
 
         Args:
-            images: a path, encoded bytes, a PIL image or a uint8 [H, W, 3] RGB array; or an
-                iterable of such, an array [N, H, W, 3] among them.
+            images: a path, encoded bytes, a binary file object (read from its beginning, and left open), a PIL image
+                or a uint8 [H, W, 3] RGB array; or an iterable of such, an array [N, H, W, 3] among them.
             **options: features, exemplar_scores, batch_size, small_images and max_pixels, see `ScoreOptions`.
 
         Returns:
@@ -98,10 +104,13 @@ class Scorer:
 
         Raises:
             TypeError: something that is no image.
-            UsageError: a batch size below 1.
+            UsageError: a batch size below 1, or the scorer is closed.
         """
-        single = isinstance(images, str | os.PathLike | bytes | Image.Image) or (
-            isinstance(images, np.ndarray) and images.ndim == 3
+        # Files and buffers could be iterated over, too.
+        single = (
+            isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
+            or (isinstance(images, np.ndarray) and images.ndim == 3)
+            or is_file(images)
         )
         several = [cast("ImageLike", images)] if single else cast("Iterable[ImageLike]", images)
         results = list(self.stream(several, **options))
@@ -121,9 +130,20 @@ class Scorer:
 
         Raises:
             TypeError: something that is no image.
-            UsageError: a batch size below 1.
+            UsageError: a batch size below 1, or the scorer is closed, be it meanwhile.
         """
-        return score_images(self.bundle, self.backend, images, **options)
+        self._require_open()
+        return self._until_closed(score_images(self.bundle, self.backend, images, **options))
+
+    def _until_closed(self, scored: Generator[ScoredImage]) -> Generator[ScoredImage]:
+        with closing(scored):
+            for image in scored:
+                yield image
+                self._require_open()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise UsageError("this scorer is closed; open another one with Scorer.open")
 
     def explain(
         self,
@@ -146,7 +166,9 @@ class Scorer:
         Raises:
             ImageError: the image can't be scored.
             TypeError: something that is no image.
+            UsageError: the scorer is closed.
         """
+        self._require_open()
         from .explain.compute import explain
 
         return explain(

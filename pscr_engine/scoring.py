@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, BinaryIO, Literal, Protocol, TypedDict, TypeGuard, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,17 @@ from .stages.base import StageSettings
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, why_undecodable
 from .stores.uri import is_stored
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""A path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
+
+class BinaryFile(Protocol):
+    """An object with a method `read` that returns bytes: an open file, BytesIO."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return `size` bytes, or all that is left."""
+        ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[np.uint8]
+"""A path, a URI of an object store, encoded bytes, a file object with them, a PIL image, or uint8 [H, W, 3] RGB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +126,8 @@ def queries_of(images: Iterable[Any]) -> Iterator[Query]:
             yield Query(row, path=image, uri=image)
         elif isinstance(image, str | os.PathLike):
             yield Query(row, path=os.fspath(image), location=os.fspath(image))
-        elif isinstance(image, bytes):
-            yield Query(row, data=image)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            yield Query(row, data=bytes(image))
         elif isinstance(image, Image.Image):
             yield _from_pil(row, image)
         elif isinstance(image, np.ndarray):
@@ -126,10 +135,34 @@ def queries_of(images: Iterable[Any]) -> Iterator[Query]:
                 raise TypeError(f"image {row} is an array {image.dtype} {list(image.shape)}, not uint8 [H, W, 3] RGB")
             # A copy: images are read ahead, and the caller may use the array again.
             yield Query(row, pixels=image.copy())
+        elif is_file(image):
+            yield _from_file(row, image)
         else:
             raise TypeError(
-                f"image {row} is a {type(image).__name__}, not a path, bytes, PIL image or uint8 [H, W, 3] array"
+                f"image {row} is a {type(image).__name__}, not a path, bytes, binary file, PIL image or "
+                "uint8 [H, W, 3] array"
             )
+
+
+def is_file(image: object) -> TypeGuard[BinaryFile]:
+    """Tell whether something has a method `read`, as files have; wrappers of files hand it on in their own ways."""
+    return callable(getattr(image, "read", None))
+
+
+def _from_file(row: int, file: BinaryFile) -> Query:
+    query = Query(row)
+    try:
+        # From its beginning, as Pillow does: what has just been written to a BytesIO leaves it at its end.
+        if getattr(file, "seekable", lambda: False)():
+            cast("BinaryIO", file).seek(0)
+        data = file.read()
+    except OSError as error:
+        query.fail(Status.UNREADABLE, str(error))
+        return query
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"image {row} is a file that gives {type(data).__name__}, not bytes: open it with mode 'rb'")
+    query.data = bytes(data)
+    return query
 
 
 def _from_pil(row: int, image: Image.Image) -> Query:

@@ -1,5 +1,7 @@
 import io
 import itertools
+import os
+import tempfile
 import time
 
 import numpy as np
@@ -159,3 +161,56 @@ def test_score_manifest_reports_its_progress(tiny, tmp_path):
     assert [snapshot.final for snapshot in seen[-2:]] == [False, True]
     assert seen[-1].rows == seen[-1].total == 100
     assert sorted(snapshot.rows for snapshot in seen) == [snapshot.rows for snapshot in seen]
+
+
+def test_buffers_and_open_files_are_images(scorer, tmp_path):
+    data = encoded(IMAGE)
+    expected = scorer.score(data).score
+    written = io.BytesIO()
+    Image.fromarray(IMAGE).save(written, "PNG")  # and left at its end
+    (tmp_path / "a.png").write_bytes(data)
+    with (tmp_path / "a.png").open("rb") as file, tempfile.NamedTemporaryFile() as temporary:
+        temporary.write(data)
+        images = [io.BytesIO(data), written, file, temporary, bytearray(data), memoryview(data)]
+        assert [scorer.score(image).score for image in images] == [expected] * 6
+        assert [image.score for image in scorer.score(images)] == [expected] * 6
+        assert scorer.explain(io.BytesIO(data)).score == pytest.approx(expected, abs=1e-5)
+        assert not file.closed
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # can't be rewound
+        assert scorer.score(pipe).score == expected
+    assert scorer.score(io.BytesIO(b"")).status is Status.UNDECODABLE
+
+
+def test_files_that_give_no_bytes(scorer):
+    class Broken(io.BytesIO):
+        def read(self, size=-1, /):
+            raise OSError("the disk is gone")
+
+    with pytest.raises(TypeError, match="image 0 is a file that gives str, not bytes: open it with mode 'rb'"):
+        scorer.score(io.StringIO("text"))
+    broken = scorer.score(Broken())
+    assert (broken.status, broken.error) == (Status.UNREADABLE, "the disk is gone")
+
+
+def test_closed_means_closed(tiny):
+    scorer = Scorer.open(tiny.path, device="cpu")
+    stream = scorer.stream([IMAGE] * 3)
+    next(stream)
+    scorer.close()
+    scorer.close()
+    for use in (
+        lambda: scorer.score(IMAGE),
+        lambda: scorer.stream([IMAGE]),
+        lambda: scorer.explain(IMAGE),
+        lambda: scorer.__enter__(),
+        lambda: next(stream),
+    ):
+        with pytest.raises(UsageError, match=r"^this scorer is closed; open another one with Scorer\.open$"):
+            use()
+    with Scorer.open(tiny.path) as another:
+        assert another.score(IMAGE).ok
+    with pytest.raises(UsageError, match="this scorer is closed"):
+        another.score(IMAGE)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pscr_engine.atomic import sha256_of
-from pscr_engine.errors import CheckpointError
+from pscr_engine.errors import CheckpointError, option
 
 from .backbones import BACKBONES, Backbone
 from .record import KEY, TrainingRecord
@@ -152,17 +152,17 @@ def _choose_backbone(path: Path, state: Mapping[str, Tensor], name: str, record:
     recognised = next((spec for spec in BACKBONES.values() if spec.recognises(state)), None)
     if recorded is not None:
         if name not in ("auto", recorded):
-            raise CheckpointError(f"{path}: holds {recorded}, not {name}; leave --backbone at auto")
+            raise CheckpointError(f"{path}: holds {recorded}, not {name}; leave {option('--backbone')} at auto")
         return find_backbone(recorded)
     if name == "auto":
         if recognised is None:
             raise CheckpointError(
                 f"{path}: unknown backbone (first keys: {', '.join(list(state)[:3])}); known: {', '.join(BACKBONES)}; "
-                f"name any of timm's with --backbone {PREFIX}NAME"
+                f"name any of timm's with {option('--backbone')} {PREFIX}NAME"
             )
         return recognised
     if recognised is not None and recognised.name != name and not name.startswith(PREFIX):
-        raise CheckpointError(f"{path}: holds {recognised.name}, not {name}; leave --backbone at auto")
+        raise CheckpointError(f"{path}: holds {recognised.name}, not {name}; leave {option('--backbone')} at auto")
     return find_backbone(name)
 
 

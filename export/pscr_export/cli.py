@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pscr_engine.cli.parameters import default_option, number_option
+from pscr_engine.cli.parameters import default_option, number_option, out_option
 from pscr_engine.cli.step_progress import progress
 from pscr_engine.errors import MissingDependencyError
 from pscr_engine.sampling import SAMPLINGS
@@ -64,7 +64,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> tup
     type=click.Path(path_type=Path),
     help="Where the images that the checkpoint was trained on are now.",
 )
-@default_option("--out", "model.pscr", "The bundle to make.", type=click.Path(path_type=Path))
+@out_option("model.pscr", "The bundle to make.")
 @default_option("--backbone", "auto", "The trunk; auto recognises it.", type=BackboneName("auto"))
 @default_option(
     "--sampling",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from pscr_engine.atomic import sha256_of
-from pscr_engine.errors import ExemplarError, ManifestError, PscrError
+from pscr_engine.errors import ExemplarError, ManifestError, PscrError, option
 from pscr_engine.manifests import ManifestOptions, open_manifest
 from pscr_engine.progress import Progress, silent
 from pscr_engine.records import MicroBatch, Query, Status
@@ -133,7 +133,7 @@ def recorded_exemplars(record: TrainingRecord, root: Path | None = None) -> list
     if faults:
         raise ExemplarError(
             f"{len(faults)} of {len(listed['names'])} training images can't be read ({faults[0]}); if they were moved, "
-            "name their folder with --exemplar-root, else give a list with --exemplars"
+            f"name their folder with {option('--exemplar-root')}, else give a list with {option('--exemplars')}"
         )
     return images
 
@@ -203,8 +203,10 @@ def _try_decode(query: Query) -> None:
 
 def _as_export_says(message: str) -> str:
     """Name export's own options in what manifests say, which is about those of `score`."""
-    message = message.replace("choose one with --id-column", "name the one of the labels with --label-column")
-    return message.replace("choose one with --path-column", "the column of the images must be called path")
+    message = message.replace(
+        f"choose one with {option('--id-column')}", f"name the one of the labels with {option('--label-column')}"
+    )
+    return message.replace(f"choose one with {option('--path-column')}", "the column of the images must be called path")
 
 
 def _finite(value: object) -> float | None:

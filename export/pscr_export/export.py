@@ -30,7 +30,7 @@ from pscr_engine.bundle import (
     write_contents,
 )
 from pscr_engine.bundle.parity import compare
-from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError
+from pscr_engine.errors import ExemplarError, OutputError, ParityError, UsageError, option
 from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
 
@@ -116,7 +116,7 @@ class ExportConfig:
             if precision not in EXPORT_PRECISIONS:
                 raise UsageError(f"precision {precision!r}: choose from {', '.join(EXPORT_PRECISIONS)}")
         if self.select not in RULES:
-            raise UsageError(f"--select {self.select!r}: choose from {', '.join(RULES)}")
+            raise UsageError(f"{option('--select')} {self.select!r}: choose from {', '.join(RULES)}")
         if not self.precisions:
             raise UsageError("no precision to export: name at least one")
         if self.label_range is not None and not -math.inf < self.label_range[0] < self.label_range[1] < math.inf:
@@ -188,7 +188,7 @@ def export_bundle(config: ExportConfig, progress: Progress = silent) -> Bundle:
             write_contents(folder, info, exemplars)
     except OSError as error:
         raise OutputError(
-            f"{config.out}: can't be written ({error.strerror or error}); choose another --out"
+            f"{config.out}: can't be written ({error.strerror or error}); choose another {option('--out')}"
         ) from error
     return Bundle.open(config.out)
 
@@ -197,12 +197,17 @@ def _check_out(config: ExportConfig) -> None:
     if not config.out.exists():
         return
     if not (config.out / MANIFEST_NAME).is_file():
-        raise OutputError(f"{config.out}: there is something that is not a bundle; choose another --out")
+        raise OutputError(f"{config.out}: there is something that is not a bundle; choose another {option('--out')}")
     foreign = [entry.name for entry in config.out.iterdir() if not _BUNDLE_FILES.fullmatch(entry.name)]
     if foreign:
-        raise OutputError(f"{config.out}: holds {foreign[0]}, which is no part of a bundle; choose another --out")
+        raise OutputError(
+            f"{config.out}: holds {foreign[0]}, which is no part of a bundle; choose another {option('--out')}"
+        )
     if not config.overwrite:
-        raise OutputError(f"{config.out}: there is a bundle already; choose another --out or use --overwrite")
+        raise OutputError(
+            f"{config.out}: there is a bundle already; choose another {option('--out')} or use "
+            f"{option('--overwrite', True)}"
+        )
 
 
 def _sampling(config: ExportConfig, checkpoint: Checkpoint) -> Sampling:
@@ -210,7 +215,7 @@ def _sampling(config: ExportConfig, checkpoint: Checkpoint) -> Sampling:
     trained = "ops" if record is None else record.sampling
     name = trained if config.sampling == "auto" else config.sampling
     if record is not None and name != trained:
-        log.warning("%s was trained with --sampling %s, not %s", checkpoint.path, trained, name)
+        log.warning(f"%s was trained with {option('--sampling')} %s, not %s", checkpoint.path, trained, name)
     return Sampling.create(name, checkpoint.backbone.patch_size if record is None else record.patch_size, config.seed)
 
 
@@ -219,7 +224,7 @@ def _listed_images(config: ExportConfig, checkpoint: Checkpoint) -> list[Labelle
         return read_exemplars(config.exemplars, config.label_column)
     if checkpoint.record is None:
         raise UsageError(
-            f"{checkpoint.path}: does not say what it was trained on: name labelled images with --exemplars"
+            f"{checkpoint.path}: does not say what it was trained on: name labelled images with {option('--exemplars')}"
         )
     return recorded_exemplars(checkpoint.record, config.exemplar_root)
 
@@ -243,7 +248,9 @@ def _label_range(config: ExportConfig, checkpoint: Checkpoint, images: Sequence[
         return checkpoint.record.label_range
     low, high = min(image.mos for image in images), max(image.mos for image in images)
     if low == high:
-        raise ExemplarError(f"{config.exemplars}: all labels are {low:g}; give the scale with --label-range LOW HIGH")
+        raise ExemplarError(
+            f"{config.exemplars}: all labels are {low:g}; give the scale with {option('--label-range')} LOW HIGH"
+        )
     return low, high
 
 
@@ -295,11 +302,13 @@ def _int8_images(pool: list[LabelledImage]) -> list[LabelledImage]:
     limit = min(_CALIBRATION_IMAGES, len(pool) // 2)
     if limit == 0:
         raise UsageError(
-            "int8 needs images to be calibrated on, and others to be measured on: name some with --calibration"
+            f"int8 needs images to be calibrated on, and others to be measured on: name some with "
+            f"{option('--calibration')}"
         )
     if limit < _FEW_CALIBRATION_IMAGES:
         log.warning(
-            "int8 is calibrated on %d images only; name some hundred, like those to be scored, with --calibration",
+            f"int8 is calibrated on %d images only; name some hundred, like those to be scored, with "
+            f"{option('--calibration')}",
             limit,
         )
     return [pool[index] for index in evenly_spaced(range(len(pool)), limit)]
@@ -377,10 +386,11 @@ def _require_parity(precision: str, parity: Parity) -> None:
     )
     if not parity.passed and not parity.accepted:
         raise ParityError(
-            f"{facts}: failed; no bundle was made. Leave {precision} out, measure on more images with --calibration, "
-            f"or keep it knowingly with --accept-parity {precision}"
+            f"{facts}: failed; no bundle was made. Leave {precision} out, measure on more images with "
+            f"{option('--calibration')}, "
+            f"or keep it knowingly with {option('--accept-parity')} {precision}"
         )
-    log.info("%s: %s", facts, "passed" if parity.passed else "FAILED, kept because of --accept-parity")
+    log.info("%s: %s", facts, "passed" if parity.passed else f"FAILED, kept because of {option('--accept-parity')}")
 
 
 def _write_exemplar_table(folder: Path, images: Sequence[LabelledImage]) -> None:

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch.export import Dim
 
-from pscr_engine.errors import PscrError, one_line
+from pscr_engine.errors import PscrError, one_line, option
 
 from .network import ScoringNetwork
 from .ranges import Range
@@ -70,7 +70,9 @@ def export_graph(network: ScoringNetwork, patch_size: int, path: Path, opset: in
         raise PscrError(f"ONNX export failed: {type(error).__name__}: {one_line(error, 300)}") from error
     written = int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
     if opset not in (None, written):  # where the exporter can't convert a graph, it leaves it as it is
-        raise PscrError(f"--opset {opset}: the exporter can't convert this graph, it wrote {written}; leave it out")
+        raise PscrError(
+            f"{option('--opset')} {opset}: the exporter can't convert this graph, it wrote {written}; leave it out"
+        )
     return written
 
 

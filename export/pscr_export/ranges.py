@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pscr_engine.errors import UsageError
+from pscr_engine.errors import UsageError, is_on_command_line, option
 
 
 class Range(NamedTuple):
@@ -58,8 +58,9 @@ def check_ranges(settings: object, ranges: Mapping[str, Range], also: str = "") 
     for name, allowed in ranges.items():
         value = getattr(settings, name)
         if value is not None and value not in allowed:
-            more = f", or {also}" if also else ""
-            raise UsageError(f"--{name.replace('_', '-')} {_digits(value)}: must be {allowed}{more}")
+            more = f", or {also if is_on_command_line() else None}" if also else ""
+            flag = option("--" + name.replace("_", "-"), parameter=name)
+            raise UsageError(f"{flag} {_digits(value)}: must be {allowed}{more}")
 
 
 def _digits(value: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pscr_engine.errors import ExemplarError
+from pscr_engine.errors import ExemplarError, option
 
 RULES = ("stratified", "random", "all")
 
@@ -28,7 +28,7 @@ def select(labels: Sequence[float], count: int | None, rule: str = "stratified",
     if count is None or rule == "all":
         return list(range(total))
     if count > total:
-        raise ExemplarError(f"--num-exemplars {count}: the list has only {total}")
+        raise ExemplarError(f"{option('--num-exemplars')} {count}: the list has only {total}")
     if rule == "random":
         return sorted(np.random.default_rng(seed).choice(total, count, replace=False).tolist())
     order = sorted(range(total), key=lambda index: (labels[index], index))

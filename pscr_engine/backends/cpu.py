@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from ..bundle import Bundle, Parity
-from ..errors import PscrError, UsageError
+from ..errors import PscrError, UsageError, option
 from ..host import cpu_flags, usable_cpus
 from .base import Backend
 from .engine_choice import choose_engine
@@ -38,7 +38,7 @@ def create_on_cpu(
         "openvino": partial(_openvino, bundle, precision, threads, throughput),
     }
     if backend not in ("auto", *engines):
-        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
+        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one as the device, cuda:0")
     if precision == "bf16":
         backend = "openvino"
     if backend != "auto":
@@ -133,7 +133,7 @@ def _checked(bundle: Bundle, precision: str, open_backend: Callable[[], Backend]
         finding.keep(parity.as_json())
     accepted = parity.passed or (precision in bundle.info.graphs and bundle.info.graphs[precision].parity.accepted)
     if not accepted:
-        require_passed(parity, f"OpenVINO in {precision.upper()}", "use --backend onnxruntime")
+        require_passed(parity, f"OpenVINO in {precision.upper()}", f"use {option('--backend', 'onnxruntime')}")
     return parity
 
 

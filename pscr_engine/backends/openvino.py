@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Exemplars
-from ..errors import BackendError, MissingDependencyError, one_line
+from ..errors import BackendError, MissingDependencyError, one_line, option
 from ..host import MadeOnce, usable_cpus
 from ..records import Pixels
 from ..stages.base import StageSettings
@@ -65,7 +65,9 @@ class OpenVinoBackend:
         import openvino
 
         if precision == "bf16" and not has_bf16():
-            raise BackendError("--precision bf16: this processor has no BF16 instructions (AVX-512 BF16 or AMX)")
+            raise BackendError(
+                f"{option('--precision', 'bf16')}: this processor has no BF16 instructions (AVX-512 BF16 or AMX)"
+            )
         self.precision = precision
         self._patches = patches
         settings = {

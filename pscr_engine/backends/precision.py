@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from ..bundle import Bundle
-from ..errors import BackendError, PscrError, UsageError
+from ..errors import BackendError, PscrError, UsageError, option
 from ..host import MadeOnce, fast_int8, int8_saturates
 from .cpu import bf16_check, bf16_possible
 from .devices import is_gpu
@@ -34,7 +34,7 @@ def choose_precision(
     if precision != "auto":
         bundle.graph_path(precision)
         if gpu and precision == "int8":
-            raise UsageError("--precision int8 is for CPUs: on GPUs use fp16, or choose --devices cpu")
+            raise UsageError(f"{option('--precision', 'int8')} is for CPUs: on GPUs use fp16, or choose the device cpu")
         if precision == "int8" and int8_saturates():
             _warn_of_saturation()
         return precision
@@ -58,9 +58,11 @@ def choose_precision(
 
 def _bf16(bundle: Bundle, gpu: bool, backend: str) -> str:
     if gpu:
-        raise UsageError("--precision bf16 is for CPUs: on GPUs use fp16, or choose --devices cpu")
+        raise UsageError(f"{option('--precision', 'bf16')} is for CPUs: on GPUs use fp16, or choose the device cpu")
     if backend not in ("auto", "openvino"):
-        raise UsageError(f"--precision bf16 is OpenVINO's, not of --backend {backend}: leave --backend out")
+        raise UsageError(
+            f"{option('--precision', 'bf16')} is OpenVINO's, not of {option('--backend', backend)}: use openvino"
+        )
     bundle.graph_path("fp32")
     bf16_check(bundle)
     return "bf16"
@@ -70,5 +72,5 @@ def _bf16(bundle: Bundle, gpu: bool, backend: str) -> str:
 def _warn_of_saturation() -> None:
     log.warning(
         "this processor has no VNNI: it adds products of bytes in 16 bits, which can overflow, so INT8 scores may be "
-        "further off than the bundle's check says; --precision fp32 is exact"
+        f"further off than the bundle's check says; {option('--precision', 'fp32')} is exact"
     )

@@ -41,7 +41,7 @@ def create_backend(
         BundleError: the bundle lacks the precision.
         BackendError, MissingDependencyError: this host can't run the backend.
     """
-    device = resolve_devices(device)[0]
+    device = resolve_devices(device, "--device")[0]
     chosen = check_backend(bundle, backend=backend, device=device, precision=precision)
     if is_gpu(device):
         from .gpu import create_on_gpu
@@ -77,5 +77,5 @@ def check_backend(bundle: Bundle, *, backend: str, device: str, precision: str) 
         raise UsageError(f"backend {backend!r}: choose from {', '.join(BACKENDS)}")
     chosen = choose_precision(bundle, precision, [device], backend=backend)
     if not is_gpu(device) and backend.startswith("tensorrt"):
-        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one with --devices cuda:0")
+        raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one as the device, cuda:0")
     return chosen

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import PscrError, UsageError
+from ..errors import PscrError, UsageError, option
 from ..manifests.image_files import files_below, is_image
 from ..records import Pixels, Query
 from ..stages.decode import DecodeOptions, decode
@@ -64,14 +64,14 @@ class BenchImages:
         try:
             names = sorted(filter(is_image, files_below(folder)))
         except OSError as error:
-            raise UsageError(f"--images {folder}: {error.strerror}; name a folder of images") from error
+            raise UsageError(f"{option('--images')} {folder}: {error.strerror}; name a folder of images") from error
         if not names:
-            raise UsageError(f"--images {folder}: no image files in it")
+            raise UsageError(f"{option('--images')} {folder}: no image files in it")
         chosen = [names[int(index)] for index in np.linspace(0, len(names) - 1, min(_TAKEN, len(names)))]
         # Absolute: what is relative in a manifest starts from the manifest's folder, not from here.
         paths = [path for path in (str(folder.absolute() / name) for name in chosen) if _decodes(path)]
         if not paths:
-            raise UsageError(f"--images {folder}: none of the {len(chosen)} images tried can be decoded")
+            raise UsageError(f"{option('--images')} {folder}: none of the {len(chosen)} images tried can be decoded")
         kinds = Counter(os.path.splitext(path)[1].lower().lstrip(".") for path in paths)  # noqa: PTH122 - a name
         return cls(paths, {"folder": str(folder), "images": len(paths), "formats": dict(kinds), **_bytes(paths)})
 
@@ -90,9 +90,9 @@ class BenchImages:
         """
         width, height = size
         if not (1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE):
-            raise UsageError(f"--size {width}x{height}: sides must be from 1 to {_MAX_SIDE}")
+            raise UsageError(f"{option('--size')} {width}x{height}: sides must be from 1 to {_MAX_SIDE}")
         if not 1 <= quality <= 100:
-            raise UsageError(f"--quality {quality}: must be from 1 to 100")
+            raise UsageError(f"{option('--quality')} {quality}: must be from 1 to 100")
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for number in range(_MADE_UP):

@@ -19,7 +19,7 @@ from ..backends.precision import choose_precision
 from ..backends.registry import create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import UsageError
+from ..errors import UsageError, option
 from ..host import cpu_flags, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
 from ..progress import Progress, silent
@@ -83,9 +83,9 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 3600:
-            raise UsageError(f"--seconds {self.seconds:g}: must be above 0 and at most 3600")
+            raise UsageError(f"{option('--seconds')} {self.seconds:g}: must be above 0 and at most 3600")
         if not 1 <= self.rounds <= 100:
-            raise UsageError(f"--rounds {self.rounds}: must be from 1 to 100")
+            raise UsageError(f"{option('--rounds')} {self.rounds}: must be from 1 to 100")
 
 
 def bench(config: BenchConfig, progress: Progress = silent) -> dict[str, Any]:

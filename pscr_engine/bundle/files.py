@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..atomic import sha256_of
-from ..errors import BundleError, one_line
+from ..errors import BundleError, one_line, option
 from ..stores.uri import Place, place
 from .exemplars import EXEMPLAR_TENSORS, Exemplars, read_exemplars
 from .info import FORMAT, FORMAT_VERSION, BundleInfo
@@ -48,7 +48,7 @@ class Bundle:
             BundleError: there is no bundle, or it is damaged, or of another format version.
             StoreError: it can't be fetched.
         """
-        where = place(path, "--bundle")
+        where = place(path, option("--bundle"))
         if isinstance(where, Path):
             return cls._open(where)
         from .from_store import cached_bundle
@@ -84,7 +84,7 @@ class Bundle:
         if precision not in self.info.graphs:
             raise BundleError(
                 f"{self.path}: no precision {precision}, only {', '.join(self.info.graphs)}; "
-                f"export it with --precision {precision}"
+                f"export it with pscr-engine export --precision {precision}"
             )
         return self.path / self.info.graphs[precision].file
 
@@ -140,7 +140,9 @@ def _read_bundle_json(path: Path) -> bytes:
         raise BundleError(f"{path}: not a bundle, which is a folder; make one with pscr-engine export") from None
     except FileNotFoundError:
         what = "no bundle.json in it" if path.is_dir() else "no such bundle"
-        raise BundleError(f"{path}: {what}; make a bundle with pscr-engine export, or name one with --bundle") from None
+        raise BundleError(
+            f"{path}: {what}; make a bundle with pscr-engine export, or name one with {option('--bundle')}"
+        ) from None
     except OSError as error:
         raise BundleError(f"{path}: can't read bundle.json ({error.strerror})") from error
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from ..atomic import atomic_directory
-from ..errors import BundleError
+from ..errors import BundleError, option
 from ..host import cache_folder
 from ..stores import objects
 from ..stores.client import require_obstore
@@ -34,7 +34,7 @@ def cached_bundle(prefix: StorePath, *, afresh: bool = False) -> Path:
         raw = objects.read(prefix / _MANIFEST)
     except FileNotFoundError:
         raise BundleError(
-            f"{prefix}: no bundle.json there; copy a bundle there, whole, or name one with --bundle"
+            f"{prefix}: no bundle.json there; copy a bundle there, whole, or name one with {option('--bundle')}"
         ) from None
     folder = cache_folder() / "bundles" / hashlib.sha256(raw).hexdigest()
     try:

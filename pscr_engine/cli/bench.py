@@ -15,7 +15,7 @@ from ..bench.images import FORMATS
 from ..errors import OutputError, UsageError
 from ..host import keep_freed_memory
 from . import logs
-from .parameters import bundle_option, default_option, number_option, out_file_option, precision_option
+from .parameters import bundle_option, default_option, number_option, out_option, precision_option
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder for the scores of the runs.  [default: the system's temporary folder]",
 )
-@out_file_option("bench.json", "The record; a chart is put beside it, as .svg.")
+@out_option("bench.json", "The record; a chart is put beside it, as .svg.")
 @click.pass_context
 def bench(context: click.Context, /, out: Path, **settings: Any) -> None:
     """Measure a bundle's speed on this host, stage by stage.
@@ -75,7 +75,7 @@ def bench(context: click.Context, /, out: Path, **settings: Any) -> None:
 
 @bench.command()
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Chart of the comparison, as .svg.")
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Chart of the comparison, as .svg.")
 def compare(records: tuple[Path, ...], out: Path | None) -> None:
     """Put records of bench side by side.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "--bundle",
     "model.pscr",
     "Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
+    short="-b",
     metavar="NAME|PATH|URI",
 )
 @default_option(

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ..errors import BundleError, MissingDependencyError, OutputError, UsageError
 from . import logs
 from .group import load
-from .parameters import default_option
+from .parameters import default_option, out_option
 from .score_progress import run_progress
 from .step_progress import progress
 
@@ -30,7 +30,7 @@ _ROWS_SHOWN = 8
 
 
 @click.command()
-@default_option("--out", "demo", "Folder to work in.", type=click.Path(path_type=Path))
+@out_option("demo", "Folder to work in.")
 @click.option(
     "--images",
     "count",

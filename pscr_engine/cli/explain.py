@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from . import logs
-from .parameters import bundle_option, default_option, image_limits, out_file_option, precision_option
+from .parameters import bundle_option, default_option, image_limits, out_option, precision_option
 
 if TYPE_CHECKING:
     from ..explain import Explanation
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("images", nargs=-1, required=True)
 @bundle_option()
-@out_file_option("explain.html", "A page, .html, or a picture, .png.")
+@out_option("explain.html", "A page, .html, or a picture, .png.")
 @default_option("--nearest", 5, "How many exemplars to show.", type=click.IntRange(0, 100))
 @click.option(
     "--exemplar-root",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
 
 from .._version import __version__
+from ..errors import command_line
 
 
 class _Entry(NamedTuple):
@@ -45,6 +47,13 @@ COMMANDS = {
 }
 
 
+# What people try that is no command, and what to write instead.
+_INSTEAD = {
+    "help": "pscr-engine --help, or pscr-engine COMMAND --help",
+    "version": "pscr-engine --version",
+}
+
+
 def load(target: str) -> Any:
     """Import what `target` names, as "package.module:name"."""
     module, _, name = target.partition(":")
@@ -66,6 +75,24 @@ class LazyGroup(click.Group):
         command = load(entry.target)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named first, or say which one may be meant."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        if name in _INSTEAD:
+            ctx.fail(f"No such command {name!r}. Write {_INSTEAD[name]}.")
+        near = get_close_matches(name.lower(), [*COMMANDS, *_INSTEAD], n=2, cutoff=0.6)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        ctx.fail(f"No such command {name!r}.{hint}")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command: its messages speak of options."""
+        with command_line():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands under `--help`."""

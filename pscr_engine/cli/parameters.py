@@ -19,7 +19,7 @@ def to_place(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 
 def default_option(
-    flag: str, default: Any, help: str | None = None, *, name: str | None = None, **settings: Any
+    flag: str, default: Any, help: str | None = None, *, short: str = "", name: str | None = None, **settings: Any
 ) -> Callable[[Command], Command]:
     """Make an option whose default is shown in the help.
 
@@ -27,10 +27,11 @@ def default_option(
         flag: "--rounds" for example.
         default: its value if it isn't given.
         help: the text of the help.
+        short: "-o" for example.
         name: the parameter's name, if it isn't the flag's.
         **settings: more for `click.option`.
     """
-    names = (flag,) if name is None else (flag, name)
+    names = [each for each in (flag, short, name) if each]
     return click.option(*names, default=default, show_default=True, help=help, **settings)
 
 
@@ -42,6 +43,7 @@ def bundle_option(help: str = "What pscr-engine export made.") -> Callable[[Comm
     """
     return click.option(
         "--bundle",
+        "-b",
         metavar="NAME|PATH|URI",
         help=f"{help} NAME: a shipped model's.  [default: model.pscr if it is here, else the shipped model]",
     )
@@ -55,9 +57,16 @@ def precision_option(help: str | None = None, *more: str) -> Callable[[Command],
     return default_option("--precision", "auto", help, type=choices)
 
 
-def out_file_option(default: str, help: str) -> Callable[[Command], Command]:
-    """Make the option --out of commands that write one file."""
-    return default_option("--out", default, help, type=click.Path(path_type=Path))
+def out_option(default: str, help: str) -> Callable[[Command], Command]:
+    """Make the option --out of commands that write one file or folder on this host."""
+    return default_option("--out", default, help, short="-o", type=click.Path(path_type=Path))
+
+
+def moved_manifest_option() -> Callable[[Command], Command]:
+    """Make the option --manifest of commands that read a run."""
+    return click.option(
+        "--manifest", "-m", help="Where the manifest is now.  [default: where it was when it was scored]"
+    )
 
 
 def image_limits(larger_become: str) -> Callable[[Command], Command]:

@@ -8,12 +8,12 @@ import click
 
 from ..stores.uri import Place
 from . import logs
-from .parameters import default_option, out_file_option, to_place
+from .parameters import default_option, moved_manifest_option, out_option, to_place
 
 
 @click.command()
 @click.argument("scores", default="scores", metavar="[SCORES]", callback=to_place)
-@out_file_option("report.html", "The page to write. An earlier report is replaced, any other file is not.")
+@out_option("report.html", "The page to write. An earlier report is replaced, any other file is not.")
 @click.option("--by", metavar="COLUMN", help="Show the scores by group, of this column of the manifest.")
 @click.option(
     "--caption", metavar="COLUMN", help="Show this column of the manifest under each image, the prompt perhaps."
@@ -25,7 +25,7 @@ from .parameters import default_option, out_file_option, to_place
     help="Another run over the same manifest: show what has changed since.",
 )
 @default_option("--images", 12, "How many images each gallery has, 0 to 100.")
-@click.option("--manifest", help="Where the manifest is now.  [default: where it was when it was scored]")
+@moved_manifest_option()
 def report(scores: Place, **settings: Any) -> None:
     """Make a page of a run: scores, best and worst images, failures, speed.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -23,14 +25,21 @@ from .score_progress import run_progress
 
 
 @click.command()
+@click.argument("named", nargs=-1, metavar="[MANIFEST]")
 @click.option(
     "--manifest",
-    required=True,
-    help="Parquet, CSV, TSV, JSONL or WebDataset tar file; directory; or quoted glob. Here, or on s3://, gs:// or az://.",
+    "-m",
+    help="Parquet, CSV, TSV, JSONL, .txt (paths) or WebDataset tar file; directory; quoted glob; or image. Here, or on "
+    "s3://, gs:// or az://.",
 )
 @bundle_option("What pscr-engine export made. One in an object store is kept in this user's cache.")
 @default_option(
-    "--out", "scores", "Folder for the results, or a prefix in an object store.", metavar="PATH|URI", callback=to_place
+    "--out",
+    "scores",
+    "Folder for the results, or a prefix in an object store.",
+    short="-o",
+    metavar="PATH|URI",
+    callback=to_place,
 )
 @click.option("--path-column", help="Column with paths, bytes or {bytes, path} structs.  [default: path, or image]")
 @click.option("--id-column", help="Column copied to the results as 'id'.  [default: id, if there is one]")
@@ -107,7 +116,8 @@ def score(
     path_column: str | None,
     id_column: str | None,
     root: str | None,
-    manifest: str,
+    named: tuple[str, ...],
+    manifest: str | None,
     log_format: str,
     shard: str | None,
     allow_http: bool,
@@ -120,14 +130,15 @@ def score(
 ) -> None:
     """Score the images of a manifest.
 
+    MANIFEST is the list of images; it may be given as --manifest, too.
     Writes one row per manifest row to OUT/part-*.parquet: row, id, path, score, score_std, status,
     error, width, height. A bad image is a row with a status, not an error. After a crash, give the
     same command again: it goes on with what is missing. OUT/_SUCCESS is there when all is done.
 
     \b
     Examples:
-      pscr-engine score --manifest images.parquet
-      pscr-engine score --manifest photos/ --out photo-scores
+      pscr-engine score images.parquet
+      pscr-engine score photos/ --out photo-scores
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle agiqa3k-lite0
       pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores
       pscr-engine score --manifest images.parquet --shard $SLURM_ARRAY_TASK_ID/16
@@ -138,7 +149,7 @@ def score(
     columns = ManifestOptions(path_column, id_column, root, allow_http, allow_private_addresses)
     ray = RayOptions(ray_address, workers, cpus_per_worker, gpus_per_worker)
     part = WHOLE if shard is None else Shard.parse(shard)
-    config = ScoreConfig(manifest, columns=columns, shard=part, ray=ray, **settings)
+    config = ScoreConfig(_manifest(named, manifest), columns=columns, shard=part, ray=ray, **settings)
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer
@@ -159,6 +170,9 @@ def score(
         if speed and result.scored != result.rows:
             speed = f"\nthis process: {result.scored} images{speed}; {_all_processes(result.processes)}"
         logs.result(f"{result.rows} rows: {counts}{speed}\nscores: {result.out}/part-*.parquet")
+        if not as_json and sys.stdout is not None and sys.stdout.isatty():
+            out = shlex.quote(str(result.out))
+            logs.result(f"next:   pscr-engine report {out}\n        pscr-engine select {out} --top 10%")
     else:
         logs.result(
             f"shard {result.shard}: {result.rows} rows: {counts}{speed}\n"
@@ -171,3 +185,19 @@ def _all_processes(shares: Sequence[Share]) -> str:
     number, sums = count_processes(shares), totals(shares)
     who = "1 process is" if number == 1 else f"{number} processes are"
     return f"{who} on record, with {sums['images']} images in {sums['seconds']:.1f} s"
+
+
+def _manifest(named: tuple[str, ...], option: str | None) -> str:
+    """Return the one manifest that is named, as an argument or as an option."""
+    if option is not None and named:
+        raise click.UsageError(f"two manifests are named, {named[0]} and --manifest {option}: name one")
+    if option is not None:
+        return option
+    if not named:
+        raise click.UsageError("name the images to score: pscr-engine score images.parquet, or a folder")
+    if len(named) > 1:
+        raise click.UsageError(
+            f"{len(named)} manifests are named, {named[0]}, {named[1]}{', …' if named[2:] else ''}: name one; a glob "
+            "in quotes, 'photos/*.png', is one"
+        )
+    return named[0]

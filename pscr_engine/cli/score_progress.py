@@ -87,19 +87,26 @@ def _json_event(snapshot: Snapshot) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Report]:
-    from rich.console import Console, Group
+    from rich.console import Console
     from rich.live import Live
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-    from rich.text import Text
 
-    bar = Progress(BarColumn(bar_width=None), TaskProgressColumn(), TextColumn("{task.fields[counts]}"), expand=True)
-    task = bar.add_task("score", total=None, counts="")
-    details = Text("", style="dim", no_wrap=True, overflow="ellipsis")
-    console = Console(stderr=True)
+    from .score_display import Display, Rewrapped
+
+    console, display = Console(stderr=True), Display()
 
     def show(snapshot: Snapshot) -> None:
-        bar.update(task, completed=snapshot.rows, total=snapshot.total, counts=_counts(snapshot))
-        details.plain = "; ".join(fact for fact in (_failures(snapshot), _shares(snapshot)) if fact)
+        details = "; ".join(fact for fact in (_failures(snapshot), _shares(snapshot)) if fact)
+        display.show(snapshot.rows, snapshot.total, _counts_from_long_to_short(snapshot), details)
 
-    with Live(Group(bar, details), console=console, refresh_per_second=5, transient=True):
-        yield _every(_BAR_SECONDS, show)
+    with Live(display, console=console, refresh_per_second=5, transient=True):
+        console.push_render_hook(Rewrapped(console, display))
+        try:
+            yield _every(_BAR_SECONDS, show)
+        finally:
+            console.pop_render_hook()
+
+
+def _counts_from_long_to_short(snapshot: Snapshot) -> list[str]:
+    left = f"{duration(snapshot.seconds_left)} left" if snapshot.seconds_left is not None else ""
+    short = f"{snapshot.rows:,}, {left}" if left else f"{snapshot.rows:,}"
+    return [_counts(snapshot), short, left or f"{snapshot.rows:,}"]

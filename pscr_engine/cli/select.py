@@ -13,7 +13,7 @@ from ..selection.select import select as select_rows
 from ..statistics.float_order import shortest
 from ..stores.uri import Place
 from . import logs
-from .parameters import out_file_option, to_place
+from .parameters import moved_manifest_option, out_option, to_place
 
 # Groups that are listed on stdout.
 _LISTED = 20
@@ -25,8 +25,11 @@ _LISTED = 20
 @click.option("--min-score", type=float, help="Only images with at least this score.")
 @click.option("--max-std", type=float, help="Only images whose score_std is at most this.")
 @click.option("--per-group", metavar="COLUMN", help="Apply --top to each group of this manifest column by itself.")
-@out_file_option("kept.parquet", "The table to write. An earlier selection is replaced, any other file is not.")
-@click.option("--manifest", help="Where the manifest is now.  [default: where it was when it was scored]")
+@out_option(
+    "kept.parquet",
+    "The table to write: .parquet, .csv, .tsv or .jsonl. An earlier selection is replaced, any other file is not.",
+)
+@moved_manifest_option()
 @click.option("--allow-unfinished", is_flag=True, help="Select from what is there of a run that isn't complete.")
 @click.option("--dry-run", is_flag=True, help="Only say how many images would be kept.")
 def select(
@@ -52,7 +55,7 @@ def select(
     \b
     Examples:
       pscr-engine select scores/ --top 10%
-      pscr-engine select scores/ --min-score 3.2 --out good.parquet
+      pscr-engine select scores/ --min-score 3.2 --out good.csv
       pscr-engine select scores/ --per-group model --top 1000
     """
     rule = Rule(None if top is None else Top.parse(top), min_score, max_std, per_group)

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
+from ..errors import BackendError, option
 
 _OLDEST_DRIVER = 13000
 
@@ -163,7 +163,7 @@ def no_room(name: str, nbytes: int, free: int, total: int) -> DeviceMemoryError:
     """Create the error that says how much memory was asked for and how much is free."""
     return DeviceMemoryError(
         f"{name}: {nbytes / 1e9:.2f} GB asked for, {free / 1e9:.2f} of {total / 1e9:.1f} GB free; "
-        "use a smaller --batch-size"
+        f"use a smaller {option('--batch-size')}"
     )
 
 
@@ -171,7 +171,7 @@ def no_driver(reason: str) -> str:
     """Return the message that says what to do on a host where CUDA does not start."""
     return (
         f"no usable NVIDIA driver ({reason}): install a driver of release 580 or later and see that nvidia-smi "
-        "works, or score on the CPU with --devices cpu"
+        f"works, or score on the CPU (device cpu)"
     )
 
 
@@ -180,7 +180,7 @@ def require_driver(version: int) -> None:
     if version < _OLDEST_DRIVER:
         raise BackendError(
             f"the NVIDIA driver is too old: it supports CUDA {version // 1000}.{version % 1000 // 10}, and CUDA 13 is "
-            "needed; install a driver of release 580 or later, or score on the CPU with --devices cpu"
+            f"needed; install a driver of release 580 or later, or score on the CPU (device cpu)"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..errors import ManifestError
+from ..errors import ManifestError, option
 from ..records import Query
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ class Manifest(ABC):
     def _compare(self, states: Sequence[State | None]) -> None:
         for file, before, now in zip(self._files, self._stamps, states, strict=True):
             if now != before:
-                raise ManifestError(f"{file}: has changed since the run began; use --overwrite to score the new list")
+                raise ManifestError(
+                    f"{file}: has changed since the run began; use {option('--overwrite', True)} to score the new list"
+                )
 
     def accept_host_view(self, host: str) -> None:
         """Accept this host's inodes and modification times as the baseline, after checking that sizes agree.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..errors import ManifestError
+from ..errors import ManifestError, option
 from ..records import Query
 from ..stores.uri import Place, StorePath
 from .base import Manifest, ManifestOptions
@@ -117,9 +117,9 @@ def _raise(error: OSError) -> None:
 def refuse_columns(origin: object, options: ManifestOptions) -> None:
     """Raise ManifestError if options are given that only a table can follow."""
     for flag, value in (
-        ("--path-column", options.path_column),
-        ("--id-column", options.id_column),
-        ("--root", options.root),
+        (option("--path-column"), options.path_column),
+        (option("--id-column"), options.id_column),
+        (option("--root"), options.root),
     ):
         if value is not None:
             raise ManifestError(

@@ -9,8 +9,9 @@ from pathlib import Path
 from ..errors import ManifestError
 from ..stores.uri import Place
 from .base import Manifest, ManifestFile, ManifestOptions
-from .image_files import FileListManifest
+from .image_files import FileListManifest, is_image
 from .parquet import ParquetManifest
+from .path_list import PathListManifest
 from .text import CsvManifest, JsonLinesManifest
 from .webdataset import WebDatasetManifest, is_shard
 
@@ -19,7 +20,14 @@ _GLOB_CHARACTERS = frozenset("*?[")
 
 KINDS: dict[str, type[Manifest]] = {
     manifest.kind: manifest
-    for manifest in (ParquetManifest, CsvManifest, JsonLinesManifest, FileListManifest, WebDatasetManifest)
+    for manifest in (
+        ParquetManifest,
+        CsvManifest,
+        JsonLinesManifest,
+        PathListManifest,
+        FileListManifest,
+        WebDatasetManifest,
+    )
 }
 """Kind, as in fingerprints → its class."""
 
@@ -56,9 +64,15 @@ def open_table(where: object, file: ManifestFile, folder: Place, options: Manife
     suffix = os.path.splitext(file.name)[1]  # noqa: PTH122 - objects have no suffix
     if open_kind := _TABLES.get(suffix.lower()):
         return open_kind(file, folder, options)
+    if suffix.lower() == ".txt":  # in globs no table: captions are kept beside images in such files
+        return PathListManifest(file, options)
+    if is_image(file.name):
+        if isinstance(file, Path):
+            return FileListManifest.from_glob(str(file), [str(file)], options)
+        return FileListManifest.from_keys(file.path.parent, [file.name], options)
     raise ManifestError(
         f"{where}: unknown kind of manifest {suffix or '(no extension)'!r}; "
-        f"use {', '.join(_TABLES)}, .tar, a directory or a quoted glob"
+        f"use {', '.join(_TABLES)}, .txt, .tar, an image, a directory or a quoted glob"
     )
 
 

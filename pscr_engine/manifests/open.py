@@ -6,7 +6,7 @@ import glob
 import os
 from pathlib import Path
 
-from ..errors import ManifestError
+from ..errors import ManifestError, option
 from ..stores.uri import StorePath, place
 from .base import Manifest, ManifestOptions
 from .image_files import FileListManifest, files_below, is_apple_double, is_hidden, is_image
@@ -22,7 +22,7 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
         ManifestError: there is nothing there, it can't be read, or it lacks a column.
     """
     options = options or ManifestOptions()
-    where = place(manifest, "--manifest")
+    where = place(manifest, option("--manifest"))
     if isinstance(where, StorePath):
         from .stored import open_stored
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..errors import ManifestError, one_line
+from ..errors import ManifestError, one_line, option
 from ..records import Query
 from ..stores.uri import Place, StorePath
 from .arrow_types import exact_values, plain, without_views
@@ -89,14 +89,16 @@ class ParquetManifest(Manifest):
                 if field.name in ("bytes", "path") and not fits:
                     raise ManifestError(
                         f"{path}: {field.name!r} in the image column holds {field.type}, not "
-                        f"{'bytes' if field.name == 'bytes' else 'paths'}; choose another column with --path-column"
+                        f"{'bytes' if field.name == 'bytes' else 'paths'}; choose another column with "
+                        f"{option('--path-column')}"
                     )
             return True
         if _is_bytes(value):
             return True
         if not (_is_text(value) or pa.types.is_null(value)):
             raise ManifestError(
-                f"{path}: the image column holds {value}, not paths or bytes; choose another with --path-column"
+                f"{path}: the image column holds {value}, not paths or bytes; choose another with "
+                f"{option('--path-column')}"
             )
         return False
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..errors import ManifestError
+from ..errors import ManifestError, option
 from ..records import Query, Status
 from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, place, scheme_of
 from .base import ManifestOptions
@@ -35,10 +35,10 @@ def choose_columns(path: object, available: Sequence[str], options: ManifestOpti
             raise ManifestError(f"{path}: has several columns named {name!r}; rename all but one")
         return name
 
-    image = require(image, "--path-column")
+    image = require(image, option("--path-column"))
     if options.id_column is not None:
-        return image, require(options.id_column, "--id-column")
-    return image, require("id", "--id-column") if "id" in available and image != "id" else None
+        return image, require(options.id_column, option("--id-column"))
+    return image, require("id", option("--id-column")) if "id" in available and image != "id" else None
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class QueryMaker:
     @classmethod
     def for_folder(cls, folder: Place, options: ManifestOptions) -> QueryMaker:
         """Return a maker whose relative paths start from `--root`, else from the manifest's `folder`."""
-        root = folder if options.root is None else place(options.root, "--root")
+        root = folder if options.root is None else place(options.root, option("--root"))
         confine = options.root is not None
         if confine and isinstance(root, Path) and not root.is_dir():
-            raise ManifestError(f"--root {root}: no such folder")
+            raise ManifestError(f"{option('--root')} {root}: no such folder")
         return cls.at(root, confine=confine, allow_http=options.allow_http)
 
     @classmethod
@@ -106,7 +106,7 @@ class QueryMaker:
         # Not normalised: with symbolic links, "a/../b" need not be "b".
         location = os.path.join(self.base, path)  # type: ignore[arg-type]  # noqa: PTH118 - Path would be slow here
         if self.confine and not Path(os.path.realpath(location)).is_relative_to(self.folder):
-            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            query.fail(Status.UNREADABLE, f"the path leaves the root {self.base}")
             return
         query.location = location
 
@@ -116,13 +116,13 @@ class QueryMaker:
         if scheme == "file":
             return unquote(urlsplit(uri).path)
         if scheme in WEB_SCHEMES and not self.allow_http:
-            query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only with --allow-http")
+            query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only with allow_http")
         elif scheme not in WEB_SCHEMES and not is_stored(uri):
             query.fail(
                 Status.UNREADABLE, f"{scheme}:// is not supported; use local files, s3://, gs://, az:// or http(s)://"
             )
         elif self.confine and not self._within(scheme, uri):
-            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            query.fail(Status.UNREADABLE, f"the path leaves the root {self.base}")
         else:
             query.uri = uri if scheme in WEB_SCHEMES else str(StorePath.parse(uri))
         return None
@@ -148,13 +148,13 @@ class _StoreQueryMaker(QueryMaker):
             path = local
         if path.startswith("/"):
             if self.confine:
-                query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+                query.fail(Status.UNREADABLE, f"the path leaves the root {self.base}")
             else:
                 query.location = path
             return
         location = self.base.joined(path)
         if self.confine and not self.base.contains(location):
-            query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+            query.fail(Status.UNREADABLE, f"the path leaves the root {self.base}")
         else:
             query.uri = str(location)
 

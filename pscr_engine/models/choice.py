@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..errors import BundleError
+from ..errors import BundleError, option
 from ..stores.uri import Place, place
 from .shipped import DEFAULT_MODEL, find_model, shipped_models, suggest
 
@@ -16,8 +16,6 @@ log = logging.getLogger("pscr_engine")
 
 DEFAULT_BUNDLE = "model.pscr"
 """What `pscr-engine export` makes, and what commands look for first."""
-
-_MAKE_ONE = "make a bundle with pscr-engine export, or name one with --bundle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +70,14 @@ class BundleChoice:
         return cls(None, find_model(name).name, default, reason)
 
 
-def choose_bundle(given: str | Place | BundleChoice | None, what: str = "--bundle") -> BundleChoice:
+def choose_bundle(given: str | Place | BundleChoice | None, what: str | None = None) -> BundleChoice:
     """Decide which bundle is meant. It is not opened, and may turn out to be damaged: then no other is taken instead.
 
     Args:
         given: text: a path, the URI of a bundle in an object store, or the name of a shipped model; a path that is
             there wins over a name. A Path is a path. None: `model.pscr` if it is in the current folder, else the
             shipped model. A BundleChoice is returned as it is.
-        what: the option or argument, for messages.
+        what: the option or argument, for messages; None for that of bundles.
 
     Raises:
         BundleError: there is no such bundle.
@@ -89,7 +87,7 @@ def choose_bundle(given: str | Place | BundleChoice | None, what: str = "--bundl
         return given
     if given is None:
         return _default()
-    location = place(given, what)
+    location = place(given, what or option("--bundle"))
     if not isinstance(given, str) or not isinstance(location, Path):
         return BundleChoice(location)
     models, there = shipped_models(), os.path.lexists(location)
@@ -99,14 +97,18 @@ def choose_bundle(given: str | Place | BundleChoice | None, what: str = "--bundl
         return BundleChoice(location, reason="the one at this path, not the shipped model of that name")
     if not there and models and len(location.parts) == 1:
         raise BundleError(
-            f"{given}: no such bundle, and no shipped model of that name ({suggest(given, models)}); {_MAKE_ONE}"
+            f"{given}: no such bundle, and no shipped model of that name ({suggest(given, models)}); {_make_one()}"
         )
     return BundleChoice(location)
+
+
+def _make_one() -> str:
+    return f"make a bundle with pscr-engine export, or name one with {option('--bundle')}"
 
 
 def _default() -> BundleChoice:
     if os.path.lexists(DEFAULT_BUNDLE):
         return BundleChoice(Path(DEFAULT_BUNDLE), default=True, reason="in this folder")
     if DEFAULT_MODEL not in shipped_models():
-        raise BundleError(f"no {DEFAULT_BUNDLE} here, and no model is shipped with this pscr-engine; {_MAKE_ONE}")
+        raise BundleError(f"no {DEFAULT_BUNDLE} here, and no model is shipped with this pscr-engine; {_make_one()}")
     return BundleChoice.of_model(DEFAULT_MODEL, f"the shipped model: no {DEFAULT_BUNDLE} here", default=True)

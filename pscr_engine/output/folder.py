@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, Protocol
 
-from ..errors import OutputError
+from ..errors import OutputError, option
 from ..stores.uri import Place
 from .shard import WHOLE, Shard
 
@@ -117,12 +117,14 @@ def is_partial(name: str) -> bool:
 def in_use(location: Place, holder: str, shard: Shard, other: Shard) -> OutputError:
     """Return the error for a process that wants `shard` while `holder` has `other`."""
     if shard.count == other.count:
-        whose = "another run" if shard == WHOLE else f"another process with --shard {shard}"
-        return OutputError(f"{location}: {whose} is writing there ({holder}); wait for it, or choose another --out")
-    whose = "a run without --shard" if other == WHOLE else f"shard {other}"
+        whose = "another run" if shard == WHOLE else f"another process with {option('--shard')} {shard}"
+        return OutputError(
+            f"{location}: {whose} is writing there ({holder}); wait for it, or choose another {option('--out')}"
+        )
+    whose = f"a run without {option('--shard')}" if other == WHOLE else f"shard {other}"
     return OutputError(
         f"{location}: {whose} is writing there ({holder}); wait for it before you change the number of shards, "
-        "or choose another --out"
+        f"or choose another {option('--out')}"
     )
 
 

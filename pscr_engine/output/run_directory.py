@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..errors import OutputError, PscrError
+from ..errors import OutputError, PscrError, option
 from ..records import Status
 from ..stores.uri import Place
 from .folder import Folder, Lock, is_partial
@@ -185,7 +185,8 @@ class RunDirectory:
         if self.parts.indices() != list(range(chunks)) or counts.total() != rows:
             raise PscrError(
                 f"{self.path}: {counts.total()} rows in {len(self.parts.indices())} parts, "
-                f"but the manifest has {rows} rows in {chunks} chunks; use --overwrite to score it afresh"
+                f"but the manifest has {rows} rows in {chunks} chunks; use {option('--overwrite', True)} to score it "
+                f"afresh"
             )
         content = {
             "rows": rows,
@@ -225,11 +226,13 @@ def read_success_file(parts: Parts) -> dict[str, Any] | None:
 
 
 def _unwritable(path: Place, error: OSError) -> OutputError:
-    return OutputError(f"{path}: can't write there ({error.strerror}); choose another --out")
+    return OutputError(f"{path}: can't write there ({error.strerror}); choose another {option('--out')}")
 
 
 def _refuse_foreign(path: Place, names: Sequence[str]) -> None:
     """Raise OutputError if a folder without `_run.json` holds anything, bar what a crash can leave."""
     foreign = [] if has_run_file(names) else sorted(name for name in names if not is_partial(name))
     if foreign:
-        raise OutputError(f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another --out")
+        raise OutputError(
+            f"{path}: not empty and not the output of a run (it has {foreign[0]}); choose another {option('--out')}"
+        )

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import OutputError
+from ..errors import OutputError, option
 from .folder import Folder, Lock
 from .parts import is_part
 from .processes import is_record
@@ -87,7 +87,7 @@ def _read(folder: Folder) -> dict[str, Any]:
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{folder.location}: its {RUN_FILE} is damaged; choose another --out or use --overwrite"
+            f"{folder.location}: its {RUN_FILE} is damaged; choose another {option('--out')} or use {option('--overwrite', True)}"
         ) from error
     return dict(earlier)
 
@@ -102,7 +102,7 @@ def _difference(folder: Folder, earlier: Mapping[str, Any], run: Mapping[str, An
                 then, now, advice = _bundle_names(earlier, run) or (then, now, advice)
             return OutputError(
                 f"{folder.location}: holds a run with another {name.replace('_', ' ')} ({then}, now {now}); "
-                f"{advice}choose another --out or use --overwrite"
+                f"{advice}choose another {option('--out')} or use {option('--overwrite', True)}"
             )
     return None
 
@@ -118,7 +118,7 @@ def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[s
         described = _describe_bundle(earlier), _describe_bundle(run)
     except (KeyError, TypeError, AttributeError):  # a run of an earlier version, or a damaged file
         return None
-    return None if then == now else (*described, f"go on with --bundle {then}, ")
+    return None if then == now else (*described, f"go on with {option('--bundle')} {then}, ")
 
 
 def _describe_bundle(run: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ManifestError, OutputError
+from ..errors import ManifestError, OutputError, option
 from ..manifests import Manifest, ManifestOptions, open_manifest
 from ..manifests.kinds import KINDS
 from ..stores.uri import Place
@@ -59,7 +59,9 @@ class RunReader:
         except OSError as error:
             raise OutputError(f"{path / RUN_FILE}: can't be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{path}: its {RUN_FILE} is damaged; score again with --overwrite") from error
+            raise OutputError(
+                f"{path}: its {RUN_FILE} is damaged; score again with {option('--overwrite', True)}"
+            ) from error
         return cls(path, run, read_success(parts), parts, tuple(parts.indices()))
 
     @property
@@ -79,7 +81,7 @@ class RunReader:
 
     @property
     def manifest_kind(self) -> str:
-        """Return the manifest's kind: parquet, csv, jsonl, files or webdataset."""
+        """Return the manifest's kind: parquet, csv, jsonl, paths, files or webdataset."""
         return str(self.identity["manifest"]).partition(":")[0]
 
     @property
@@ -138,7 +140,7 @@ class RunReader:
         except ManifestError as error:
             if given is not None:
                 raise
-            raise ManifestError(f"{error}; say where the manifest is now with --manifest") from error
+            raise ManifestError(f"{error}; say where the manifest is now with {option('--manifest')}") from error
         if manifest.fingerprint != self.identity["manifest"]:
             raise ManifestError(f"{path}: not the list that was scored into {self.path}, or renamed or changed since")
         return manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import UsageError, option
 
 _SHARD = re.compile(r"(\d{1,7})/(\d{1,7})")
 
@@ -25,7 +25,7 @@ class Shard:
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise UsageError(
-                f"--shard {self}: shards are counted from 0, so {max(1, self.count)} of them are "
+                f"{option('--shard')} {self}: shards are counted from 0, so {max(1, self.count)} of them are "
                 f"0/{max(1, self.count)} to {max(0, self.count - 1)}/{max(1, self.count)}"
             )
 
@@ -38,7 +38,7 @@ class Shard:
         """
         match = _SHARD.fullmatch(text.strip())
         if match is None:
-            raise UsageError(f"--shard {text}: write it as i/n, 0/8 to 7/8 for example")
+            raise UsageError(f"{option('--shard')} {text}: write it as i/n, 0/8 to 7/8 for example")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError
+from ..errors import OutputError, option
 from ..output.run_reader import RunReader
 from ..records import Status
 from ..statistics.ranks import spearman
@@ -100,7 +100,7 @@ def compare(run: RunReader, other: RunReader, images: int) -> Comparison:
         if ours != theirs:
             raise OutputError(
                 f"{other.path}: scored another {name.replace('_', ' ')} than {run.path} ({_short(theirs)}, not "
-                f"{_short(ours)}); --compare needs two runs over the same rows"
+                f"{_short(ours)}); {option('--compare')} needs two runs over the same rows"
             )
     end = max(run.end(), other.end())
     after, status_after = _dense(run, end)

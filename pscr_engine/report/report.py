@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic import atomic_file, check_output_file
-from ..errors import PscrError, UsageError
+from ..errors import PscrError, UsageError, option
 from ..html import require_jinja2
 from ..manifests.arrow_types import as_text
 from ..output.run_groups import read_groups
@@ -49,7 +49,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.images <= MOST_IMAGES:
-            raise UsageError(f"--images {self.images}: must be from 0 to {MOST_IMAGES}")
+            raise UsageError(f"{option('--images')} {self.images}: must be from 0 to {MOST_IMAGES}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ def report(config: ReportConfig) -> Reported:
         with atomic_file(config.out) as temporary:
             temporary.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise PscrError(f"{config.out}: can't be written ({error.strerror or error}); choose another --out") from error
+        raise PscrError(
+            f"{config.out}: can't be written ({error.strerror or error}); choose another {option('--out')}"
+        ) from error
     return Reported(gathered.rows, gathered.scored, run.success is not None, config.out.stat().st_size)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import ManifestError, MissingDependencyError, StoreError
+from ..errors import ManifestError, MissingDependencyError, StoreError, option
 from ..html import data_uri
 from ..manifests.kinds import KINDS
 from ..manifests.queries import QueryMaker
@@ -92,7 +92,7 @@ def _image_source(run: RunReader, manifest: str | None) -> tuple[Callable[[int, 
     kind = KINDS.get(run.manifest_kind)
     holds_images = kind is not None and kind.may_hold_images
     if run.manifest_kind == "files" and manifest is not None:
-        moved = place(manifest, "--manifest")
+        moved = place(manifest, option("--manifest"))
         maker = QueryMaker.at(moved if not isinstance(moved, Path) or moved.is_dir() else Path())
     elif holds_images or manifest is not None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..backends.devices import resolve_devices
 from ..backends.registry import check_backend
 from ..config import ScoreConfig
+from ..errors import is_on_command_line
 from ..host import usable_cpus
 from .image_folders import identity_of
 from .ledger import Ledger
@@ -60,9 +61,9 @@ class _Local:
 def _setups(job: Job, devices: Sequence[str]) -> list[WorkerSetup]:
     """Make the setups, one per device; workers on the CPU share its cores evenly."""
     threads = None if len(devices) == 1 else max(1, usable_cpus() // len(devices))
-    folder = identity_of(job.manifest.folder)
+    folder, told = identity_of(job.manifest.folder), is_on_command_line()
     return [
-        WorkerSetup(job.config, job.manifest, device, job.precision, job.bundle.digest, folder, threads)
+        WorkerSetup(job.config, job.manifest, device, job.precision, job.bundle.digest, folder, threads, told)
         for device in devices
     ]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..backends.precision import choose_precision
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import TooManyFailuresError
+from ..errors import TooManyFailuresError, option
 from ..manifests import Manifest, open_manifest
 from ..models import choose_bundle
 from ..output.parts import Parts
@@ -246,12 +246,14 @@ def _check_failures(config: ScoreConfig, result: RunResult) -> RunResult:
         if result.rows and result.failed == result.rows:
             raise TooManyFailuresError(
                 f"none of the {result.rows} images could be scored{_first_failure(config.out)}; mend that and give the "
-                "command again with --overwrite or --retry-failed, or accept it with --max-failure-rate 1"
+                f"command again with {option('--overwrite', True)} or {option('--retry-failed', True)}, or accept it "
+                f"with {option('--max-failure-rate', 1)}"
             )
     elif result.rows and result.failed / result.rows > config.max_failure_rate:
         raise TooManyFailuresError(
             f"{result.failed} of {result.rows} images failed ({result.failed / result.rows:.1%}), more than "
-            f"--max-failure-rate {config.max_failure_rate:g} allows; see the status and error columns in {config.out}"
+            f"{option('--max-failure-rate')} {config.max_failure_rate:g} allows; see the status and error columns in "
+            f"{config.out}"
         )
     return result
 

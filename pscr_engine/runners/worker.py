@@ -14,7 +14,7 @@ from ..backends import Backend, create_backend
 from ..backends.devices import is_gpu
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import BundleError
+from ..errors import BundleError, option, speak
 from ..host import usable_cpus
 from ..manifests import Manifest
 from ..models import BundleChoice, choose_bundle
@@ -46,6 +46,7 @@ class WorkerSetup(NamedTuple):
         bundle_digest: the bundle's digest at the start of the run.
         folder: what identified the images' folder at the start, see `identity_of`.
         threads: processor threads that it may use; None for all usable cores.
+        on_command_line: whether the run's caller is there, and its messages speak of options.
     """
 
     config: ScoreConfig
@@ -55,6 +56,11 @@ class WorkerSetup(NamedTuple):
     bundle_digest: str
     folder: tuple[int, int] | None = None
     threads: int | None = None
+    on_command_line: bool = False
+
+    def speak(self) -> None:
+        """Make this process's messages speak the language of the run's caller."""
+        speak(on_command_line=self.on_command_line)
 
 
 class _End(NamedTuple):
@@ -200,7 +206,9 @@ def _changed(choice: BundleChoice) -> BundleError:
             f"{choice}: the pscr-engine on this host ships another model under that name than the one that the run "
             "began with; install the same version on every host"
         )
-    return BundleError(f"{choice}: has changed since the run began; put the old one back, or use --overwrite")
+    return BundleError(
+        f"{choice}: has changed since the run began; put the old one back, or use {option('--overwrite', True)}"
+    )
 
 
 def _unread_places(queries: Iterable[Query]) -> Iterator[str]:

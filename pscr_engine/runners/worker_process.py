@@ -61,6 +61,7 @@ def main(descriptor: int) -> None:
     prepare_process(_LogToParent(line))
     try:
         setup = connection.recv()
+        setup.speak()
         threading.Thread(target=line.receive, daemon=True).start()
         worker = Worker.open(setup)
         freeze_gc()

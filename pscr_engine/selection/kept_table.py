@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..atomic import atomic_file, check_output_file
-from ..errors import ManifestError, OutputError, PscrError, one_line
+from ..errors import ManifestError, OutputError, PscrError, one_line, option
 from ..manifests import Manifest
 from ..manifests.base import Columns
 from ..output.parts import is_part
 from ..output.run_reader import RunReader
+from .table_files import MARK, check_kind, is_selection, open_writer
 
 SCORE_FIELDS = (pa.field("score", pa.float32()), pa.field("score_std", pa.float32()), pa.field("row", pa.int64()))
-_MARK = b"pscr_engine.select"
 # Limits of a row group of the output: enough rows to be read fast, but few of those that hold images.
 _GROUP_ROWS, _GROUP_BYTES = 2**16, 64 * 2**20
 
@@ -28,14 +28,9 @@ def check_output(out: Path) -> None:
     """Raise OutputError unless `out` is free, or an earlier selection, which may be replaced."""
     if is_part(out.name):
         raise OutputError(f"{out}: is named like a part of a run; name another file")
-    check_output_file(out, "selection", _is_selection)
-
-
-def _is_selection(file: Path) -> bool:
-    try:
-        return _MARK in (pq.read_schema(file).metadata or {})
-    except (pa.ArrowException, OSError):
-        return False
+    if not out.is_dir():  # which is said below
+        check_kind(out)
+    check_output_file(out, "selection", lambda file: is_selection(file, [field.name for field in SCORE_FIELDS]))
 
 
 def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str], pa.Schema]:
@@ -77,23 +72,23 @@ def write_kept(
     """Write the kept rows, in their order, with the manifest's columns. The file appears whole, or not at all.
 
     Args:
-        out: the Parquet file.
+        out: the file; its name says of which kind.
         kept: kept rows of the parts, with the columns that `source_columns` chose.
         manifest: the manifest whose columns to add; None to add none.
         fields: the fields that `source_columns` chose.
-        facts: how the selection was made, kept in the file's metadata.
+        facts: how the selection was made, kept in the metadata of a Parquet file.
 
     Raises:
         ManifestError: the manifest can't be read.
         PscrError: the file or one of its columns can't be written.
     """
-    schema = pa.schema([*fields, *SCORE_FIELDS], metadata={_MARK: json.dumps(facts)})
+    schema = pa.schema([*fields, *SCORE_FIELDS], metadata={MARK: json.dumps(facts)})
     reader = None if manifest is None else manifest.columns(list(manifest.column_names))
     try:
         with (
             atomic_file(out) as temporary,
             temporary.open("wb") as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            closing(open_writer(out, file, schema)) as writer,
         ):
             waiting: list[pa.Table] = []
             rows = nbytes = 0
@@ -108,9 +103,11 @@ def write_kept(
             if manifest is not None:
                 manifest.check_files_unchanged()
     except OSError as error:
-        raise PscrError(f"{out}: can't be written ({error.strerror or error}); choose another --out") from error
+        raise PscrError(
+            f"{out}: can't be written ({error.strerror or error}); choose another {option('--out')}"
+        ) from error
     except pa.ArrowException as error:
-        raise PscrError(f"{out}: a column can't be written to Parquet ({one_line(error, 200)})") from error
+        raise PscrError(f"{out}: a column can't be written ({one_line(error, 200)})") from error
 
 
 def _tables(kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from ..errors import UsageError
+from ..errors import UsageError, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ class Top:
                 return cls(number=int(text))
         except (ValueError, InvalidOperation):
             pass
-        raise UsageError(f"--top {text}: must be a number of images, 1000 for example, or a share, 10% for example")
+        raise UsageError(
+            f"{option('--top')} {text}: must be a number of images, 1000 for example, or a share, 10% for example"
+        )
 
     def of(self, size: int) -> int:
         """Return how many of `size` images to keep."""
@@ -68,9 +70,14 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.top is None and self.min_score is None and self.max_std is None:
-            raise UsageError("say what to keep: --top 10%, --top 1000 or --min-score 3.2, for example")
+            raise UsageError(
+                f"say what to keep: {option('--top', '10%')}, {option('--top', 1000)} or "
+                f"{option('--min-score', 3.2)}, for example"
+            )
         if self.group_column is not None and self.top is None:
-            raise UsageError("--per-group needs --top: the other rules are the same for every group")
-        for flag, value in (("--min-score", self.min_score), ("--max-std", self.max_std)):
+            raise UsageError(
+                f"{option('--per-group')} needs {option('--top')}: the other rules are the same for every group"
+            )
+        for flag, value in ((option("--min-score"), self.min_score), (option("--max-std"), self.max_std)):
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"{flag} {value}: must be a finite number")

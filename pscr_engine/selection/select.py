@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OutputError, option
 from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
 from .choose import Choice, choose, kept_rows
 from .kept_table import SCORE_FIELDS, check_output, source_columns, write_kept
 from .rule import Rule
+from .table_files import check_columns
 
 MOST_GROUPS = 1_000_000
 """How many groups `--per-group` may have: so many take some hundred megabytes."""
@@ -40,19 +41,19 @@ def select(
     Args:
         scores: folder of the run.
         rule: what to keep.
-        out: the Parquet file to write; None to count only.
+        out: the file to write, .parquet, .csv, .tsv or .jsonl; None to count only.
         manifest: where the manifest is now; None for where it was.
         allow_unfinished: take what is there of an unfinished run.
 
     Raises:
-        OutputError: the run is unfinished or damaged, or `out` is taken.
+        OutputError: the run is unfinished or damaged, or `out` is taken, of no known kind, or can't hold a column.
         ManifestError: the manifest isn't there any more, has changed, or has no such column.
     """
     run = RunReader.open(scores)
     if run.success is None and not allow_unfinished:
         raise OutputError(
             f"{scores}: this run is not complete; finish it with its score command, or take what is there "
-            "with --allow-unfinished"
+            f"with {option('--allow-unfinished', True)}"
         )
     table, groups = None, None
     if rule.group_column is not None:
@@ -65,8 +66,9 @@ def select(
             and out.exists()
             and any(isinstance(file, Path) and out.samefile(file) for file in table.files)
         ):
-            raise OutputError(f"{out}: is the manifest; choose another --out")
+            raise OutputError(f"{out}: is the manifest; choose another {option('--out')}")
         check_output(out)
+        check_columns(out, source_columns(run, table)[1])
     if table is not None and rule.group_column is not None:
         groups = read_groups(run, table, rule.group_column, MOST_GROUPS)
     choice = choose(run, rule, groups)

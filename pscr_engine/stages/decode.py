@@ -117,7 +117,7 @@ def check_size(query: Query, options: DecodeOptions) -> None:
     elif width * height > options.max_pixels or max(width, height) > _MAX_SIDE:
         query.fail(
             Status.TOO_LARGE,
-            f"{width}×{height} is {width * height:,} pixels, over the limit of {options.max_pixels:,} (--max-pixels)",
+            f"{width}×{height} is {width * height:,} pixels, over the limit of {options.max_pixels:,} (max_pixels)",
         )
         if max(width, height) > _MAX_SIDE:
             query.width = query.height = None  # a damaged header's: `error` has them

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, Literal, TypeVar
 
-from ..errors import ManifestError, StoreError
+from ..errors import ManifestError, StoreError, option
 from . import event_loop
 from .client import bucket_client
 from .trouble import Kind, Trouble, trouble_of
@@ -173,7 +173,9 @@ def read(path: StorePath, span: tuple[int, int] | None = None, state: str = "") 
 
 def changed(path: object) -> ManifestError:
     """Return the error for a file of a manifest that has changed since the run began."""
-    return ManifestError(f"{path}: has changed since the run began; use --overwrite to score the new list")
+    return ManifestError(
+        f"{path}: has changed since the run began; use {option('--overwrite', True)} to score the new list"
+    )
 
 
 def look(path: StorePath) -> StoredObject | None:

@@ -57,7 +57,7 @@ def check(host: str, addresses: Iterable[str]) -> None:
     for address in addresses:
         if not is_public(address):
             raise AddressRefusedError(
-                f"{host} is at {address}, which is not on the public internet (--allow-private-addresses)"
+                f"{host} is at {address}, which is not on the public internet (allow_private_addresses)"
             )
 
 

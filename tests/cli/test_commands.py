@@ -38,8 +38,15 @@ def test_help_and_version(cli):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["scroe"], "No such command 'scroe'"),
-        (["score"], "Missing option '--manifest'"),
+        (["scroe"], "No such command 'scroe'. Did you mean score?"),
+        (["raport"], "No such command 'raport'. Did you mean report or export? (see "),
+        (["Score", "x"], "Did you mean score?"),
+        (["xyzzy"], "No such command 'xyzzy'. (see "),
+        (["help"], "No such command 'help'. Write pscr-engine --help, or pscr-engine COMMAND --help."),
+        (["version"], "No such command 'version'. Write pscr-engine --version."),
+        (["score"], "name the images to score: pscr-engine score images.parquet, or a folder"),
+        (["score", "m.csv", "--manifest", "n.csv"], "two manifests are named, m.csv and --manifest n.csv: name one"),
+        (["score", "a.png", "b.png", "c.png"], "3 manifests are named, a.png, b.png, …: name one; a glob in quotes"),
         (["score", "--manifest", "m", "--bundle", "no/model"], "no such bundle; make a bundle with pscr-engine export"),
         (["score", "--manifest", "m", "--batch-size", "many"], "neither a number nor auto"),
         (["score", "--manifest", "m", "--batch-size", "0"], "--batch-size 0: must be from 1 to 4096"),
@@ -93,6 +100,8 @@ def test_doctor_tells_what_this_host_can_do(cli):
     assert facts["host"]["cpus"] >= 1
     assert facts["abilities"]["score on the CPU"][0] is True
     assert facts["versions"]["numpy"]
+    assert re.search(r"clusters:\n  ray +([\d.]+|-)\n", text)
+    assert re.search(r"(yes  score on a Ray cluster|no   score on a Ray .*: pip install 'pscr-engine\[ray\]')\n", text)
 
 
 def test_doctor_sees_two_runtimes_that_clash(monkeypatch):

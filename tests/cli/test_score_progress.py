@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -93,16 +94,36 @@ def test_json_log_of_a_run(cli, tmp_path):
     assert events[2]["message"].startswith("1 of 2 images failed")
 
 
-def test_a_terminal_gets_a_bar(tmp_path):
+@pytest.mark.parametrize("columns", [120, 40])
+def test_a_terminal_gets_a_bar(tmp_path, columns):
     make_bundle(tmp_path / "model.pscr")
     for index in range(30):
         (tmp_path / f"{index:02d}.png").write_bytes(encoded(pixels(300, 300, index)))
     names = "\n".join(f"{row % 31:02d}.png" for row in range(1500))  # 30.png is missing
     (tmp_path / "m.csv").write_text(f"path\n{names}\n")
+    text = on_a_terminal(tmp_path, "score", "m.csv", "--out", "my scores", columns=columns)
+    assert "━" in text
+    assert "missing" in text
+    if columns == 120:
+        assert "of 1,500 images" in text
+        assert "/s, " in text
+        assert "time: " in text
+    assert re.search(r"\d+% [\d,]+, \d+ s left", text) or columns == 120
+    assert "next:   pscr-engine report 'my scores'\r\n        pscr-engine select 'my scores' --top 10%\r\n" in text
+
+
+def test_json_logs_have_no_advice(tmp_path):
+    make_bundle(tmp_path / "model.pscr")
+    (tmp_path / "a.png").write_bytes(encoded(pixels(40, 40)))
+    assert "next:" not in on_a_terminal(tmp_path, "score", "a.png", "--log-format", "json", columns=120)
+
+
+def on_a_terminal(folder, *arguments, columns):
+    """Run a command whose stdout and stderr are a terminal, and return what it wrote there."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", "m.csv"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
+    command = [sys.executable, "-m", "pscr_engine", *arguments]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    process = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
     while True:
@@ -113,9 +134,6 @@ def test_a_terminal_gets_a_bar(tmp_path):
         if not block:
             break
         shown += block
+    os.close(ours)
     assert process.wait() == 0
-    text = shown.decode()
-    assert "of 1,500 images" in text
-    assert "/s, " in text
-    assert "missing" in text
-    assert "time: " in text
+    return shown.decode()

@@ -168,7 +168,7 @@ def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
     the_same(scorer.score(images, batch_size=16, features=True, exemplar_scores=True), expected)
     resident = driver.pretend_allocations()
     driver.pretend_limit(ctypes.c_long(100_000))
-    with pytest.raises(DeviceMemoryError, match="use a smaller --batch-size"):
+    with pytest.raises(DeviceMemoryError, match="use a smaller batch_size"):
         scorer.score(images, batch_size=64)
     assert driver.pretend_allocations() == resident
 

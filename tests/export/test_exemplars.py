@@ -87,7 +87,7 @@ def test_spread_keeps_within_its_limit(count, limit):
 
 @pytest.mark.parametrize(
     ("image", "reason"),
-    [("s3://bucket/a.png", "is not a local file; copy it here"), ("http://host/a.png", "only with --allow-http")],
+    [("s3://bucket/a.png", "is not a local file; copy it here"), ("http://host/a.png", "only with allow_http")],
 )
 def test_exemplars_that_are_no_files_are_faults_with_their_reason(tmp_path, image, reason):
     (tmp_path / "exemplars.csv").write_text(f"path,mos\n{image},3\n")

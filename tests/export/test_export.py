@@ -68,7 +68,7 @@ def test_nothing_but_a_cast_reads_the_patches(inputs, out):
 def test_a_failed_parity_check_leaves_no_bundle_unless_it_is_accepted(inputs, out):
     # A label range this narrow makes the tolerance far smaller than FP16's rounding.
     settings = {"precisions": ("fp16",), "label_range": (0.0, 1e-6)}
-    with pytest.raises(ParityError, match="--accept-parity fp16"):
+    with pytest.raises(ParityError, match="accept_parity fp16"):
         export_bundle(ExportConfig(*inputs, out, **settings))
     assert os.listdir(out.parent) == []
     accepted = ExportConfig(*inputs, out, **settings, accept_parity=frozenset(["fp16"]))
@@ -129,6 +129,6 @@ def test_settings_that_make_no_sense(inputs, out, tmp_path):
             ExportConfig(*inputs, out, **settings)
     same = inputs[1].parent / "same.csv"
     same.write_text("path,mos\n0000.jpg,3\n0001.jpg,3\n")
-    with pytest.raises(ExemplarError, match="--label-range LOW HIGH"):
+    with pytest.raises(ExemplarError, match="label_range LOW HIGH"):
         export_bundle(ExportConfig(inputs[0], same, out))
     assert not out.exists()

@@ -23,7 +23,7 @@ def test_features_are_pooled(name, C):
 
 def test_a_checkpoint_says_by_name_what_it_is(tmp_path):
     write_untrained_checkpoint(tmp_path / "c.pt", "timm:mobilenetv3_small_050")
-    with pytest.raises(CheckpointError, match=r"unknown backbone .* --backbone timm:NAME"):
+    with pytest.raises(CheckpointError, match=r"unknown backbone .* backbone timm:NAME"):
         read_checkpoint(tmp_path / "c.pt")
     checkpoint = read_checkpoint(tmp_path / "c.pt", "timm:mobilenetv3_small_050")
     assert checkpoint.backbone.name == "timm:mobilenetv3_small_050"

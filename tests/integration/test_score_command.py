@@ -306,7 +306,7 @@ def test_nothing_scored_exits_with_3_and_an_example(cli, tmp_path, model):
     assert again.returncode == 3
     assert cli("score", "--manifest", manifest, "--max-failure-rate", "1").returncode == 0
     http = write_manifest(tmp_path / "web.csv", ["http://host/a.png"])
-    assert "only with --allow-http" in cli("score", "--manifest", http, "--out", "web").stderr
+    assert "only with allow_http" in cli("score", "--manifest", http, "--out", "web").stderr
     assert len(rows(tmp_path / "scores")) == 2
 
 

@@ -161,7 +161,7 @@ def test_what_stays_bad_is_a_row(command, bucket, model, proxy, tmp_path):
         f"not a path or URI: ../../up.png: leads out of {bucket.uri}",
         "not a path or URI: s3://: names no bucket",
         "not a path or URI: gs://: names no bucket",
-        f"the path leaves --root {bucket.uri}/images",
+        f"the path leaves the root {bucket.uri}/images",
     ]
 
 
@@ -321,10 +321,10 @@ def test_images_from_the_web(command, tmp_path, model):
         assert outcome.returncode == code, outcome.stderr
         return pq.read_table(tmp_path / "scores" / "part-000000.parquet").to_pylist()
 
-    assert {row["error"] for row in rows()} == {"http:// images are fetched only with --allow-http"}
+    assert {row["error"] for row in rows()} == {"http:// images are fetched only with allow_http"}
     refused = rows("--allow-http")
     assert [row["status"] for row in refused] == ["unreadable"] * 3
-    assert "127.0.0.1, which is not on the public internet (--allow-private-addresses)" in refused[0]["error"]
+    assert "127.0.0.1, which is not on the public internet (allow_private_addresses)" in refused[0]["error"]
     allowed = rows("--allow-http", "--allow-private-addresses", code=0)
     assert [row["status"] for row in allowed] == ["ok", "ok", "missing"]
     assert allowed[0]["score"] == pytest.approx(expected_score(model, pixels(40, 50, 7)), abs=1e-5)

@@ -274,7 +274,7 @@ def test_the_limit_on_pixels_is_the_same_in_every_process(place, tmp_path):
         assert process.returncode == 3, stderr  # nothing scored
     one, two = rows(tmp_path / "cpu"), rows(tmp_path / "cpu,cpu")
     assert one == two
-    assert one[0]["error"] == "70×40 is 2,800 pixels, over the limit of 1,000 (--max-pixels)"
+    assert one[0]["error"] == "70×40 is 2,800 pixels, over the limit of 1,000 (max_pixels)"
     assert one[0]["width"] == 70
 
 

@@ -49,9 +49,9 @@ def test_rows_of_every_kind(tmp_path, kind, start):
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_a_missing_column_names_those_there_are(tmp_path, kind):
     path = write(tmp_path, kind, [{"id": 1, "file": "x"}])
-    with pytest.raises(ManifestError, match=r"no column 'path' \(columns: id, file\); choose one with --path-column"):
+    with pytest.raises(ManifestError, match=r"no column 'path' \(columns: id, file\); choose one with path_column"):
         open_manifest(path)
-    with pytest.raises(ManifestError, match="--id-column"):
+    with pytest.raises(ManifestError, match="id_column"):
         open_manifest(path, ManifestOptions(path_column="file", id_column="key"))
     assert next(open_manifest(path, ManifestOptions(path_column="file")).rows()).path == "x"
 
@@ -156,19 +156,19 @@ def test_uris_and_roots(tmp_path):
     assert free[4].location == "/x y.png"
     assert free[5].error.startswith("ftp:// is not supported")
     assert (free[6].uri, free[6].location) == ("s3://bucket/a b%20?.png", None)
-    assert free[7].error == "https:// images are fetched only with --allow-http"
+    assert free[7].error == "https:// images are fetched only with allow_http"
     allowed = list(open_manifest(path, ManifestOptions(allow_http=True)).rows())
     assert allowed[7].uri == "https://host/a.png"
     confined = list(open_manifest(path, ManifestOptions(root=str(tmp_path / "root"))).rows())
     assert [query.ok for query in confined] == [True] + [False] * 7
-    assert "leaves --root" in confined[1].error
+    assert "leaves the root" in confined[1].error
     with pytest.raises(ManifestError, match="no such folder"):
         open_manifest(path, ManifestOptions(root=str(tmp_path / "nowhere")))
 
 
 def test_options_for_columns_are_refused_where_there_are_none(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(ManifestError, match="--id-column is for manifests with columns"):
+    with pytest.raises(ManifestError, match="id_column is for manifests with columns"):
         open_manifest(tmp_path, ManifestOptions(id_column="id"))
 
 

@@ -106,7 +106,7 @@ def test_prefixes_and_globs(bucket):
         open_manifest(f"{bucket.uri}/q")
     with pytest.raises(ManifestError, match=r"unknown kind of manifest '\.txt'"):
         open_manifest(f"{bucket.uri}/p/notes.txt")
-    with pytest.raises(ManifestError, match="--id-column is for manifests with columns"):
+    with pytest.raises(ManifestError, match="id_column is for manifests with columns"):
         open_manifest(f"{bucket.uri}/p", ManifestOptions(id_column="id"))
     bucket.put("p/x.tar", tar(["a.png"]))
     with pytest.raises(ManifestError, match="holds tar shards and images"):
@@ -190,5 +190,5 @@ def test_local_lists_of_stored_images_and_the_other_way_round(bucket, tmp_path):
 
 
 def test_lists_on_the_web_are_refused():
-    with pytest.raises(UsageError, match=r"--manifest https://host/m\.parquet: can't be on https://"):
+    with pytest.raises(UsageError, match=r"manifest https://host/m\.parquet: can't be on https://"):
         open_manifest("https://host/m.parquet")

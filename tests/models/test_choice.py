@@ -29,7 +29,7 @@ def test_without_a_name_what_is_here_comes_first(models_folder, here):
         choose_bundle(None)
     assert str(raised.value) == (
         "no model.pscr here, and no model is shipped with this pscr-engine; make a bundle with pscr-engine export, "
-        "or name one with --bundle"
+        "or name one with bundle"
     )
     ship(models_folder)
     choice = choose_bundle(None)
@@ -69,7 +69,7 @@ def test_paths_and_uris_are_what_they_were(models_folder, here):
     assert choose_bundle("s3://bucket/model.pscr").place == StorePath("s3", "bucket", "model.pscr")
     assert choose_bundle("a/b.pscr").reason is None
     for use in (choose_bundle, lambda text: ScoreConfig("m", bundle=text)):
-        with pytest.raises(UsageError, match=r"--bundle https://x/y: can't be on https://"):
+        with pytest.raises(UsageError, match=r"bundle https://x/y: can't be on https://"):
             use("https://x/y")
 
 
@@ -80,7 +80,7 @@ def test_neither_path_nor_name_is_one_line_with_the_names(models_folder):
         choose_bundle("agiqa3k")
     assert str(raised.value) == (
         f"agiqa3k: no such bundle, and no shipped model of that name (shipped: {DEFAULT_MODEL}; did you mean "
-        f"{DEFAULT_MODEL}?); make a bundle with pscr-engine export, or name one with --bundle"
+        f"{DEFAULT_MODEL}?); make a bundle with pscr-engine export, or name one with bundle"
     )
 
 

@@ -41,7 +41,7 @@ def test_a_second_run_is_refused_while_the_first_lives(out):
     assert time.monotonic() - begun < 1
     time.sleep(1.5)  # longer than it would live unrenewed
     first.check()
-    with pytest.raises(OutputError, match="a run without --shard is writing there"):
+    with pytest.raises(OutputError, match="a run without shard is writing there"):
         RunDirectory.open(out, RUN, shard=Shard(0, 2))
     first.close()
     RunDirectory.open(out, RUN, shard=Shard(0, 2)).close()

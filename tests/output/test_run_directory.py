@@ -51,7 +51,7 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
     again.close()
     for name in RUN["identity"]:
         other = {"identity": {**RUN["identity"], name: "other"}}
-        with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*--overwrite"):
+        with pytest.raises(OutputError, match=f"another {name.replace('_', ' ')} .*overwrite"):
             RunDirectory.open(tmp_path, other)
     afresh = RunDirectory.open(tmp_path, other, overwrite=True)
     assert afresh.done() == []
@@ -148,12 +148,12 @@ def test_another_bundle_is_named_by_what_users_call_it(tmp_path):
         RunDirectory.open(tmp_path, run("2" * 64, "a/model.pscr", shipped_model=None, by_default=False))
     assert str(raised.value) == (
         f"{tmp_path}: holds a run with another bundle (the shipped model lite0, taken since none was named, now "
-        "a/model.pscr); go on with --bundle lite0, choose another --out or use --overwrite"
+        "a/model.pscr); go on with bundle lite0, choose another out or use overwrite=True"
     )
     same_name = run("2" * 64, "lite0", shipped_model="lite0", by_default=True)
     earlier = {"identity": {"bundle": "2" * 64}}
     for other in (same_name, earlier, {**earlier, "settings": None, "bundle": []}):
-        with pytest.raises(OutputError, match=r"another bundle \(1{21}\.\.\., now 2{21}\.\.\.\); choose another --out"):
+        with pytest.raises(OutputError, match=r"another bundle \(1{21}\.\.\., now 2{21}\.\.\.\); choose another out"):
             RunDirectory.open(tmp_path, other)
 
 

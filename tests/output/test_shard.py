@@ -139,7 +139,7 @@ def test_what_cannot_go_together_is_refused(tmp_path, monkeypatch):
     first = RunDirectory.open(tmp_path / "out", run, shard=Shard(0, 2))
     second = RunDirectory.open(tmp_path / "out", run, shard=Shard(1, 2))
     for shard, match in (
-        (Shard(0, 2), r"another process with --shard 0/2 is writing there \(process \d+ on "),
+        (Shard(0, 2), r"another process with shard 0/2 is writing there \(process \d+ on "),
         (Shard(0, 3), "shard [01]/2 is writing there .* before you change the number of shards"),
         (WHOLE, "shard [01]/2 is writing there"),
     ):
@@ -151,7 +151,7 @@ def test_what_cannot_go_together_is_refused(tmp_path, monkeypatch):
         RunDirectory.open(tmp_path / "out", other, shard=Shard(1, 2))
     first.close()
     whole = RunDirectory.open(tmp_path / "out", run)
-    with pytest.raises(OutputError, match="a run without --shard is writing there"):
+    with pytest.raises(OutputError, match="a run without shard is writing there"):
         RunDirectory.open(tmp_path / "out", run, shard=Shard(0, 2))
     whole.close()
 
@@ -171,9 +171,9 @@ def test_half_files_of_other_shards_are_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("3/3", "--shard 3/3: shards are counted from 0, so 3 of them are 0/3 to 2/3"),
+        ("3/3", "shard 3/3: shards are counted from 0, so 3 of them are 0/3 to 2/3"),
         ("0/0", "counted from 0"),
-        ("1", "--shard 1: write it as i/n"),
+        ("1", "shard 1: write it as i/n"),
         ("-1/3", "write it as i/n"),
         ("a/b", "write it as i/n"),
     ],

@@ -1,6 +1,9 @@
 """`pscr-engine select`, as a process and from Python."""
 
 import json
+import shutil
+from datetime import datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pscr_engine.errors import OutputError
 from pscr_engine.selection.rule import Rule, Top
 from pscr_engine.selection.select import select
 
@@ -236,3 +240,98 @@ def test_a_column_that_is_there_twice_is_refused(cli, tmp_path):
     refused = cli("select", "--top", "1")
     assert refused.returncode == 2
     assert "several columns named 'a'" in refused.stderr
+
+
+def test_csv_tsv_and_json_lines_are_what_their_names_say(run, tmp_path):
+    import csv
+
+    for name, delimiter in (("kept.csv", ","), ("kept.TSV", "\t")):
+        for _ in range(2):  # an earlier selection is replaced
+            select(run, Rule(Top(number=4)), tmp_path / name)
+        with (tmp_path / name).open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=delimiter))
+        assert list(rows[0]) == ["path", "model", "seed", "manifest_score", "score", "score_std", "row"]
+        assert [row["row"] for row in rows] == ["0", "3", "4", "8"]
+        assert [float(row["score"]) for row in rows] == [3.0, 4.5, 3.0, 5.0]
+        assert np.float32(rows[1]["score_std"]) == np.float32(0.3)
+    for _ in range(2):
+        select(run, Rule(Top(number=100)), tmp_path / "kept.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
+    assert lines[-1] == {
+        "path": "9.png",
+        "model": None,
+        "seed": 9,
+        "manifest_score": "theirs",
+        "score": 3.0,
+        "score_std": pytest.approx(0.9),
+        "row": 9,
+    }
+    assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
+
+
+def test_a_selection_without_rows_can_be_replaced(run, tmp_path):
+    for name in ("none.csv", "none.jsonl"):
+        for _ in range(2):
+            select(run, Rule(min_score=9.0), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.csv", "path,score\na.png,1\n"),
+        ("mine.csv", "\udcff"),
+        ("mine.jsonl", '{"path": "a.png"}\n'),
+        ("mine.jsonl", "[1]\n"),
+        ("mine.jsonl", "null\n"),
+        ("mine.parquet", "score,score_std,row\n"),
+    ],
+)
+def test_no_other_file_is_replaced(run, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(OutputError, match="is there already, and no earlier selection"):
+        select(run, Rule(Top(number=1)), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content.encode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("kept.xlsx", r"no table ends in \.xlsx; choose another out, in \.parquet, "),
+        ("kept", "its name does not say which kind of table it is"),
+        ("kept.csv.gz", r"no table ends in \.gz"),
+    ],
+)
+def test_files_of_other_kinds_are_refused(run, tmp_path, name, message):
+    with pytest.raises(OutputError, match=message):
+        select(run, Rule(Top(number=1)), tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_what_csv_has_no_form_for_is_said_before_the_work(tmp_path):
+    when = [datetime(2026, 1, 2, 3, 4, 5), None]
+    columns = {
+        "path": ["a.png", "b.png"],
+        "tags": [["x", "y"], []],
+        "bytes": pa.array([b"\x00\xff", None]),
+        "when": when,
+        "nan": [float("nan"), 1.5],
+        "kind": pa.array(["k", None]).dictionary_encode(),
+        "price": [Decimal("1.10"), None],
+    }
+    for taken, kept_columns in ((("tags",), 0), (("bytes",), 0), ((), 5)):
+        table = pa.table({name: columns[name] for name in (*taken, "path", "when", "nan", "kind", "price")})
+        pq.write_table(table, tmp_path / "m.parquet")
+        shutil.rmtree(tmp_path / "scores", ignore_errors=True)
+        run = make_run(tmp_path / "scores", tmp_path / "m.parquet", [1.0, 2.0])
+        if kept_columns:
+            select(run, Rule(Top(number=2)), tmp_path / "kept.csv")
+            assert (tmp_path / "kept.csv").read_text().splitlines()[1].startswith('"a.png",2026-01-02 03:04:05')
+        else:
+            with pytest.raises(OutputError, match=rf"column '{taken[0]}' holds .*, which \.csv has no form for"):
+                select(run, Rule(Top(number=2)), tmp_path / "kept.csv")
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    shutil.rmtree(tmp_path / "scores")
+    select(make_run(tmp_path / "scores", tmp_path / "m.parquet", [1.0, 2.0]), Rule(Top(number=2)), tmp_path / "k.jsonl")
+    first, second = map(json.loads, (tmp_path / "k.jsonl").read_text().splitlines())
+    assert (first["tags"], first["bytes"], first["nan"], first["kind"]) == (["x", "y"], "AP8=", None, "k")
+    assert (first["when"], first["price"], second["when"]) == ("2026-01-02 03:04:05", "1.10", None)

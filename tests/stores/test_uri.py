@@ -45,7 +45,7 @@ def test_reading_a_uri(uri, parts):
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "az:///"])
 def test_no_bucket(uri):
-    with pytest.raises(UsageError, match=r"--out .*names no bucket"):
+    with pytest.raises(UsageError, match=r"out .*names no bucket"):
         place(uri, "--out")
 
 

@@ -139,7 +139,7 @@ def test_private_addresses_are_refused_unless_allowed(web):
     urls += [f"http://[::ffff:127.0.0.1]:{port}/image", f"http://[::1]:{port}/image", "http://169.254.169.254/latest"]
     for query in fetched(*urls, private=False):
         assert query.status == "unreadable"
-        assert "is not on the public internet (--allow-private-addresses)" in query.error
+        assert "is not on the public internet (allow_private_addresses)" in query.error
     assert not web.seen
 
 

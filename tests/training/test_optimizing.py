@@ -42,7 +42,7 @@ def test_all_of_the_trunk_is_frozen():
 
 
 def test_an_unknown_module_is_named_with_those_that_there_are():
-    with pytest.raises(UsageError, match=r"--freeze layer9.*name some of 0, 1, 2, or all"):
+    with pytest.raises(UsageError, match=r"freeze layer9.*name some of 0, 1, 2, or all"):
         freeze(Small().trunk, ("layer9",))
 
 
@@ -78,11 +78,11 @@ def test_the_warm_up_rises_to_the_full_rate(warmup, share):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "sgd"}, "--optimizer 'sgd'"),
-        ({"schedule": "linear"}, "--schedule 'linear'"),
-        ({"train_patches": 0}, "--train-patches 0"),
-        ({"average": 1.0}, "--average 1"),
-        ({"warmup_epochs": 100.0}, "--warmup-epochs 100"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd'"),
+        ({"schedule": "linear"}, "schedule 'linear'"),
+        ({"train_patches": 0}, "train_patches 0"),
+        ({"average": 1.0}, "average 1"),
+        ({"warmup_epochs": 100.0}, "warmup_epochs 100"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, message):

@@ -208,14 +208,14 @@ def test_training_steps_may_take_patches_by_another_rule(source, tmp_path, monke
     assert (record.sampling, record.settings["train_sampling"]) == ("ops", "rps")
     with pytest.raises(OutputError, match="was trained with train_sampling rps, this is None"):
         train(TrainConfig(source, out=tmp_path / "run", **{**options, "train_sampling": None}))
-    with pytest.raises(UsageError, match="--train-sampling: with --freeze all each image is encoded once"):
+    with pytest.raises(UsageError, match="train_sampling: with freeze all each image is encoded once"):
         train(TrainConfig(source, out=tmp_path / "other", **options, freeze=("all",)))
 
 
 def test_more_patches_than_there_are(source, tmp_path):
-    with pytest.raises(UsageError, match="--train-patches 5: nops has only 4 patches"):
+    with pytest.raises(UsageError, match="train_patches 5: nops has only 4 patches"):
         train(TrainConfig(source, out=tmp_path / "run", **SMALL, sampling="nops", train_patches=5))
-    with pytest.raises(UsageError, match="--freeze layer7: the trunk has no such module"):
+    with pytest.raises(UsageError, match="freeze layer7: the trunk has no such module"):
         train(TrainConfig(source, out=tmp_path / "run", **SMALL, freeze=("layer7",)))
     assert not (tmp_path / "run").exists()
 
@@ -244,12 +244,12 @@ def test_weights_from_a_file(source, tmp_path):
 
 
 def test_what_is_wrong_is_said_before_training(source, tmp_path):
-    with pytest.raises(UsageError, match="--patch-size 8: must be from 32 to 1024"):
+    with pytest.raises(UsageError, match="patch_size 8: must be from 32 to 1024"):
         TrainConfig(source, patch_size=8)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match="choose another --out"):
+        with pytest.raises(OutputError, match="choose another out"):
             train(TrainConfig(source, out=tmp_path / "out", **SMALL, overwrite=overwrite))
     assert (tmp_path / "out" / "mine").exists()
     (tmp_path / "t.csv").write_text("path,mos\n" + "".join(f"{index}.png,{index}\n" for index in range(20)))
@@ -259,7 +259,7 @@ def test_what_is_wrong_is_said_before_training(source, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_it(source, tmp_path):
-    with pytest.raises(PscrError, match=r"the loss is (nan|inf) in epoch \d: use a smaller --learning-rate"):
+    with pytest.raises(PscrError, match=r"the loss is (nan|inf) in epoch \d: use a smaller learning_rate"):
         config = TrainConfig(source, out=tmp_path / "run", **{**SMALL, "epochs": 5})
         object.__setattr__(config, "learning_rate", 1e30)  # none that is allowed is sure to diverge
         train(config)

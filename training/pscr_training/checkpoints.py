@@ -13,7 +13,7 @@ from pscr_export.timm_backbone import find_backbone
 from torch import Tensor
 
 from pscr_engine.atomic import atomic_file
-from pscr_engine.errors import CheckpointError
+from pscr_engine.errors import CheckpointError, option
 
 from .method import Model
 
@@ -93,7 +93,7 @@ def load_model(path: Path) -> tuple[Model, TrainingRecord, dict[str, Any]]:
     record = record_of(path, content)
     if record is None:
         raise CheckpointError(
-            f"{path}: was not trained by pscr-engine; export it with --exemplars, and evaluate the bundle"
+            f"{path}: was not trained by pscr-engine; export it with {option('--exemplars')}, and evaluate the bundle"
         )
     backbone = find_backbone(str(record.settings["backbone"]))
     model = Model(backbone, record.method)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,10 @@ from pscr_engine.cli.step_progress import progress
 from pscr_engine.errors import UsageError
 
 from .cli_train import SPLITS, source_options
+
+if TYPE_CHECKING:
+    from .comparing import Comparison
+    from .evaluate import Evaluation
 
 _NAMES = {
     "srcc": "SRCC",
@@ -27,7 +32,7 @@ _NAMES = {
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
 @source_options
 @click.option("--split", type=click.Choice(SPLITS), help="[default: the checkpoint's; for a bundle all images]")
 @default_option("--part", "test", type=click.Choice(["test", "val", "train", "all"]))
@@ -38,9 +43,9 @@ _NAMES = {
 @default_option("--device", "auto", "cpu, cuda:0, ...")
 @default_option("--workers", 0, "Processes that read images; 0 for none.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures, and each image's score.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a scatter plot, .svg or .png.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a scatter plot, .svg or .png, of one model.")
 def evaluate(
-    model: Path,
+    models: tuple[Path, ...],
     dataset: str | None,
     root: str | None,
     label: str | None,
@@ -56,10 +61,15 @@ def evaluate(
     shipped model. A checkpoint is evaluated on the test part of its own split, against its training images as
     exemplars, unless told otherwise.
 
+    Several models are evaluated on the same images, and each is compared with the first: differences with 95%
+    intervals of a paired bootstrap. Models that would be evaluated on different images, or on some that they were
+    trained on, are refused. Bundles take the checkpoints' images, unless others are named.
+
     \b
     Examples:
       pscr-engine evaluate trained/best.pt --plot best.svg
       pscr-engine evaluate model.pscr --precision fp16 --dataset agiqa-3k --data AGIQA-3K --split paper
+      pscr-engine evaluate resnet18/best.pt resnet50/best.pt
     """
     logs.configure(as_json=False)
     from .data.open import Source
@@ -75,11 +85,22 @@ def evaluate(
     for option, file in (("--json", json_file), ("--plot", plot)):
         _check_file(option, file)
     source = None if dataset is None else Source(dataset, root, label, split_column, images)
+    configs = [EvaluateConfig(model, source, **settings) for model in models]
+    if len(configs) > 1:
+        if plot is not None:
+            raise UsageError(f"--plot {plot}: shows one model; leave it out, or name one model")
+        from .comparing import compare
+
+        with progress("images") as report:
+            comparison = compare(configs, report)
+        click.echo("\n".join(comparison_lines(comparison)))
+        if json_file is not None:
+            _write_json(json_file, comparison_facts(comparison))
+        return
     with progress("images") as report:
-        evaluation = run(EvaluateConfig(model, source, **settings), report)
+        evaluation = run(configs[0], report)
     values, count = evaluation.metrics.as_json(), evaluation.metrics.images
-    against = f"{evaluation.exemplars} exemplars" if evaluation.exemplars else "no exemplars"
-    click.echo(f"{evaluation.name}, {evaluation.precision}, {against}; {evaluation.data}: {count} images")
+    click.echo(f"{_described(evaluation)}; {evaluation.data}: {count} images")
     if evaluation.leakage:
         click.echo(f"{evaluation.leakage:.0%} of them have a prompt that was trained on")
     for name, title in _NAMES.items():
@@ -90,13 +111,68 @@ def evaluate(
             {"path": str(item.file), "mos": item.mos, "score": round(float(score), 6)}
             for item, score in zip(evaluation.items, evaluation.scores, strict=True)
         ]
-        facts = {"model": evaluation.name, "precision": evaluation.precision, "exemplars": evaluation.exemplars}
-        facts |= {"data": evaluation.data, "leakage": evaluation.leakage}
-        json_file.write_text(json.dumps({**facts, "metrics": values, "images": rows}, indent=1) + "\n")
+        facts = {**_facts(evaluation), "data": evaluation.data, "leakage": evaluation.leakage}
+        _write_json(json_file, {**facts, "metrics": values, "images": rows})
     if plot is not None:
         from .scatter import scatter
 
         scatter(evaluation, plot)
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Say how models differ, in lines: the models by letters, then each one's figures beside the first one's."""
+    evaluations = comparison.evaluations
+    letters = [ascii_uppercase[at] if at < len(ascii_uppercase) else f"M{at}" for at in range(len(evaluations))]
+    first = evaluations[0]
+    lines = [f"{first.data}: {first.metrics.images} images, the same for all"]
+    for letter, evaluation in zip(letters, evaluations, strict=True):
+        leak = f"; {evaluation.leakage:.0%} have a prompt that it was trained on" if evaluation.leakage else ""
+        lines.append(f"  {letter}  {_described(evaluation)}{leak}")
+    for letter, evaluation, found in zip(letters[1:], evaluations[1:], comparison.differences, strict=True):
+        lines.append(f"\n{'':<6} {letters[0]:>8} {letter:>8} {f'{letter} - {letters[0]}':>9}   95% of the difference")
+        ours, theirs = first.metrics.as_json(), evaluation.metrics.as_json()
+        for name, (value, low, high) in found.items():
+            one, other = ours[name][0], theirs[name][0]
+            lines.append(f"{_NAMES[name]:<6} {one:8.4f} {other:8.4f} {value:+9.4f}   {low:+.4f} to {high:+.4f}")
+    return lines
+
+
+def comparison_facts(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain values, for a JSON file."""
+    evaluations = comparison.evaluations
+    first = evaluations[0]
+    rows = zip(first.items, *(evaluation.scores for evaluation in evaluations), strict=True)
+    return {
+        "data": first.data,
+        "models": [
+            {**_facts(each), "leakage": each.leakage, "metrics": each.metrics.as_json()} for each in evaluations
+        ],
+        "differences": [
+            {
+                "model": evaluation.name,
+                "minus": first.name,
+                "metrics": {name: list(estimate) for name, estimate in found.items()},
+            }
+            for evaluation, found in zip(evaluations[1:], comparison.differences, strict=True)
+        ],
+        "images": [
+            {"path": str(item.file), "mos": item.mos, "scores": [round(float(score), 6) for score in scores]}
+            for item, *scores in rows
+        ],
+    }
+
+
+def _described(evaluation: Evaluation) -> str:
+    against = f"{evaluation.exemplars} exemplars" if evaluation.exemplars else "no exemplars"
+    return f"{evaluation.name}, {evaluation.precision}, {against}"
+
+
+def _facts(evaluation: Evaluation) -> dict[str, Any]:
+    return {"model": evaluation.name, "precision": evaluation.precision, "exemplars": evaluation.exemplars}
+
+
+def _write_json(file: Path, facts: dict[str, Any]) -> None:
+    file.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _check_file(option: str, file: Path | None) -> None:

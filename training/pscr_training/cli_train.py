@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 from pscr_export.cli import BackboneName, names
 
 from pscr_engine.cli import logs
-from pscr_engine.cli.parameters import default_option
+from pscr_engine.cli.parameters import default_option, out_option
 from pscr_engine.cli.step_progress import progress
 from pscr_engine.host import keep_freed_memory
 from pscr_engine.sampling import SAMPLINGS
@@ -38,7 +37,7 @@ def source_options(command: Any) -> Any:
 @source_options
 @click.option("--split", type=click.Choice(SPLITS), help="[default: column if there is --split-column, else random]")
 @default_option("--val-share", 0.1, "Share of the training images that choose the best epoch.")
-@default_option("--out", "trained", "Folder to fill.", type=click.Path(path_type=Path))
+@out_option("trained", "Folder to fill.")
 @default_option(
     "--backbone",
     "resnet18",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pscr_export.ranges import SEED, Range, check_ranges
 
-from pscr_engine.errors import UsageError
+from pscr_engine.errors import UsageError, option
 
 from .data.open import Source
 from .method import METHODS, PAIRS
@@ -77,13 +77,19 @@ class TrainConfig:
         if self.pairs not in PAIRS:
             raise UsageError(f"pairs {self.pairs!r}: choose from {', '.join(PAIRS)}")
         if self.pairs == "all" and self.batch_size < 2:
-            raise UsageError("--pairs all: compares the images of a batch, so --batch-size must be at least 2")
+            raise UsageError(
+                f"{option('--pairs', 'all')}: compares the images of a batch, so {option('--batch-size')} must be at "
+                f"least 2"
+            )
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise UsageError(f"--{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
         check_ranges(self, _RANGES)
         if not 0 <= self.warmup_epochs < self.epochs:
-            raise UsageError(f"--warmup-epochs {self.warmup_epochs:g}: must be from 0 to below --epochs, {self.epochs}")
+            raise UsageError(
+                f"{option('--warmup-epochs')} {self.warmup_epochs:g}: must be from 0 to below {option('--epochs')}, "
+                f"{self.epochs}"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the weights depend on, beside the data; a training goes on only with the same."""

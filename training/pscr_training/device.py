@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from pscr_engine.errors import UsageError, one_line
+from pscr_engine.errors import UsageError, one_line, option
 
 
 def choose_device(name: str) -> torch.device:
@@ -23,15 +23,21 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
-        raise UsageError(f"--device {name}: is no device; use auto, cpu, cuda, or cuda:1 for the second GPU") from None
+        raise UsageError(
+            f"{option('--device')} {name}: is no device; use auto, cpu, cuda, or cuda:1 for the second GPU"
+        ) from None
     if device.type == "cuda" and not has_gpu:
-        raise UsageError(f"--device {name}: PyTorch can use no GPU here (see pscr-engine doctor); use --device cpu")
+        raise UsageError(
+            f"{option('--device')} {name}: PyTorch can use no GPU here (see pscr-engine doctor); use "
+            f"{option('--device', 'cpu')}"
+        )
     if device.type == "meta":
-        raise UsageError(f"--device {name}: computes nothing; use auto, cpu or cuda")
+        raise UsageError(f"{option('--device')} {name}: computes nothing; use auto, cpu or cuda")
     try:
         torch.zeros(1, device=device).item()
     except Exception as error:
         raise UsageError(
-            f"--device {name}: PyTorch can't use it here ({one_line(error, 120)}); use auto, cpu or another GPU"
+            f"{option('--device')} {name}: PyTorch can't use it here ({one_line(error, 120)}); use auto, cpu or "
+            f"another GPU"
         ) from error
     return device

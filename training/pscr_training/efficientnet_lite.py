@@ -13,7 +13,7 @@ import torch
 from pscr_export.network import MEAN, STD
 from torch import Tensor
 
-from pscr_engine.errors import CheckpointError
+from pscr_engine.errors import CheckpointError, option
 
 _ARCHITECTURES = r"timm:tf_efficientnet_lite\d"
 _OUTSIDE_BLOCKS = {
@@ -66,7 +66,8 @@ def efficientnet_lite_as_timm(state: Mapping[str, Tensor], backbone: str, source
     """
     if not re.fullmatch(_ARCHITECTURES, backbone):
         raise CheckpointError(
-            f"{source}: TensorFlow's EfficientNet-Lite fits --backbone timm:tf_efficientnet_lite0, not {backbone}"
+            f"{source}: TensorFlow's EfficientNet-Lite fits {option('--backbone', 'timm:tf_efficientnet_lite0')}, not "
+            f"{backbone}"
         )
     blocks = [f"{stage}.{index}" for stage, count in enumerate(_STAGES_OF_LITE0) for index in range(count)]
     expanded = {int(m[1]) for key in state if (m := re.match(r"_blocks\.(\d+)\._expand_conv\.", key))}

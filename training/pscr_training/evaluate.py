@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pscr_export.ranges import Range, check_ranges
 from pscr_export.record import TrainingRecord
 from pscr_export.selection import select
 
-from pscr_engine.errors import DatasetError, UsageError
+from pscr_engine.errors import DatasetError, UsageError, option
 from pscr_engine.models import BundleChoice, choose_bundle, shipped_models
 from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
@@ -92,6 +92,47 @@ class Evaluation:
     leakage: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model and the images that it is to score, before any is scored.
+
+    Args:
+        config: what was asked for.
+        labelled: the set that the images are of.
+        items: the images.
+        leakage: share of the images whose prompt was trained on; None if not known.
+        score: scores images; returns float64 [N], the number of exemplars and the precision.
+        known: returns files, and SHA-256 of files, that it was trained on or has as exemplars, as far as it says.
+    """
+
+    config: EvaluateConfig
+    labelled: Labelled
+    items: Sequence[Item]
+    leakage: float | None
+    score: Callable[[Sequence[Item], Progress], tuple[Floats, int, str]]
+    known: Callable[[], tuple[Sequence[str], Sequence[str]]]
+
+    def run(self, progress: Progress = silent) -> Evaluation:
+        """Score the images and compare the scores with the labels.
+
+        Raises:
+            CheckpointError, BundleError, DatasetError: the model or an image can't be used.
+        """
+        predicted, exemplars, precision = self.score(self.items, progress)
+        labels = labels_of(self.items)
+        return Evaluation(
+            str(self.config.model),
+            f"{self.labelled.name}, {self.labelled.label}, {self.config.part}",
+            self.items,
+            predicted,
+            labels,
+            measure(predicted, labels, self.config.seed),
+            exemplars,
+            precision,
+            self.leakage,
+        )
+
+
 def evaluate(config: EvaluateConfig, progress: Progress = silent) -> Evaluation:
     """Score a part of a split and compare the scores with the labels.
 
@@ -99,49 +140,79 @@ def evaluate(config: EvaluateConfig, progress: Progress = silent) -> Evaluation:
         UsageError: settings that don't go together.
         CheckpointError, BundleError, DatasetError: the model or the data can't be used.
     """
-    name = str(config.model)
-    is_name = not os.path.lexists(name) and (name in shipped_models() or not config.model.suffix)
-    if is_name or config.model.is_dir():
-        return _evaluate_bundle(config, choose_bundle(name), progress)
-    return _evaluate_checkpoint(config, progress)
+    return prepare(config).run(progress)
 
 
-def _evaluate_checkpoint(config: EvaluateConfig, progress: Progress) -> Evaluation:
+def prepare(config: EvaluateConfig, same_images: Prepared | None = None) -> Prepared:
+    """Find the model and the images, and check both, before any image is scored.
+
+    Args:
+        config: what is asked for.
+        same_images: whose images a bundle takes if none are named, since it knows none.
+
+    Raises:
+        UsageError, CheckpointError, BundleError, DatasetError: as `evaluate`.
+    """
+    if is_bundle(config.model):
+        return _prepare_bundle(config, choose_bundle(str(config.model)), same_images)
+    return _prepare_checkpoint(config)
+
+
+def is_bundle(model: Path) -> bool:
+    """Tell whether a model is a bundle, or the name of a shipped one, and not a checkpoint."""
+    name = str(model)
+    return model.is_dir() or (not os.path.lexists(name) and (name in shipped_models() or not model.suffix))
+
+
+def _prepare_checkpoint(config: EvaluateConfig) -> Prepared:
     device = choose_device(config.device)
     model, record, _ = load_model(config.model)
-    model.to(device).eval()
     sampling = Sampling.create(record.sampling, record.patch_size, int(record.settings["seed"]))
     labelled = (config.source or Source(**record.database)).open()
     items, leaked = _part(config, labelled, record)
-    features = encode(model, items, sampling, config.workers, progress)
-    count = 0
-    if record.method == "contrastive":
+
+    def score(items: Sequence[Item], progress: Progress) -> tuple[Floats, int, str]:
+        model.to(device).eval()
+        features = encode(model, items, sampling, config.workers, progress)
+        if record.method != "contrastive":
+            return direct_scores(model, features), 0, "fp32"
         exemplars = chosen_exemplars(record, config.num_exemplars, config.select, config.seed)
-        count = len(exemplars)
         known = encode(model, exemplars, sampling, config.workers, progress, "encode exemplars")
         labels = torch.from_numpy(labels_of(exemplars)).float().to(device)
-        predicted = scores(model, features, known, labels)
-    else:
-        predicted = direct_scores(model, features)
-    return _evaluation(config, labelled, items, predicted, count, "fp32", leaked)
+        return scores(model, features, known, labels), len(exemplars), "fp32"
+
+    return Prepared(config, labelled, items, leaked, score, lambda: (record.exemplars["files"], ()))
 
 
-def _evaluate_bundle(config: EvaluateConfig, choice: BundleChoice, progress: Progress) -> Evaluation:
+def _prepare_bundle(config: EvaluateConfig, choice: BundleChoice, same_images: Prepared | None) -> Prepared:
     from pscr_engine import Scorer
 
-    if config.source is None:
-        raise UsageError("a bundle does not say what it was trained on: name labelled images with --dataset")
-    predicted = []
-    with Scorer.open(choice, device=config.device, precision=config.precision) as scorer:
+    labelled: Labelled | None = None
+    items: list[Item] = []
+    leaked: float | None = None
+    if config.source is not None:
         labelled = config.source.open()
         items, leaked = _part(config, labelled, None)
-        for item, image in zip(items, scorer.stream(item.file for item in items), strict=True):
-            if image.score is None:
-                raise DatasetError(f"{item.file}: {image.error}")
-            predicted.append(image.score)
-            progress("score images", len(predicted), len(items))
-        count, precision = scorer.bundle.exemplars.count, scorer.backend.precision
-    return _evaluation(config, labelled, items, np.array(predicted, np.float64), count, precision, leaked)
+    elif same_images is not None:
+        labelled, items = same_images.labelled, list(same_images.items)
+    if labelled is None:
+        raise UsageError(
+            f"a bundle does not say what it was trained on: name labelled images with {option('--dataset')}"
+        )
+
+    def score(items: Sequence[Item], progress: Progress) -> tuple[Floats, int, str]:
+        predicted = []
+        with Scorer.open(choice, device=config.device, precision=config.precision) as scorer:
+            for item, image in zip(items, scorer.stream(item.file for item in items), strict=True):
+                if image.score is None:
+                    raise DatasetError(f"{item.file}: {image.error}")
+                predicted.append(image.score)
+                progress("score images", len(predicted), len(items))
+            return np.array(predicted, np.float64), scorer.bundle.exemplars.count, scorer.backend.precision
+
+    return Prepared(
+        config, labelled, items, leaked, score, lambda: ((), [digest for _, digest in choice.open().exemplar_files()])
+    )
 
 
 def chosen_exemplars(record: TrainingRecord, count: int | None, rule: str, seed: int) -> list[Item]:
@@ -182,26 +253,3 @@ def _part(config: EvaluateConfig, labelled: Labelled, record: TrainingRecord | N
         raise DatasetError(f"{labelled.name}: {len(items)} images are too few to evaluate on")
     Labelled(labelled.name, labelled.label, items, len(items), labelled.label_range).check_files()
     return items, leaked
-
-
-def _evaluation(
-    config: EvaluateConfig,
-    labelled: Labelled,
-    items: Sequence[Item],
-    predicted: Floats,
-    exemplars: int,
-    precision: str,
-    leaked: float | None,
-) -> Evaluation:
-    labels = labels_of(items)
-    return Evaluation(
-        str(config.model),
-        f"{labelled.name}, {labelled.label}, {config.part}",
-        items,
-        predicted,
-        labels,
-        measure(predicted, labels, config.seed),
-        exemplars,
-        precision,
-        leaked,
-    )

@@ -63,25 +63,58 @@ def measure(scores: Floats, labels: Floats, seed: int = 0) -> Metrics:
         seed: seed of the bootstrap.
     """
     fitted = logistic_fit(scores, labels)
-    dice = np.random.default_rng(seed)
-    drawn = [dice.integers(len(scores), size=len(scores)) for _ in range(_RESAMPLES)]
+    drawn = _resamples(len(scores), seed)
 
     def estimate(metric: Callable[[Floats, Floats], float], predicted: Floats) -> Estimate:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of resamples in which all values are equal
             values = [metric(predicted[index], labels[index]) for index in drawn]
-            low, high = np.nanpercentile(values, _INTERVAL)
-            return Estimate(metric(predicted, labels), float(low), float(high))
+            return Estimate(metric(predicted, labels), *_interval(values))
 
     return Metrics(
         len(scores),
         estimate(srcc, scores),
-        estimate(lambda a, b: float(kendalltau(a, b).statistic), scores),
+        estimate(_krcc, scores),
         estimate(plcc, scores),
         estimate(plcc, fitted),
         estimate(_rmse, scores),
         estimate(_rmse, fitted),
     )
+
+
+def differences(scores: Floats, others: Floats, labels: Floats, seed: int = 0) -> dict[str, Estimate]:
+    """Compute how much better `others` agree with the labels than `scores`: each metric's difference, others − scores.
+
+    The bootstrap is paired: each resample of the images is applied to both, so that what both find hard cancels out.
+
+    Args:
+        scores: float [N], of one model.
+        others: float [N], of another one, for the same images.
+        labels: float [N].
+        seed: seed of the bootstrap; the resamples are those of `measure`.
+
+    Returns:
+        The difference in SRCC, KRCC, PLCC and RMSE with its 95% interval, by the metric's name in `Metrics`.
+    """
+    drawn = _resamples(len(labels), seed)
+
+    def estimate(metric: Callable[[Floats, Floats], float]) -> Estimate:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of resamples in which all values are equal
+            values = [metric(others[at], labels[at]) - metric(scores[at], labels[at]) for at in drawn]
+            return Estimate(metric(others, labels) - metric(scores, labels), *_interval(values))
+
+    return {name: estimate(metric) for name, metric in _COMPARED.items()}
+
+
+def _resamples(count: int, seed: int) -> list[NDArray[np.int64]]:
+    dice = np.random.default_rng(seed)
+    return [dice.integers(count, size=count) for _ in range(_RESAMPLES)]
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, _INTERVAL)
+    return float(low), float(high)
 
 
 def srcc(scores: Floats, labels: Floats) -> float:
@@ -120,3 +153,10 @@ def logistic_fit(scores: Floats, labels: Floats) -> Floats:
 
 def _rmse(scores: Floats, labels: Floats) -> float:
     return float(np.sqrt(np.mean((scores - labels) ** 2)))
+
+
+def _krcc(scores: Floats, labels: Floats) -> float:
+    return float(kendalltau(scores, labels).statistic)
+
+
+_COMPARED = {"srcc": srcc, "krcc": _krcc, "plcc": plcc, "rmse": _rmse}

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from pscr_engine.errors import UsageError
+from pscr_engine.errors import UsageError, option
 
 from .config import FREEZE_ALL, TrainConfig
 
@@ -39,7 +39,9 @@ def freeze(trunk: nn.Module, names: Sequence[str]) -> None:
             trunk.get_submodule(name).requires_grad_(False)
         except AttributeError:
             known = ", ".join(child for child, _ in trunk.named_children())
-            raise UsageError(f"--freeze {name}: the trunk has no such module; name some of {known}, or all") from None
+            raise UsageError(
+                f"{option('--freeze')} {name}: the trunk has no such module; name some of {known}, or all"
+            ) from None
 
 
 def make_optimizer(settings: TrainConfig, model: Trained) -> torch.optim.Optimizer:

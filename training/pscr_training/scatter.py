@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pscr_engine.errors import MissingDependencyError, UsageError
+from pscr_engine.errors import MissingDependencyError, UsageError, option
 
 from .evaluate import Evaluation
 from .metrics import logistic_fit
@@ -18,7 +18,7 @@ def check_plot(file: Path) -> None:
         MissingDependencyError: Matplotlib is not installed.
     """
     if file.suffix.lower() not in (".svg", ".png"):
-        raise UsageError(f"--plot {file}: name a file that ends in .svg or .png")
+        raise UsageError(f"{option('--plot')} {file}: name a file that ends in .svg or .png")
     try:
         import matplotlib.figure  # noqa: F401 - whether it is there
     except ImportError:

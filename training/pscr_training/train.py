@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from pscr_engine.errors import CheckpointError, DatasetError, OutputError, PscrError, UsageError, one_line
+from pscr_engine.errors import CheckpointError, DatasetError, OutputError, PscrError, UsageError, one_line, option
 from pscr_engine.progress import Progress, silent
 from pscr_engine.sampling import Sampling
 
@@ -81,11 +81,13 @@ def train(config: TrainConfig, progress: Progress = silent) -> TrainResult:
         train_sampling = Sampling.create(config.train_sampling, sampling.patch_size)
         if config.freeze == FREEZE_ALL and train_sampling != sampling:
             raise UsageError(
-                "--train-sampling: with --freeze all each image is encoded once, by --sampling; leave it out"
+                f"{option('--train-sampling')}: with {option('--freeze', 'all')} each image is encoded once, by "
+                f"{option('--sampling')}; leave it out"
             )
     if config.train_patches is not None and config.train_patches > train_sampling.patches:
         raise UsageError(
-            f"--train-patches {config.train_patches}: {train_sampling.name} has only {train_sampling.patches} patches"
+            f"{option('--train-patches')} {config.train_patches}: {train_sampling.name} has only "
+            f"{train_sampling.patches} patches"
         )
     if sampling.patch_size != backbone.patch_size and backbone.name not in _ANY_PATCH_SIZE:
         _check_patch_size(backbone, sampling.patch_size)
@@ -148,7 +150,7 @@ class _Run:
         last = config.out / LAST
         afresh = config.overwrite and config.out.exists()
         if afresh and not last.exists():
-            raise OutputError(f"{config.out}: is no training; choose another --out")
+            raise OutputError(f"{config.out}: is no training; choose another {option('--out')}")
         torch.manual_seed(config.seed)
         content: dict[str, Any] | None = None
         if last.exists() and not afresh:
@@ -157,7 +159,7 @@ class _Run:
             record = earlier
             log.info("going on with %s: %d epochs are done", config.out, len(earlier.history))
         elif not afresh and config.out.exists() and any(config.out.iterdir()):
-            raise OutputError(f"{config.out}: holds something else; choose another --out")
+            raise OutputError(f"{config.out}: holds something else; choose another {option('--out')}")
         else:
             backbone = find_backbone(config.backbone)
             model = Model(backbone, config.method)
@@ -235,9 +237,11 @@ class _Run:
             loss = self._loss(batch)
             value = loss.item()
             if not math.isfinite(value):
+                less = f" or no {option('--amp')}" if c.amp else ""
                 raise PscrError(
-                    f"the loss is {value} in epoch {epoch + 1}: use a smaller --learning-rate"
-                    f"{' or no --amp' if c.amp else ''}; {c.out / LAST} holds the epoch before"
+                    f"the loss is {value} in epoch {epoch + 1}: use a smaller {option('--learning-rate')}{less}; "
+                    f"{c.out / LAST} holds the epoch "
+                    f"before"
                 )
             self.scaler.scale(loss / group).backward()  # type: ignore[no-untyped-call]
             if (step + 1) % c.accumulate == 0 or step + 1 == steps:
@@ -338,7 +342,9 @@ def _check_tensorboard(config: TrainConfig) -> None:
         try:
             import torch.utils.tensorboard  # noqa: F401 - whether it is there
         except ImportError:
-            raise UsageError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+            raise UsageError(
+                f"{option('--tensorboard')} needs the package tensorboard: pip install tensorboard"
+            ) from None
 
 
 def _check_patch_size(backbone: Backbone, patch_size: int) -> None:
@@ -348,14 +354,14 @@ def _check_patch_size(backbone: Backbone, patch_size: int) -> None:
             backbone.build().eval()(torch.zeros(1, 3, patch_size, patch_size))
     except Exception as error:
         raise UsageError(
-            f"--patch-size {patch_size}: {backbone.name} can't take such patches ({one_line(error, 120)}); "
+            f"{option('--patch-size')} {patch_size}: {backbone.name} can't take such patches ({one_line(error, 120)}); "
             f"leave it out for {backbone.patch_size}"
         ) from error
 
 
 def _require_enough(labelled: Labelled, parts: Split, rule: str) -> None:
     """Raise DatasetError where there are too few images for pairs, or for a correlation."""
-    share = "mark more of them val" if rule == "column" else "use a larger --val-share"
+    share = "mark more of them val" if rule == "column" else f"use a larger {option('--val-share')}"
     for count, purpose, advice in (
         (len(parts.train), "train on", "use more images"),
         (len(parts.val), "validate on", f"{share}, or more images"),
@@ -397,10 +403,12 @@ def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None
             if was[part].get(name) != wanted[part].get(name):
                 raise OutputError(
                     f"{out}: was trained with {name} {was[part].get(name)}, this is {wanted[part].get(name)}; "
-                    "choose another --out, or start afresh with --overwrite"
+                    f"choose another {option('--out')}, or start afresh with {option('--overwrite', True)}"
                 )
     if was["exemplars"] != wanted["exemplars"]:
-        raise CheckpointError(f"{out}: the training images have changed; start afresh with --overwrite")
+        raise CheckpointError(
+            f"{out}: the training images have changed; start afresh with {option('--overwrite', True)}"
+        )
 
 
 def _describe(labelled: Labelled, parts: Split, copies: Sequence[Item]) -> None:
@@ -419,6 +427,6 @@ def _describe(labelled: Labelled, parts: Split, copies: Sequence[Item]) -> None:
     if leaked:
         log.warning(
             "%.0f%% of the test images have a prompt that is also trained on: their scores will look better than "
-            "those of new images (--split prompt-disjoint avoids it)",
+            f"those of new images ({option('--split', 'prompt-disjoint')} avoids it)",
             100 * leaked,
         )

@@ -13,7 +13,7 @@ from pscr_export.timm_backbone import PREFIX
 from pscr_export.wrapped_keys import without_wrappers
 from torch import Tensor, nn
 
-from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError, one_line
+from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError, one_line, option
 
 from .efficientnet_lite import efficientnet_lite_as_timm, is_efficientnet_lite, with_imagenet_input
 
@@ -67,14 +67,14 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
     except Exception as error:
         raise PscrError(
             f"the ImageNet weights of {backbone.name} can't be downloaded ({type(error).__name__}); "
-            "give a file with --weights FILE, or train from random ones with --weights none"
+            f"give a file with {option('--weights')} FILE, or train from random ones with {option('--weights', 'none')}"
         ) from error
     return pretrained
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
     if not file.is_file():
-        raise CheckpointError(f"--weights {file}: no such file")
+        raise CheckpointError(f"{option('--weights')} {file}: no such file")
     content: Any = _read_safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
     for key in ("backbone", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, SupportsInt
 from ...atomic import atomic_file
 from ...cuda.device import Device, DeviceMemoryError
 from ...cuda.engine import Shape
-from ...errors import BackendError
+from ...errors import BackendError, option
 from ...progress import Progress, silent
 from .library import loaded_tensorrt
 from .logger import LOGGER
@@ -127,7 +127,9 @@ def _build(wanted: Build, monitor: _Monitor) -> bytes:
         raise KeyboardInterrupt
     if plan is None:
         if LOGGER.out_of_memory:
-            raise DeviceMemoryError("the GPU has too little memory to build the plan; use a smaller --batch-size")
+            raise DeviceMemoryError(
+                f"the GPU has too little memory to build the plan; use a smaller {option('--batch-size')}"
+            )
         raise BackendError(f"{wanted.graph}: TensorRT can't build a plan: {LOGGER.reasons()}")
     if timing_cache is not None:
         measured = config.get_timing_cache().serialize()

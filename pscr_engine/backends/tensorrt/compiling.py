@@ -133,7 +133,7 @@ def compile_ahead(
 def _existing(bundle: Bundle, key: PlanKey, settings: CompileSettings) -> Compiled | str:
     """Return the bundle's plan for `key`, or why one must be built, after checking that it can be kept."""
     store = PlanStore(bundle)
-    plan_or_reason = "--force" if settings.force else store.find(key, exactly=True)
+    plan_or_reason = "a new one was asked for" if settings.force else store.find(key, exactly=True)
     if not isinstance(plan_or_reason, str):
         record, plan = plan_or_reason
         return Compiled(store.folder / f"{key.name}.plan", record, plan, False, record.parity)

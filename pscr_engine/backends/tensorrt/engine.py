@@ -10,7 +10,7 @@ from ...cuda.device import Device, DeviceBuffer, Stream
 from ...cuda.engine import Shape, Tensors
 from ...cuda.exemplars import ResidentExemplars
 from ...cuda.recorded_graph import CaptureError, Graph
-from ...errors import BackendError
+from ...errors import BackendError, option
 from .library import FULL, RTX, loaded_tensorrt
 from .logger import LOGGER
 
@@ -184,5 +184,5 @@ class _Lane:
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if not self._context.set_input_shape(name, shape):
             raise BackendError(
-                f"the plan takes no {name} {list(shape)}: use a smaller --batch-size, or compile it again"
+                f"the plan takes no {name} {list(shape)}: use a smaller {option('--batch-size')}, or compile it again"
             )

@@ -19,7 +19,7 @@ from typing import Any
 from ...atomic import atomic_file, sha256_of
 from ...bundle import Bundle, Parity
 from ...cuda.device import Device
-from ...errors import BackendError
+from ...errors import BackendError, option
 from ...models.shipped import shipped_at
 from .library import FLAVOURS, RTX, Flavour, require_tensorrt
 
@@ -180,7 +180,7 @@ class PlanStore:
                 copy = f"copy it first (pscr-engine models {model.name} --copy model.pscr)"
             raise BackendError(
                 f"{self.folder}: plans are kept there, and it can't be written ({error.strerror}); {copy} and name the "
-                "copy with --bundle"
+                f"copy with {option('--bundle')}"
             ) from error
         free = shutil.disk_usage(self.folder).free
         if free < nbytes:

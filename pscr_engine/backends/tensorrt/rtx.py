@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...atomic import atomic_file
-from ...errors import BackendError, UsageError
+from ...errors import BackendError, UsageError, option
 from .library import loaded_tensorrt
 from .logger import LOGGER
 from .plans import PORTABLE
@@ -42,7 +42,7 @@ def set_targets(config: trt.IBuilderConfig, targets: str) -> None:
         capability = known.get(name)
         if capability is None or not config.set_compute_capability(capability, index):
             raise UsageError(
-                f"--compute-capability {name}: TensorRT for RTX {trt.__version__} knows {', '.join(known)}"
+                f"{option('--compute-capability')} {name}: TensorRT for RTX {trt.__version__} knows {', '.join(known)}"
             )
 
 

@@ -17,7 +17,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from ...errors import OutputError, PscrError, one_line
+from ...errors import OutputError, PscrError, one_line, option
 from ...host import freeze_gc
 from ...output.parts import Parts
 from ...output.run_file import RUN_FILE
@@ -118,12 +118,14 @@ class ScoringActor:
         """Load the bundle, and see that this node has the same files as the driver."""
         try:
             prepare_process(self._kept)
+            self._setup.worker.speak()
             with suppress(OSError):  # not on this node: then relative paths are not, either
                 os.chdir(self._setup.working_directory)
             if not self._is_our_output():
                 raise OutputError(
                     f"{self._setup.worker.config.out}: is not the same folder on node {_node()} as on this host; with "
-                    "--runner ray, choose an --out on a file system that all nodes share, or in an object store"
+                    f"{option('--runner', 'ray')}, choose an {option('--out')} on a file system that all nodes share, "
+                    f"or in an object store"
                 )
             self._setup.worker.manifest.accept_host_view(_node())
             worker = Worker.open(self._setup.worker._replace(folder=self._image_folder()))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...backends.registry import check_backend
 from ...config import RayOptions, ScoreConfig
-from ...errors import MissingDependencyError, UsageError, one_line
+from ...errors import MissingDependencyError, UsageError, is_on_command_line, one_line, option
 from ...host import usable_cpus
 from ..image_folders import identity_of
 from ..ledger import Chunk
@@ -43,7 +43,7 @@ def run(config: ScoreConfig, report: Report = lambda snapshot: None) -> RunResul
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError("ray", "--runner ray", "ray") from error
+        raise MissingDependencyError("ray", option("--runner", "ray"), "ray") from error
     options = config.ray
     if config.devices == "cpu":
         options = replace(options, gpus_per_worker=0)
@@ -72,10 +72,13 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         if address == "auto" and isinstance(error, ConnectionError):
             raise UsageError(
-                "--runner ray: no Ray cluster found; start one (ray start --head), name one with --ray-address "
-                "HOST:PORT or RAY_ADDRESS, or use --ray-address local"
+                f"{option('--runner', 'ray')}: no Ray cluster found; start one (ray start --head), name one with "
+                f"{option('--ray-address')} "
+                f"HOST:PORT or RAY_ADDRESS, or use {option('--ray-address', 'local')}"
             ) from error
-        raise UsageError(f"--ray-address {address}: can't use that cluster ({one_line(error, 300)})") from error
+        raise UsageError(
+            f"{option('--ray-address')} {address}: can't use that cluster ({one_line(error, 300)})"
+        ) from error
     finally:
         _restore(handler)
     try:
@@ -139,8 +142,9 @@ def _placement(ray: Any, options: RayOptions) -> _Placement:
         fitting = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus]
         if not fitting:
             raise UsageError(
-                f"--runner ray: no node has {'CPUs and a GPU' if gpus else 'CPUs'} yet, so say how many CPUs a worker "
-                "is to have with --cpus-per-worker"
+                f"{option('--runner', 'ray')}: no node has {'CPUs and a GPU' if gpus else 'CPUs'} yet, so say how "
+                f"many CPUs a worker "
+                f"is to have with {option('--cpus-per-worker')}"
             )
         cpus = min(max(1, int(node["CPU"] // (node["GPU"] if gpus else 1))) for node in fitting)
     return _Placement(cpus, gpus, options.workers)
@@ -178,6 +182,7 @@ class _Ray:
             job.bundle.digest,
             identity_of(job.manifest.folder),
             self.placement.cpus,
+            is_on_command_line(),
         )
         actor = ActorSetup(setup, task.directory.run, os.getcwd())  # noqa: PTH109 - text
         pool = RayPool(_Fleet(self.ray, self.placement, actor), task.ledger, task.progress)

@@ -113,5 +113,5 @@ def test_one_image_is_too_few(tmp_path):
     config = ExportConfig(
         tmp_path / "model.pt", tmp_path / "one.csv", tmp_path / "out.pscr", precisions=("int8",), label_range=(1, 5)
     )
-    with pytest.raises(UsageError, match="name some with --calibration"):
+    with pytest.raises(UsageError, match="name some with calibration"):
         export_bundle(config)

@@ -21,7 +21,7 @@ def test_columns_of_a_table(tmp_path):
     assert [len(part) for part in split(found, "prompt-disjoint", val_share=0)] == [18, 0, 6]
     with pytest.raises(DatasetError, match="the paper splits only its own databases"):
         split(found, "paper")
-    with pytest.raises(DatasetError, match="name it with --split-column"):
+    with pytest.raises(DatasetError, match="name it with split_column"):
         split(table(file), "column")
 
 

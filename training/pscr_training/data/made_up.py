@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from pscr_engine.atomic import atomic_directory
-from pscr_engine.errors import DatasetError
+from pscr_engine.errors import DatasetError, option
 from pscr_engine.synthetic import generate
 
 from .labelled import Item, Labelled
@@ -37,7 +37,9 @@ def made_up(root: Path, count: int, seed: int, size: int = 512) -> Labelled:
     except (OSError, ValueError):
         stored = None
     if stored != about:
-        raise DatasetError(f"{root}: holds other images than {count} made-up ones of seed {seed}; name another --data")
+        raise DatasetError(
+            f"{root}: holds other images than {count} made-up ones of seed {seed}; name another {option('--data')}"
+        )
     with (root / _LIST).open(newline="") as file:
         items = [
             Item(row, line["path"], root / line["path"], float(line["mos"]), None)

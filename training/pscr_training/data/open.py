@@ -8,7 +8,7 @@ from typing import Any
 
 from pscr_export.ranges import SEED, Range, check_ranges
 
-from pscr_engine.errors import UsageError
+from pscr_engine.errors import UsageError, option
 
 from .agiqa import agiqa_1k, agiqa_3k
 from .aigciqa import aigciqa2023
@@ -67,9 +67,11 @@ class Source:
             return made_up(Path(self._made_up_folder), self.images, self.seed)
         if self.dataset in _DATABASES:
             if self.root is None:
-                raise UsageError(f"--dataset {self.dataset}: name its folder with --data")
+                raise UsageError(f"{option('--dataset')} {self.dataset}: name its folder with {option('--data')}")
             return _DATABASES[self.dataset](Path(self.root), self.label or "quality")
         if "." not in Path(self.dataset).name:
-            raise UsageError(f"--dataset {self.dataset!r}: choose from {', '.join(DATASETS)}, or name a table's file")
+            raise UsageError(
+                f"{option('--dataset')} {self.dataset!r}: choose from {', '.join(DATASETS)}, or name a table's file"
+            )
         root = None if self.root is None else Path(self.root)
         return table(Path(self.dataset), self.label or "mos", root, self.split_column)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pscr_engine.errors import DatasetError
+from pscr_engine.errors import DatasetError, option
 
 from .labelled import Item, Labelled
 
@@ -42,7 +42,9 @@ def split(labelled: Labelled, rule: str, *, seed: int = 1, val_share: float = 0.
     match rule:
         case "paper":
             if labelled.paper_every is None:
-                raise DatasetError(f"{labelled.name}: the paper splits only its own databases; use --split random")
+                raise DatasetError(
+                    f"{labelled.name}: the paper splits only its own databases; use {option('--split', 'random')}"
+                )
             every = labelled.paper_every
             train = [item for item in items if item.row % every != every - 1]
             test = [item for item in items if item.row % every == every - 1]
@@ -58,7 +60,7 @@ def split(labelled: Labelled, rule: str, *, seed: int = 1, val_share: float = 0.
         case "column":
             if any(item.part is None for item in items):
                 raise DatasetError(
-                    f"{labelled.name}: no column says which image is for what; name it with --split-column"
+                    f"{labelled.name}: no column says which image is for what; name it with {option('--split-column')}"
                 )
             train = [item for item in items if item.part == "train"]
             test = [item for item in items if item.part == "test"]
@@ -96,7 +98,9 @@ def _take_val(
 def _by_prompt(labelled: Labelled, items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
     prompts = list(dict.fromkeys(item.prompt for item in items))
     if None in prompts:
-        raise DatasetError(f"{labelled.name}: prompts are not known, so it can't be split by them; use --split random")
+        raise DatasetError(
+            f"{labelled.name}: prompts are not known, so it can't be split by them; use {option('--split', 'random')}"
+        )
     order = np.random.RandomState(seed).permutation(len(prompts))
     first = {prompts[index] for index in order[: int(len(prompts) * share)]}
     return [item for item in items if item.prompt in first], [item for item in items if item.prompt not in first]
