@@ -86,3 +86,9 @@ def is_parquet(name: str) -> bool:
 def is_glob(text: str) -> bool:
     """Tell whether there are wildcards in a path."""
     return not _GLOB_CHARACTERS.isdisjoint(text)
+
+
+def fixed_part(pattern: str) -> Path:
+    """Return the folder before a pattern's first wildcard."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next(at for at, part in enumerate(parts) if is_glob(part))])

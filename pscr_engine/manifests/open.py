@@ -10,7 +10,7 @@ from ..errors import ManifestError
 from ..stores.uri import StorePath, place
 from .base import Manifest, ManifestOptions
 from .image_files import FileListManifest, files_below, is_apple_double, is_hidden, is_image
-from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
+from .kinds import fixed_part, is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
 
@@ -40,7 +40,7 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
             if names and all(is_parquet(name) for name in names):
                 common = Path(os.path.commonpath(names))
                 folder = common if common.is_dir() else common.parent
-                return ParquetManifest(common, [Path(name) for name in names], folder, options)
+                return ParquetManifest(common, [Path(name) for name in names], folder, options, fixed_part(text))
             refuse_tables(text, names)
             return FileListManifest.from_glob(text, names, options)
     except OSError as error:
