@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import ManifestError
 from ..records import Query, Status
+from ..stores.odd_keys import oddity
 from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, place, scheme_of
 from .base import ManifestOptions
 
@@ -123,9 +124,21 @@ class QueryMaker:
             )
         elif self.confine and not self._within(scheme, uri):
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
+        elif scheme in WEB_SCHEMES:
+            query.uri = uri
         else:
-            query.uri = uri if scheme in WEB_SCHEMES else str(StorePath.parse(uri))
+            self._ask_for(query, StorePath.parse(uri), uri)
         return None
+
+    @staticmethod
+    def _ask_for(query: Query, location: StorePath, text: str) -> None:
+        """Set `query.uri`, or fail the query if no object can be there."""
+        if text.endswith("/"):
+            query.fail(Status.UNREADABLE, "its key ends with a slash, as folders do; name the image's own key")
+        elif odd := oddity(location.key):
+            query.fail(Status.UNREADABLE, f"its key has {odd}, so that it can't be asked for; copy it to another key")
+        else:
+            query.uri = str(location)
 
     def _within(self, scheme: str, uri: str) -> bool:
         """Tell whether a URI is inside `base`."""
@@ -156,7 +169,7 @@ class _StoreQueryMaker(QueryMaker):
         if self.confine and not self.base.contains(location):
             query.fail(Status.UNREADABLE, f"the path leaves --root {self.base}")
         else:
-            query.uri = str(location)
+            self._ask_for(query, location, path)
 
     def _within(self, scheme: str, uri: str) -> bool:
         assert isinstance(self.base, StorePath)

@@ -49,6 +49,8 @@ class StorePath:
         bucket, _, key = rest.partition("/")
         if not bucket:
             raise ValueError(f"{uri}: names no bucket")
+        if key.startswith("/"):  # obstore would ask for the key without it: for another object
+            raise ValueError(f"{uri}: its key begins with a slash, which can't be asked for")
         if scheme.lower() not in _SCHEMES:
             raise ValueError(f"{scheme}:// is no object store")
         return cls(_SCHEMES[scheme.lower()], bucket, key.rstrip("/"))
