@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -14,14 +15,17 @@ from PIL import Image
 from .backends.base import Backend
 from .bundle import Bundle
 from .errors import UsageError
+from .manifests.queries import QueryMaker
 from .pipeline import Pipeline
 from .records import Query, Status
 from .stages.base import StageSettings
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, why_undecodable
-from .stores.uri import is_stored
+from .stores.uri import WEB_SCHEMES, scheme_of
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""A path, a URI of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
+"""A path, a `file:` URI or one of an object store, encoded bytes, a PIL image, or uint8 [H, W, 3] RGB."""
+
+_HERE = QueryMaker(Path())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,8 @@ def queries_of(images: Iterable[Any]) -> Iterator[Query]:
         TypeError: something that is no image.
     """
     for row, image in enumerate(images):
-        if isinstance(image, str) and is_stored(image):
-            yield Query(row, path=image, uri=image)
+        if isinstance(image, str) and (scheme_of(image) or image[:5].lower() == "data:"):
+            yield _named(row, image)
         elif isinstance(image, str | os.PathLike):
             yield Query(row, path=os.fspath(image), location=os.fspath(image))
         elif isinstance(image, bytes):
@@ -130,6 +134,14 @@ def queries_of(images: Iterable[Any]) -> Iterator[Query]:
             raise TypeError(
                 f"image {row} is a {type(image).__name__}, not a path, bytes, PIL image or uint8 [H, W, 3] array"
             )
+
+
+def _named(row: int, uri: str) -> Query:
+    """Make the query of an image that a URI names, as a manifest's row would; the web is for runs alone."""
+    query = _HERE.make(row, uri)
+    if (scheme := scheme_of(uri)) in WEB_SCHEMES:
+        query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only by runs over a manifest; give the bytes")
+    return query
 
 
 def _from_pil(row: int, image: Image.Image) -> Query:

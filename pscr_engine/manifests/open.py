@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import ManifestError
 from ..stores.uri import StorePath, place
 from .base import Manifest, ManifestOptions
+from .braces import expanded, has_range, no_shard
 from .image_files import FileListManifest, files_below, is_apple_double, is_hidden, is_image
 from .kinds import fixed_part, is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
@@ -43,6 +44,15 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
                 return ParquetManifest(common, [Path(name) for name in names], folder, options, fixed_part(text))
             refuse_tables(text, names)
             return FileListManifest.from_glob(text, names, options)
+        if path.exists():
+            raise ManifestError(
+                f"{path}: not a regular file: the list is read more than once; write it to a file first"
+            )
+        if has_range(text):
+            shards = [Path(name) for name in expanded(text)]
+            if missing := next((shard for shard in shards if not shard.is_file()), None):
+                raise no_shard(path, missing)
+            return WebDatasetManifest(shards, options)
     except OSError as error:
         raise ManifestError(f"{error.filename or path}: {error.strerror or error}") from error
     raise ManifestError(f"{path}: no such file or directory")

@@ -14,6 +14,7 @@ from ..stores.objects import StoredObject, listed, look, look_at_all
 from ..stores.odd_keys import oddity
 from ..stores.uri import StorePath
 from .base import Manifest, ManifestOptions
+from .braces import expanded, has_range, no_shard
 from .image_files import FileListManifest, is_apple_double, is_hidden, is_image
 from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
@@ -38,7 +39,17 @@ def open_stored(where: StorePath, options: ManifestOptions, *, directory: bool) 
     file = None if directory else look(where)
     if file is not None:
         return open_table(where, file, where.parent, options)
-    return _open_glob(where, options) if is_glob(where.key) else _open_prefix(where, options)
+    if is_glob(where.key):
+        return _open_glob(where, options)
+    return _open_range(where, options) if has_range(where.key) else _open_prefix(where, options)
+
+
+def _open_range(where: StorePath, options: ManifestOptions) -> Manifest:
+    paths = [StorePath(where.scheme, where.bucket, key) for key in expanded(where.key)]
+    shards = look_at_all(paths)
+    if missing := next((path for path, shard in zip(paths, shards, strict=True) if shard is None), None):
+        raise no_shard(where, missing)
+    return WebDatasetManifest([shard for shard in shards if shard is not None], options)
 
 
 def _open_glob(pattern: StorePath, options: ManifestOptions) -> Manifest:

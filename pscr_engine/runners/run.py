@@ -26,6 +26,7 @@ from ..stores.uri import Place
 from .ledger import Ledger
 from .progress import Report, RunProgress, Snapshot
 from .run_record import run_facts, throughput_facts
+from .worker import part_schema
 
 log = logging.getLogger("pscr_engine")
 
@@ -166,7 +167,9 @@ def _finish(task: Task, runner: Runner, report: Report) -> RunResult:
         report(last)
         return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described)
-    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts)
+    if not rows:  # readers of parts want at least their columns
+        directory.parts.write(0, part_schema(task.manifest, task.bundle, config).empty_table())
+    success = directory.finish(rows, max(1, math.ceil(rows / chunk_rows)), facts)
     report(last)
     return replace(result, rows=success["rows"], status=success["status"])
 
