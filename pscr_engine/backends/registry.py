@@ -101,7 +101,7 @@ def choose_precision(bundle: Bundle, precision: str, devices: Sequence[str] = ("
     for name in order:
         if name in graphs:
             return name
-    raise BackendError(f"{bundle.path}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")
+    raise BackendError(f"{bundle.shown}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")
 
 
 @MadeOnce

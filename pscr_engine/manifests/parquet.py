@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestError, one_line
 from ..records import Query
 from ..stores.uri import Place, StorePath
-from .arrow_types import exact_values, plain, without_views
+from .arrow_types import exact_values, plain, storable, stored, without_views
 from .base import Manifest, ManifestFile, ManifestOptions, state_of, too_short
 from .parquet_columns import FileColumns, fitted, folder_values, is_bytes, is_text, unpacked
 from .queries import QueryMaker, choose_columns
@@ -75,7 +75,7 @@ class ParquetManifest(Manifest):
         self.column_names = [*own, *self._of_folders]
         self._maker = QueryMaker.for_folder(folder, options)
         self.folder = self._maker.folder
-        self.id_type: pa.DataType | None = self._file_columns.identifier_type(self._id) if self._id else None
+        self.id_type: pa.DataType | None = storable(self._file_columns.identifier_type(self._id)) if self._id else None
         self.num_rows: int | None = self._groups.starts[-1]
         self.fingerprint = f"{self.kind}:{self._digest(path, embedded=embedded)}"
 
@@ -267,10 +267,18 @@ class _ParquetReader:
             first, batch = self._groups.batch_with(row)
             part = batch.slice(row - first, end - row)
             images = _values(part.column(self._image))
-            ids = _identifiers(part.column(self._id)) if self._id else [None] * len(images)
+            ids = self._identifiers(part, row) if self._id else [None] * len(images)
             for image, id_ in zip(images, ids, strict=True):
                 yield self._maker.make(row, image, id_)
                 row += 1
+
+    def _identifiers(self, part: pa.RecordBatch, row: int) -> list[Any]:
+        assert self._id is not None
+        column = part.column(self._id)
+        try:
+            return _identifiers(stored(column))
+        except pa.ArrowException as error:
+            raise _no_kernel(self._groups.file_with(row), self._id, column.type) from error
 
 
 class _ParquetColumns:
