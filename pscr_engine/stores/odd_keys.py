@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from ..errors import one_line
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def oddity(key: str) -> str:
     """Say what about a key keeps obstore from asking for it; empty if nothing does."""
     segments = key.split("/")
@@ -20,7 +24,7 @@ def oddity(key: str) -> str:
         return "an empty segment"
     if "." in segments or ".." in segments:
         return "a segment that is only dots"
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
+    if _CONTROL.search(key):
         return "a control character"
     return ""
 
