@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypedDict, TypeGuard, Unpack, cast
 
 import numpy as np
@@ -14,11 +15,12 @@ from PIL import Image
 from .backends.base import Backend
 from .bundle import Bundle
 from .errors import UsageError
+from .manifests.queries import QueryMaker
 from .pipeline import Pipeline
 from .records import Query, Status
 from .stages.base import StageSettings
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, why_undecodable
-from .stores.uri import is_stored
+from .stores.uri import WEB_SCHEMES, scheme_of
 
 
 class BinaryFile(Protocol):
@@ -30,7 +32,10 @@ class BinaryFile(Protocol):
 
 
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[np.uint8]
-"""A path, a URI of an object store, encoded bytes, a file object with them, a PIL image, or uint8 [H, W, 3] RGB."""
+"""A path, a `file:` URI or one of an object store, encoded bytes, a file object with them, a PIL image, or uint8
+[H, W, 3] RGB."""
+
+_HERE = QueryMaker(Path())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +127,8 @@ def queries_of(images: Iterable[Any]) -> Iterator[Query]:
         TypeError: something that is no image.
     """
     for row, image in enumerate(images):
-        if isinstance(image, str) and is_stored(image):
-            yield Query(row, path=image, uri=image)
+        if isinstance(image, str) and (scheme_of(image) or image[:5].lower() == "data:"):
+            yield _named(row, image)
         elif isinstance(image, str | os.PathLike):
             yield Query(row, path=os.fspath(image), location=os.fspath(image))
         elif isinstance(image, bytes | bytearray | memoryview):
@@ -162,6 +167,14 @@ def _from_file(row: int, file: BinaryFile) -> Query:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"image {row} is a file that gives {type(data).__name__}, not bytes: open it with mode 'rb'")
     query.data = bytes(data)
+    return query
+
+
+def _named(row: int, uri: str) -> Query:
+    """Make the query of an image that a URI names, as a manifest's row would; the web is for runs alone."""
+    query = _HERE.make(row, uri)
+    if (scheme := scheme_of(uri)) in WEB_SCHEMES:
+        query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only by runs over a manifest; give the bytes")
     return query
 
 

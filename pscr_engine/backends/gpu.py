@@ -78,8 +78,8 @@ def _plan(
     if isinstance(plan_or_reason, str):
         how = f" --backend {flavour.name}" if flavour is RTX else ""
         raise BackendError(
-            f"{bundle.path}: no {flavour.title} plan for {device.name}: {plan_or_reason}; "
-            f"pscr-engine compile{how} --bundle {bundle.path} makes one"
+            f"{bundle.shown}: no {flavour.title} plan for {device.name}: {plan_or_reason}; "
+            f"pscr-engine compile{how} --bundle {bundle.shown} makes one"
         )
     record, plan = plan_or_reason
     checked_here(bundle, device, record, plan)

@@ -53,7 +53,7 @@ def choose_precision(
     for name in order:
         if name in graphs:
             return name
-    raise BackendError(f"{bundle.path}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")
+    raise BackendError(f"{bundle.shown}: no precision that runs on {devices[0]}, only {', '.join(bundle.info.graphs)}")
 
 
 def _bf16(bundle: Bundle, gpu: bool, backend: str) -> str:

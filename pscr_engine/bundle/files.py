@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..atomic import sha256_of
 from ..errors import BundleError, one_line, option
-from ..stores.uri import Place, place
+from ..stores.uri import Place, StorePath, place
 from .exemplars import EXEMPLAR_TENSORS, Exemplars, read_exemplars
 from .info import FORMAT, FORMAT_VERSION, BundleInfo
 
@@ -31,12 +31,19 @@ class Bundle:
         exemplars: the exemplar cache.
         digest: hexadecimal SHA-256 of `bundle.json`, which itself holds the digests of all other
             files: it names the bundle's content.
+        source: the object store's prefix that it was fetched from; None for a folder of this host.
     """
 
     path: Path
     info: BundleInfo
     exemplars: Exemplars
     digest: str
+    source: StorePath | None = None
+
+    @property
+    def shown(self) -> str:
+        """Return where the bundle is, as users know it: for one that was fetched, not the folder that keeps it."""
+        return str(self.source or self.path)
 
     @classmethod
     def open(cls, path: str | Place) -> Bundle:
@@ -54,9 +61,13 @@ class Bundle:
         from .from_store import cached_bundle
 
         try:
-            return cls._open(cached_bundle(where))
+            return replace(cls._open(cached_bundle(where)), source=where)
         except BundleError:  # the copy in the cache may be damaged, and not the bundle
-            return cls._open(cached_bundle(where, afresh=True))
+            folder = cached_bundle(where, afresh=True)
+        try:
+            return replace(cls._open(folder), source=where)
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(folder), str(where))) from error
 
     @classmethod
     def _open(cls, path: Path) -> Bundle:
@@ -83,7 +94,7 @@ class Bundle:
         """
         if precision not in self.info.graphs:
             raise BundleError(
-                f"{self.path}: no precision {precision}, only {', '.join(self.info.graphs)}; "
+                f"{self.shown}: no precision {precision}, only {', '.join(self.info.graphs)}; "
                 f"export it with pscr-engine export --precision {precision}"
             )
         return self.path / self.info.graphs[precision].file
@@ -101,11 +112,11 @@ class Bundle:
             table = pq.read_table(self.path / EXEMPLAR_TABLE, columns=["path", "sha256"])
         except (OSError, pa.ArrowException) as error:
             raise BundleError(
-                f"{self.path}: {EXEMPLAR_TABLE}: {one_line(error, 200)}; export the bundle again"
+                f"{self.shown}: {EXEMPLAR_TABLE}: {one_line(error, 200)}; export the bundle again"
             ) from error
         if table.num_rows != self.exemplars.count or set(table.column_names) != {"path", "sha256"}:
             raise BundleError(
-                f"{self.path}: {EXEMPLAR_TABLE} does not list the {self.exemplars.count} exemplars with path and "
+                f"{self.shown}: {EXEMPLAR_TABLE} does not list the {self.exemplars.count} exemplars with path and "
                 "sha256; export the bundle again"
             )
         return list(zip(*(table.column(name).to_pylist() for name in ("path", "sha256")), strict=True))

@@ -31,7 +31,7 @@ def inspect(bundle: str | None, as_json: bool) -> None:
         return
     sampling = info.sampling
     rows = [
-        ("bundle", f"{opened.path} (all digests match)"),
+        ("bundle", f"{opened.shown} (all digests match)"),
         ("digest", opened.digest),
         ("backbone", f"{info.backbone}, {info.feature_size} features"),
         (

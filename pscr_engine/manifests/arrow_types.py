@@ -16,6 +16,28 @@ def without_views(type_: pa.DataType) -> pa.DataType:
     return _rebuilt(type_, without_views)
 
 
+def storable(type_: pa.DataType) -> pa.DataType:
+    """Return the type that single values can be put back into a column as: Arrow can't for nested extension types.
+
+    An extension type that is a plain value, such as a UUID, stays; any other becomes what it is stored as.
+    """
+    if isinstance(type_, pa.BaseExtensionType) and not pa.types.is_nested(type_.storage_type):
+        return type_
+    return _without_extensions(type_)
+
+
+def stored(column: pa.Array) -> pa.Array:
+    """Return the column as `storable` says.
+
+    Raises:
+        pa.ArrowException: Arrow can't convert it.
+    """
+    wanted = storable(column.type)
+    if wanted == column.type:
+        return column
+    return (column.storage if isinstance(column, pa.ExtensionArray) else column).cast(wanted, safe=False)
+
+
 def plain(column: pa.Array) -> pa.Array:
     """Return the column without views.
 
@@ -83,6 +105,12 @@ def _has_nanoseconds(type_: pa.DataType) -> bool:
     if pa.types.is_temporal(type_):
         return getattr(type_, "unit", "") == "ns"
     return any(_has_nanoseconds(type_.field(index).type) for index in range(type_.num_fields))
+
+
+def _without_extensions(type_: pa.DataType) -> pa.DataType:
+    if isinstance(type_, pa.BaseExtensionType):
+        return _without_extensions(type_.storage_type)
+    return _rebuilt(type_, _without_extensions)
 
 
 def _rebuilt(type_: pa.DataType, change: Any) -> pa.DataType:

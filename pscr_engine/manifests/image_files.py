@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..errors import ManifestError, option
-from ..records import Query
+from ..records import Query, Status
+from ..stores.odd_keys import oddity
 from ..stores.uri import Place, StorePath
 from .base import Manifest, ManifestOptions
 from .queries import QueryMaker
@@ -32,7 +33,7 @@ class FileListManifest(Manifest):
     id_type: pa.DataType | None = None
 
     def __init__(self, names: Sequence[str], base: Place) -> None:
-        self._names = names
+        self._names, self._keys = names, isinstance(base, StorePath)
         self._maker = QueryMaker.for_folder(base, ManifestOptions())
         self.folder = self._maker.folder
         self.num_rows: int | None = len(names)
@@ -71,7 +72,14 @@ class FileListManifest(Manifest):
     def read(self, rows: range) -> Iterator[Query]:
         """Yield the queries of those `rows` that exist, in order."""
         for row in range(rows.start, min(rows.stop, len(self._names))):
-            yield self._maker.make(row, self._names[row])
+            odd = oddity(self._names[row]) if self._keys else ""
+            yield self._odd(row, odd) if odd else self._maker.make(row, self._names[row])
+
+    def _odd(self, row: int, odd: str) -> Query:
+        """Return a failed query: a key isn't followed like a path, which could lead to another object."""
+        query = Query(row, path=self._names[row])
+        query.fail(Status.UNREADABLE, f"its key has {odd}, so that it can't be asked for; copy it to another key")
+        return query
 
 
 def files_below(directory: Path) -> Iterator[str]:
@@ -107,7 +115,7 @@ def is_apple_double(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Tell whether readers of datasets pass a file over: it, or a folder that it is in, begins with "_" or "."."""
-    return any(part.startswith(("_", ".")) for part in name.split("/"))
+    return any(part.startswith(("_", ".")) and part not in (".", "..") for part in name.split("/"))
 
 
 def _raise(error: OSError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import ManifestError
@@ -13,7 +13,7 @@ from .image_files import FileListManifest, is_image
 from .parquet import ParquetManifest
 from .path_list import PathListManifest
 from .text import CsvManifest, JsonLinesManifest
-from .webdataset import WebDatasetManifest, is_shard
+from .webdataset import SHARD_SUFFIXES, WebDatasetManifest, is_shard
 
 _GLOB_CHARACTERS = frozenset("*?[")
 
@@ -76,14 +76,21 @@ def open_table(where: object, file: ManifestFile, folder: Place, options: Manife
     )
 
 
-def refuse_mixture(directory: object, *, parquet: Sized, shards: Sized, images: Sized) -> None:
+def refuse_mixture(
+    directory: object, *, parquet: Sequence[object], shards: Sequence[object], images: Sequence[object]
+) -> None:
     """Raise ManifestError if a directory holds more than one kind of list; to choose one would be a guess."""
-    kinds = [name for name, files in (("Parquet files", parquet), ("tar shards", shards), ("images", images)) if files]
+    given = {"Parquet files": parquet, "tar shards": shards, "images": images}
+    kinds = {name: _extension(str(files[0])) for name, files in given.items() if files}
     if len(kinds) > 1:
-        raise ManifestError(
-            f"{directory}: holds {' and '.join(kinds)}; "
-            f"say which with a quoted glob, '{directory}/**/*.png' for example"
-        )
+        globs = " or ".join(f"'{directory}/**/*{extension}'" for extension in kinds.values())
+        raise ManifestError(f"{directory}: holds {' and '.join(kinds)}; say which with a quoted glob, {globs}")
+
+
+def _extension(name: str) -> str:
+    """Return a file's extension as it is written, two-part ones of shards whole."""
+    length = max((len(suffix) for suffix in SHARD_SUFFIXES if name.lower().endswith(suffix)), default=0)
+    return name[-length:] if length else os.path.splitext(name)[1]  # noqa: PTH122 - as above
 
 
 def refuse_tables(pattern: str, names: Iterable[str]) -> None:
@@ -100,3 +107,9 @@ def is_parquet(name: str) -> bool:
 def is_glob(text: str) -> bool:
     """Tell whether there are wildcards in a path."""
     return not _GLOB_CHARACTERS.isdisjoint(text)
+
+
+def fixed_part(pattern: str) -> Path:
+    """Return the folder before a pattern's first wildcard."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next(at for at, part in enumerate(parts) if is_glob(part))])

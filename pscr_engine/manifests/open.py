@@ -9,8 +9,9 @@ from pathlib import Path
 from ..errors import ManifestError, option
 from ..stores.uri import StorePath, place
 from .base import Manifest, ManifestOptions
+from .braces import expanded, has_range, no_shard
 from .image_files import FileListManifest, files_below, is_apple_double, is_hidden, is_image
-from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
+from .kinds import fixed_part, is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
 
@@ -40,9 +41,18 @@ def open_manifest(manifest: str | Path, options: ManifestOptions | None = None) 
             if names and all(is_parquet(name) for name in names):
                 common = Path(os.path.commonpath(names))
                 folder = common if common.is_dir() else common.parent
-                return ParquetManifest(common, [Path(name) for name in names], folder, options)
+                return ParquetManifest(common, [Path(name) for name in names], folder, options, fixed_part(text))
             refuse_tables(text, names)
             return FileListManifest.from_glob(text, names, options)
+        if path.exists():
+            raise ManifestError(
+                f"{path}: not a regular file: the list is read more than once; write it to a file first"
+            )
+        if has_range(text):
+            shards = [Path(name) for name in expanded(text)]
+            if missing := next((shard for shard in shards if not shard.is_file()), None):
+                raise no_shard(path, missing)
+            return WebDatasetManifest(shards, options)
     except OSError as error:
         raise ManifestError(f"{error.filename or path}: {error.strerror or error}") from error
     raise ManifestError(f"{path}: no such file or directory")

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from ..errors import ManifestError, option
 from ..records import Query, Status
-from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, place, scheme_of
+from ..stores.odd_keys import oddity
+from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, path_of_file_uri, place, scheme_of
 from .base import ManifestOptions
+from .inline_images import inline_image
 
 
 def choose_columns(path: object, available: Sequence[str], options: ManifestOptions) -> tuple[str, str | None]:
@@ -89,6 +90,10 @@ class QueryMaker:
             value = value["bytes"] if value.get("bytes") is not None else value.get("path")
         if isinstance(value, bytes):
             query.data = value
+        elif isinstance(value, str) and (inline := inline_image(value)):
+            query.path, query.data, trouble = inline
+            if trouble:
+                query.fail(Status.UNREADABLE, trouble)
         elif isinstance(value, str) and value:
             query.path = value
             self._locate(query, value)
@@ -98,7 +103,7 @@ class QueryMaker:
             query.fail(Status.UNREADABLE, f"the row's image is a {type(value).__name__}, not a path or bytes")
 
     def _locate(self, query: Query, path: str) -> None:
-        if "://" in path:
+        if scheme_of(path):
             local = self._local_path(query, path)
             if local is None:
                 return
@@ -114,7 +119,7 @@ class QueryMaker:
         """Return the path of a file:// URI. For any other, set `query.uri` or fail the query, and return None."""
         scheme = scheme_of(uri)
         if scheme == "file":
-            return unquote(urlsplit(uri).path)
+            return path_of_file_uri(uri)
         if scheme in WEB_SCHEMES and not self.allow_http:
             query.fail(Status.UNREADABLE, f"{scheme}:// images are fetched only with allow_http")
         elif scheme not in WEB_SCHEMES and not is_stored(uri):
@@ -123,9 +128,21 @@ class QueryMaker:
             )
         elif self.confine and not self._within(scheme, uri):
             query.fail(Status.UNREADABLE, f"the path leaves the root {self.base}")
+        elif scheme in WEB_SCHEMES:
+            query.uri = uri
         else:
-            query.uri = uri if scheme in WEB_SCHEMES else str(StorePath.parse(uri))
+            self._ask_for(query, StorePath.parse(uri), uri)
         return None
+
+    @staticmethod
+    def _ask_for(query: Query, location: StorePath, text: str) -> None:
+        """Set `query.uri`, or fail the query if no object can be there."""
+        if text.endswith("/"):
+            query.fail(Status.UNREADABLE, "its key ends with a slash, as folders do; name the image's own key")
+        elif odd := oddity(location.key):
+            query.fail(Status.UNREADABLE, f"its key has {odd}, so that it can't be asked for; copy it to another key")
+        else:
+            query.uri = str(location)
 
     def _within(self, scheme: str, uri: str) -> bool:
         """Tell whether a URI is inside `base`."""
@@ -141,7 +158,7 @@ class _StoreQueryMaker(QueryMaker):
 
     def _locate(self, query: Query, path: str) -> None:
         assert isinstance(self.base, StorePath)
-        if "://" in path:
+        if scheme_of(path):
             local = self._local_path(query, path)
             if local is None:
                 return
@@ -156,7 +173,7 @@ class _StoreQueryMaker(QueryMaker):
         if self.confine and not self.base.contains(location):
             query.fail(Status.UNREADABLE, f"the path leaves the root {self.base}")
         else:
-            query.uri = str(location)
+            self._ask_for(query, location, path)
 
     def _within(self, scheme: str, uri: str) -> bool:
         assert isinstance(self.base, StorePath)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,5 +28,5 @@ def utf8(text: Any) -> str | None:
 
 
 def as_text(value: Any) -> str | None:
-    """Return an identifier as text: JSON and CSV have no column types to keep."""
-    return None if value is None else str(value)
+    """Return an identifier of a JSON list as text, what is none itself as JSON: lines need not agree on a type."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

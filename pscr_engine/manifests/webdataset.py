@@ -70,7 +70,9 @@ class WebDatasetManifest(Manifest):
                             tar.members = []  # type: ignore[attr-defined]
                         tar = _next_archive(tar)
             except _UNREADABLE as error:
-                yield _Record(shard, error=one_line(error, 200))
+                # tarfile lists, line by line, what each kind of compression makes of it.
+                no_tar = str(error).startswith("file could not be opened successfully")
+                yield _Record(shard, error="it is no tar file, compressed or not" if no_tar else one_line(error, 200))
 
 
 class _Record(NamedTuple):
@@ -99,7 +101,7 @@ def _query(row: int, record: _Record) -> Query:
         file = record.tar.extractfile(member)
         query.data = file.read() if file is not None else b""
     except _UNREADABLE as error:
-        query.fail(Status.UNREADABLE, f"the shard can't be read here: {error}")
+        query.fail(Status.UNREADABLE, f"the shard can't be read here: {one_line(error, 200)}")
     return query
 
 

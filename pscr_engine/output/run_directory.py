@@ -160,6 +160,8 @@ class RunDirectory:
         for index, rows in found:
             if isinstance(rows, int) and (rows == chunk_rows or (index == done[-1] and 0 < rows <= chunk_rows)):
                 continue
+            if rows == 0 and (self.success() or {}).get("rows") == 0:  # the manifest has none
+                continue
             reason = f"{rows} rows" if isinstance(rows, int) else rows
             log.warning("%s: damaged (%s); its rows are scored again", self.parts.path(index), reason)
             self._folder.remove([SUCCESS_FILE, self.parts.path(index).name])

@@ -87,7 +87,8 @@ def _read(folder: Folder) -> dict[str, Any]:
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{folder.location}: its {RUN_FILE} is damaged; choose another {option('--out')} or use {option('--overwrite', True)}"
+            f"{folder.location}: its {RUN_FILE} is damaged; choose another {option('--out')} "
+            f"or use {option('--overwrite', True)}"
         ) from error
     return dict(earlier)
 

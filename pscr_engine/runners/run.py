@@ -30,6 +30,7 @@ from .ledger import Ledger
 from .process_share import ProcessShare
 from .progress import Report, RunProgress, Snapshot
 from .run_record import run_facts, throughput_facts
+from .worker import part_schema
 
 log = logging.getLogger("pscr_engine")
 
@@ -201,7 +202,9 @@ def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> 
         report(last)
         return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described, progress.backend)
-    success = directory.finish(rows, math.ceil(rows / chunk_rows), facts, share.so_far(last.seconds))
+    if not rows:  # readers of parts want at least their columns
+        directory.parts.write(0, part_schema(task.job.manifest, task.job.bundle, config).empty_table())
+    success = directory.finish(rows, max(1, math.ceil(rows / chunk_rows)), facts, share.so_far(last.seconds))
     report(last)
     return replace(result, rows=success["rows"], status=success["status"], processes=shares_of(success))
 

@@ -67,7 +67,7 @@ def run_facts(
         ),
         "settings": settings,
         "bundle": {
-            "path": str(bundle.path.absolute()),
+            "path": str(bundle.source or bundle.path.absolute()),
             "shipped_model": choice.model,
             "by_default": choice.default,
             "backbone": bundle.info.backbone,

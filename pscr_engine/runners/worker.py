@@ -63,6 +63,11 @@ class WorkerSetup(NamedTuple):
         speak(on_command_line=self.on_command_line)
 
 
+def part_schema(manifest: Manifest, bundle: Bundle, config: ScoreConfig) -> pa.Schema:
+    """Return the columns of a run's parts."""
+    return output_schema(manifest.id_type, bundle.info.feature_size if config.features else None)
+
+
 class _End(NamedTuple):
     """Marks the end of a chunk, behind its last micro-batch."""
 
@@ -126,7 +131,7 @@ class Worker:
             throughput=True,
             tune=_worth_tuning(setup),
         )
-        schema = output_schema(setup.manifest.id_type, bundle.info.feature_size if config.features else None)
+        schema = part_schema(setup.manifest, bundle, config)
         pipeline = _pipeline(config, bundle, backend, setup.threads)
         folders = ImageFolders(setup.manifest.folder, setup.folder)
         return cls(setup.manifest, Parts(config.out), pipeline, schema, folders)

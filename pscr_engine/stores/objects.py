@@ -13,7 +13,8 @@ from typing import IO, Any, Literal, TypeVar
 from ..errors import ManifestError, StoreError, option
 from . import event_loop
 from .client import bucket_client
-from .trouble import Kind, Trouble, trouble_of
+from .odd_keys import keys_with_sizes
+from .trouble import FetchError, Kind, Trouble, trouble_of
 from .uri import StorePath
 
 T = TypeVar("T")
@@ -205,6 +206,8 @@ def look_at_all(paths: Sequence[StorePath]) -> list[StoredObject | None]:
 def listed(prefix: StorePath) -> Iterator[StoredObject]:
     """Yield all objects below a prefix, in the order of their keys.
 
+    Where one has a key that can't be asked for (`odd_keys.oddity`), this and the rest have an empty `state`.
+
     Raises:
         StoreError: they can't be listed.
     """
@@ -220,12 +223,25 @@ def listed(prefix: StorePath) -> Iterator[StoredObject]:
         except GeneratorExit:
             raise
         except Exception as error:
+            if prefix.scheme == "s3" and "object with invalid path" in str(error):
+                yield from _listed_with_odd_keys(prefix, after or "")
+                return
             trouble = trouble_of(error)
             if attempt == _TRIES - 1 or trouble.kind is not Kind.BROKEN:
                 raise store_error(prefix, "list", trouble) from error
             time.sleep(_pause(attempt))
         else:
             return
+
+
+def _listed_with_odd_keys(prefix: StorePath, after: str) -> Iterator[StoredObject]:
+    try:
+        keys = keys_with_sizes(prefix)
+    except FetchError as error:
+        raise store_error(prefix, "list", error.trouble) from error
+    for key, size in keys:
+        if key.encode() > after.encode():
+            yield StoredObject(StorePath(prefix.scheme, prefix.bucket, key), size, "")
 
 
 def put(path: StorePath, data: bytes, only: Condition | None = None) -> bool:
@@ -310,7 +326,9 @@ def store_error(path: object, what: str, trouble: Trouble) -> StoreError:
         Kind.DENIED: "check the credentials, region and endpoint in the environment, and the permissions",
         Kind.UNREACHABLE: "check the network, and the endpoint in the environment",
         Kind.BUSY: "wait for the store to recover",
-        Kind.INVALID: "object stores have keys without empty or dotted segments; name another place",
+        Kind.INVALID: "copy what has a key with empty segments, segments of dots or control characters to another one"
+        if what == "list"
+        else "keys can't have empty segments, segments of dots or control characters; name another place",
     }.get(trouble.kind, "check the store")
     return StoreError(
         f"{path}: can't {what} it ({trouble.reason}); {advice}, and give the same command again", trouble.kind

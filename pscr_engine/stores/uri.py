@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import UsageError
 
@@ -14,9 +14,28 @@ WEB_SCHEMES = frozenset(["http", "https"])
 
 
 def scheme_of(text: str) -> str:
-    """Return the scheme of a URI in lower case; empty for a path."""
+    """Return the scheme of a URI in lower case; empty for a path. `file:/x` is a URI, too."""
     scheme, separator, _ = text.partition("://")
-    return scheme.lower() if separator else ""
+    if separator:
+        return scheme.lower()
+    return "file" if text[:6].lower() == "file:/" else ""
+
+
+def path_of_file_uri(uri: str) -> str:
+    """Return the path that a `file:` URI names. "?" and "#" mean themselves; "%20" is a space.
+
+    Raises:
+        ValueError: it names another host, or no file.
+    """
+    rest = uri[len("file:") :]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise ValueError(f"{uri}: names the host {host!r}; write file:///PATH, or the path alone")
+        rest = slash + rest
+    if not rest:
+        raise ValueError(f"{uri}: names no file")
+    return unquote(rest, errors="surrogateescape")
 
 
 def is_stored(text: str) -> bool:
@@ -49,6 +68,8 @@ class StorePath:
         bucket, _, key = rest.partition("/")
         if not bucket:
             raise ValueError(f"{uri}: names no bucket")
+        if key.startswith("/"):  # obstore would ask for the key without it: for another object
+            raise ValueError(f"{uri}: its key begins with a slash, which can't be asked for")
         if scheme.lower() not in _SCHEMES:
             raise ValueError(f"{scheme}:// is no object store")
         return cls(_SCHEMES[scheme.lower()], bucket, key.rstrip("/"))
@@ -121,7 +142,10 @@ def place(text: str | Path | StorePath, what: str) -> Place:
         return text
     scheme = scheme_of(text)
     if scheme == "file":
-        return Path(unquote(urlsplit(text).path))
+        try:
+            return Path(path_of_file_uri(text))
+        except ValueError as error:
+            raise UsageError(f"{what} {error}") from error
     if not scheme:
         return Path(text)
     if not is_stored(text):

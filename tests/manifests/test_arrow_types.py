@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pscr_engine.manifests import open_manifest
-from pscr_engine.manifests.arrow_types import as_text, exact_values, plain, without_views
+from pscr_engine.manifests.arrow_types import as_text, exact_values, plain, stored, without_views
 from pscr_engine.output.run_reader import RunReader
+from pscr_engine.stages.sink import output_schema, to_table
 
 from ..helpers.images import encoded, pixels
 from ..helpers.tiny import make_bundle
@@ -180,3 +181,33 @@ def test_a_struct_whose_path_is_no_path_is_refused(tmp_path):
     pq.write_table(pa.table({"path": column}), tmp_path / "m.parquet")
     outcome = run(tmp_path, "score", "--manifest", "m.parquet", "--devices", "cpu", code=2)
     assert "'path' in the image column holds timestamp[ns], not paths" in outcome.stderr
+
+
+UUIDS = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes([at] * 16) for at in range(3)], pa.binary(16)))
+PAIRS = pa.ExtensionArray.from_storage(
+    pa.fixed_shape_tensor(pa.int32(), [2]), pa.array([[1, 2]] * 3, pa.list_(pa.int32(), 2))
+)
+EXTENSIONS = {
+    "uuid": (UUIDS, pa.uuid()),
+    "tensor": (PAIRS, pa.list_(pa.int32(), 2)),
+    "list": (pa.ListArray.from_arrays([0, 1, 1, 3], UUIDS), pa.list_(pa.binary(16))),
+    "struct": (pa.StructArray.from_arrays([PAIRS], ["x"]), pa.struct([("x", pa.list_(pa.int32(), 2))])),
+    "map": (
+        pa.MapArray.from_arrays([0, 1, 2, 3], pa.array(["a", "b", "c"]), UUIDS),
+        pa.map_(pa.string(), pa.binary(16)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_identifiers_of_extension_types_are_what_they_are_stored_as(tmp_path, name):
+    column, type_ = EXTENSIONS[name]
+    pq.write_table(pa.table({"path": ["a", "b", "c"], "id": column}), tmp_path / "m.parquet")
+    manifest = open_manifest(tmp_path / "m.parquet")
+    assert manifest.id_type == type_
+    table = to_table(list(manifest.rows()), output_schema(manifest.id_type, None))
+    pq.write_table(table.sort_by("row"), tmp_path / "part.parquet")
+    written = pq.read_table(tmp_path / "part.parquet")["id"].combine_chunks()
+    assert written.equals(stored(column))
+    assert len(as_text(written)) == 3
+    assert manifest.columns(["id"]).take(np.array([1, 2])).column(0).combine_chunks().equals(column.slice(1))
