@@ -107,13 +107,13 @@ class ParquetManifest(Manifest):
             if its_image != image:
                 raise ManifestError(
                     f"{file}: its images are in column {its_image!r}, those of {first} in {image!r}; "
-                    "name one that all files have with --path-column"
+                    f"name one that all files have with {option('--path-column')}"
                 )
             if its_id != id_:
                 without, having = (file, first) if its_id is None else (first, file)
                 raise ManifestError(
                     f"{without}: no column 'id', which {having} has; add it, or name one that all files have with "
-                    "--id-column"
+                    f"{option('--id-column')}"
                 )
         return image, id_
 
