@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,8 +55,19 @@ class FileListManifest(Manifest):
 
     @classmethod
     def from_keys(cls, prefix: StorePath, names: Sequence[str], options: ManifestOptions) -> FileListManifest:
-        """List the objects `names`, relative to a prefix in an object store."""
+        """List the objects `names`, relative to a prefix in an object store.
+
+        Raises:
+            ManifestError: two of them read alike: `/a.jpg` and `a.jpg` are two keys, and listings strip the slash.
+        """
         refuse_columns(prefix, options)
+        # Listings are in order, so that names that read alike break it; a set of millions would only cost memory.
+        if any(later <= earlier for earlier, later in pairwise(names)) and len(set(names)) < len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise ManifestError(
+                f"{prefix}: two keys read {twice!r}, one of them with a slash before or behind it; "
+                "copy it to another key"
+            )
         return cls(names, prefix)
 
     @classmethod

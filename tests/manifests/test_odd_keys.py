@@ -49,6 +49,16 @@ def test_a_long_listing_goes_on_where_it_stopped(bucket, put):
     assert [query.path for query in rows if not query.ok] == ["1100//x.png"]
 
 
+@pytest.mark.parametrize("twin", ["/b.png", "b.png/"])
+def test_keys_that_read_alike_are_refused(bucket, put, twin):
+    for key in ("a.png", "b.png", "c.png"):
+        put(key)
+    assert len(list(open_manifest(bucket.uri).rows())) == 3
+    put(twin)
+    with pytest.raises(ManifestError, match=r"two keys read 'b\.png', one of them with a slash before or behind it"):
+        open_manifest(bucket.uri)
+
+
 def test_tables_beside_odd_keys(bucket, put):
     bucket.put("t/0.parquet", parquet(path=["a.png"]))
     put("t//note.txt")
