@@ -13,7 +13,7 @@ from .base import Manifest, ManifestFile, ManifestOptions
 from .forward import ForwardReader
 from .image_files import refuse_columns
 from .queries import QueryMaker
-from .text import _ERRORS, _digest_and_line_ends, _require_utf8
+from .text import UTF8_ERRORS, digest_and_line_ends, require_utf8
 
 _COLUMNS = ("path", "image")
 
@@ -32,7 +32,7 @@ class PathListManifest(Manifest):
         refuse_columns(path, replace(options, root=None))
         self._path = path
         self._watch([path])
-        _require_utf8(path)
+        require_utf8(path)
         first = next(self._lines(), None)
         if first is None:
             raise ManifestError(f"{path}: empty; write one path per line")
@@ -44,7 +44,7 @@ class PathListManifest(Manifest):
                 )
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.folder = self._maker.folder
-        digest, feeds, _, last = _digest_and_line_ends(path)
+        digest, feeds, _, last = digest_and_line_ends(path)
         self.fingerprint = f"{self.kind}:{digest}"
         self.num_rows: int | None = feeds + (last != b"\n")
 
@@ -56,7 +56,7 @@ class PathListManifest(Manifest):
         return self._maker.make(row, line)
 
     def _lines(self) -> Iterator[str]:
-        with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="\n") as file:
+        with self._path.open(encoding="utf-8-sig", errors=UTF8_ERRORS, newline="\n") as file:
             for line in file:
                 path = line.removesuffix("\n").removesuffix("\r")
                 if path.strip():

@@ -20,7 +20,7 @@ from .queries import QueryMaker, choose_columns
 from .unicode import as_text, text_array
 
 # File names need not be UTF-8: this keeps such bytes on their way to open().
-_ERRORS = "surrogateescape"
+UTF8_ERRORS = "surrogateescape"
 # In characters: a longer field is an unclosed quote, not a long prompt.
 _MAX_FIELD = 16 * 2**20
 # More different keys than this are data, not names.
@@ -41,7 +41,7 @@ class CsvManifest(Manifest):
     def __init__(self, path: ManifestFile, delimiter: str, options: ManifestOptions) -> None:
         self._path, self._delimiter = path, delimiter
         self._watch([path])
-        _require_utf8(path)
+        require_utf8(path)
         _, header = next(self._records(), (0, []))
         if not header:
             raise ManifestError(f"{path}: empty; its first line must name the columns")
@@ -51,7 +51,7 @@ class CsvManifest(Manifest):
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if id_ else None
-        digest, feeds, lone_returns, last = _digest_and_line_ends(path)
+        digest, feeds, lone_returns, last = digest_and_line_ends(path)
         self.fingerprint = f"{self.kind}:{digest}"
         self.num_rows: int | None = feeds + lone_returns + (last not in b"\r\n") - 1
 
@@ -81,7 +81,7 @@ class CsvManifest(Manifest):
         return query
 
     def _records(self) -> Iterator[_CsvRecord]:
-        with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="") as file:
+        with self._path.open(encoding="utf-8-sig", errors=UTF8_ERRORS, newline="") as file:
             csv.field_size_limit(_MAX_FIELD)
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)
             line = 1
@@ -116,7 +116,7 @@ class JsonLinesManifest(Manifest):
     def __init__(self, path: ManifestFile, options: ManifestOptions) -> None:
         self._path = path
         self._watch([path])
-        _require_utf8(path)
+        require_utf8(path)
         first = list(
             islice((value for _, text in self._lines() if isinstance(value := _json(text), dict)), _LOOK_AHEAD)
         )
@@ -130,7 +130,7 @@ class JsonLinesManifest(Manifest):
         self._maker = QueryMaker.for_folder(path.parent, options)
         self.folder = self._maker.folder
         self.id_type: pa.DataType | None = pa.string() if self._id else None
-        digest, feeds, _, last = _digest_and_line_ends(path)
+        digest, feeds, _, last = digest_and_line_ends(path)
         self.num_rows: int | None = feeds + (last != b"\n")
         self.fingerprint = f"{self.kind}:{digest}"
 
@@ -181,7 +181,7 @@ class JsonLinesManifest(Manifest):
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         # A lone carriage return is white space within a line, as JSON has it.
-        with self._path.open(encoding="utf-8-sig", errors=_ERRORS, newline="\n") as file:
+        with self._path.open(encoding="utf-8-sig", errors=UTF8_ERRORS, newline="\n") as file:
             yield from ((line, text) for line, text in enumerate(file, 1) if text.strip())
 
 
@@ -212,7 +212,7 @@ def _json_column(values: list[Any], type_: pa.DataType) -> pa.Array:
     return text_array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
 
 
-def _digest_and_line_ends(path: ManifestFile) -> tuple[str, int, int, bytes]:
+def digest_and_line_ends(path: ManifestFile) -> tuple[str, int, int, bytes]:
     """Return a file's SHA-256, how many line feeds and lone carriage returns it has, and its last byte."""
     digest, feeds, returns, last = hashlib.sha256(), 0, 0, b"\n"
     with path.open("rb") as file:
@@ -237,7 +237,7 @@ _NO_TEXT = {
 }
 
 
-def _require_utf8(path: ManifestFile) -> None:
+def require_utf8(path: ManifestFile) -> None:
     """Raise ManifestError if a file is no text in UTF-8, as far as its beginning shows."""
     with path.open("rb") as file:
         begin = file.read(1024)
