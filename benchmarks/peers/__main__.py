@@ -71,8 +71,8 @@ class Peer:
 
 def peers() -> list[Peer]:
     return [
-        Peer("pscr-engine int8", "`pscr-engine score`, INT8", "", ("--precision", "int8"), 200),
-        Peer("pscr-engine fp32", "`pscr-engine score`, FP32", "", ("--precision", "fp32"), 60),
+        *_ours_on("onnxruntime", "ONNX Runtime", ""),
+        *_ours_on("openvino", "OpenVINO", ", openvino"),
         Peer("a: eager", "the reference's algorithm, PyTorch eager", "eager", (), 1, same=True),
         Peer("b: tuned", "PyTorch, cached exemplars, `torch.compile`, DataLoader", "tuned", (), 60, same=True),
         Peer("b: tuned, bf16", "the same in BF16", "tuned", ("bf16",), 60),
@@ -84,17 +84,33 @@ def peers() -> list[Peer]:
     ]
 
 
+def _ours_on(backend: str, title: str, suffix: str) -> list[Peer]:
+    """Return pscr-engine's own runs with an engine, INT8 and FP32."""
+    return [
+        Peer(
+            f"pscr-engine {precision}{suffix}",
+            f"`pscr-engine score`, {precision.upper()}, {title}",
+            "",
+            ("--precision", precision, "--backend", backend),
+            rows,
+        )
+        for precision, rows in (("int8", 200), ("fp32", 60))
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbones", nargs="*", default=["resnet18", "resnet50"])
     parser.add_argument("--python", default=sys.executable, help="interpreter with the peers' packages")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="about how long each peer runs in a round")
+    parser.add_argument("--only", nargs="+", help="measure only these peers, and leave the README alone")
     parser.add_argument("--host", default=_slug(processor_model()), help="name of the record: results/cpu-HOST.json")
     arguments = parser.parse_args()
     figures = {name: _compare(name, arguments) for name in arguments.backbones}
     path = record(f"cpu-{arguments.host}", METHOD, {"backbones": figures})
-    write_tables(path)
+    if arguments.only is None:
+        write_tables(path)
     print(path.read_text())
 
 
@@ -105,6 +121,8 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for peer in peers():
+            if arguments.only is not None and peer.name not in arguments.only:
+                continue
             answers: dict[str, Any] = {}
             if peer.module:
                 run = partial(_peer, peer, bundle, checkpoint, folder, arguments.python, answers)
@@ -126,7 +144,7 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 print(f"{backbone}, round {number + 1}, {peer.name}: {peer.rates[-1]:.4g} images/s", flush=True)
         agreement = _agreement(folder, [peer for peer, _ in running])
     rates = {peer.name: peer.rates for peer, _ in running}
-    ours = ("pscr-engine int8", "pscr-engine fp32")
+    ours = [peer.name for peer, _ in running if not peer.module]
     return {
         "peers": {
             peer.name: {
@@ -136,7 +154,7 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 **{
                     f"{each} is times as fast": spread([a / b for a, b in zip(rates[each], peer.rates, strict=True)])
                     for each in ours
-                    if each in rates and peer.name not in ours
+                    if each != peer.name
                 },
                 **agreement.get(peer.name, {}),
             }
