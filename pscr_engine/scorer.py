@@ -54,8 +54,7 @@ class Scorer:
                 shipped model; None for `model.pscr` in the current folder, or else the shipped model.
             device: "cpu", "cuda:N", or "auto" for the first GPU, or else the processor.
             backend: "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", or "auto" for the best one that can be used:
-                on a processor with OpenVINO installed, the faster engine by a measurement of some seconds, which is
-                remembered.
+                on a processor with OpenVINO installed, the engine that was faster before a long run on this host.
             precision: "fp32", "fp16", "bf16", "int8", or "auto" for the fastest that this device runs well.
             threads: processor threads for inference; None for all usable cores.
 
@@ -65,7 +64,7 @@ class Scorer:
         """
         choice = choose_bundle(bundle)
         opened = choice.open()
-        engine = create_backend(opened, backend=backend, device=device, precision=precision, threads=threads, tune=True)
+        engine = create_backend(opened, backend=backend, device=device, precision=precision, threads=threads)
         choice.log()  # now that it can be used: errors are one line
         return cls(opened, engine)
 

@@ -22,16 +22,14 @@ REFERENCE = Path(__file__).parent / "reference"
 pytest_plugins = ["tests.helpers.store_fixtures"]
 
 
-@pytest.fixture(autouse=True)
-def without_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep "auto" from measuring engines in this process, but for tests that ask for `measuring_engines`."""
-    if "measuring_engines" not in request.fixturenames:
-        monkeypatch.setattr("pscr_engine.backends.cpu.has_openvino", lambda: False)
+# What an engine's speed is must decide no test, and to measure it takes seconds.
+os.environ["PSCR_ENGINE_CPU_BACKEND"] = "onnxruntime"
 
 
 @pytest.fixture
-def measuring_engines() -> None:
+def measuring_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let "auto" measure which engine is faster, as users do."""
+    monkeypatch.delenv("PSCR_ENGINE_CPU_BACKEND")
 
 
 @pytest.fixture

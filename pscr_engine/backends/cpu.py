@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +42,8 @@ def create_on_cpu(
         raise UsageError(f"backend {backend!r} runs on NVIDIA GPUs: name one as the device, cuda:0")
     if precision == "bf16":
         backend = "openvino"
+    elif backend == "auto":
+        backend = _fixed_engine()
     if backend != "auto":
         return engines[backend]()
     # FP16 graphs gain nothing on processors, whichever engine.
@@ -51,12 +54,19 @@ def create_on_cpu(
         "backbone": bundle.info.backbone,
         "precision": precision,
         "threads": threads or usable_cpus(),
-        "throughput": throughput,
         "versions": {name: _version(name) for name in ("pscr-engine", "onnxruntime", "openvino")},
     }
     choice = choose_engine(engines, bundle.info.sampling, depends_on, measure=tune)
-    log.info("%s", choice)
+    log.log(logging.INFO if throughput else logging.DEBUG, "%s", choice)
     return engines[choice.engine]()
+
+
+def _fixed_engine() -> str:
+    """Return what `PSCR_ENGINE_CPU_BACKEND` says that "auto" means on this host's processors, or "auto"."""
+    fixed = os.environ.get("PSCR_ENGINE_CPU_BACKEND") or "auto"
+    if fixed not in ("auto", *CPU_BACKENDS):
+        raise UsageError(f"PSCR_ENGINE_CPU_BACKEND is {fixed!r}: set it to {' or '.join(CPU_BACKENDS)}, or unset it")
+    return fixed
 
 
 def has_openvino() -> bool:

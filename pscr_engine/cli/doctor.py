@@ -139,9 +139,8 @@ def _described_choice(finding: dict[str, Any]) -> str:
     """Say in one line which engine was faster for which bundle."""
     about, found = finding["depends_on"], finding["found"]
     rates = ", ".join(f"{name} {rate:.3g} images/s" for name, rate in dict(found.get("rates") or {}).items())
-    kind = "runs" if about.get("throughput") else "single images"
     return (
-        f"{found.get('engine')} for {about.get('backbone')} in {about.get('precision')}, {kind}, "
+        f"{found.get('engine')} for {about.get('backbone')} in {about.get('precision')}, "
         f"{about.get('threads')} threads ({rates}; bundle {str(about.get('bundle'))[:12]})"
     )
 

@@ -285,7 +285,7 @@ def batch_size(driver: ctypes.CDLL, folder: Path) -> None:
     """Check that the batch size is measured, remembered for this host and bundle, and no larger than memory allows."""
     os.environ["XDG_CACHE_HOME"] = str(folder)
     bundle = make_bundle(folder / "m.pscr")
-    backend = registry.create_backend(bundle, device="cuda:0", tune=True)
+    backend = registry.create_backend(bundle, device="cuda:0", tune=True, throughput=True)
     resident = driver.pretend_allocations()
     assert backend.batch_size in measuring.CANDIDATES
     (file,) = (folder / "pscr-engine").glob("batch-size-*.json")
@@ -294,14 +294,17 @@ def batch_size(driver: ctypes.CDLL, folder: Path) -> None:
     rates = {int(size): rate for size, rate in content["images_per_second"].items()}
     assert measuring.knee(rates) == backend.batch_size
     file.write_text('{"batch_size": 48}')
-    assert registry.create_backend(bundle, device="cuda:0", tune=True).batch_size == 48
-    assert registry.create_backend(bundle, device="cuda:0", tune=True, batch_size=5).batch_size == 5
+    assert registry.create_backend(bundle, device="cuda:0", tune=True, throughput=True).batch_size == 48
+    assert registry.create_backend(bundle, device="cuda:0", tune=True, throughput=True, batch_size=5).batch_size == 5
     for unusable in ("", "[]", '{"batch_size": "48"}', '{"batch_size": 0}'):
         file.write_text(unusable)
-        assert registry.create_backend(bundle, device="cuda:0", tune=True).batch_size in measuring.CANDIDATES
+        assert (
+            registry.create_backend(bundle, device="cuda:0", tune=True, throughput=True).batch_size
+            in measuring.CANDIDATES
+        )
     file.unlink()
     driver.pretend_limit(ctypes.c_long(40 * 9 * P * P * 3))  # the patches of 32 images, and not of 64
-    small = registry.create_backend(bundle, device="cuda:0", tune=True)
+    small = registry.create_backend(bundle, device="cuda:0", tune=True, throughput=True)
     assert small.batch_size in (16, 32)
     before = driver.pretend_allocations()
     small.close()

@@ -109,7 +109,7 @@ def test_a_missing_column_names_the_options_that_export_has(tmp_path, kind):
     if kind == "csv":
         path = tmp_path / "e.csv"
         path.write_text("path,quality\n0.png,1\n")
-    message = r"no column 'mos' \(columns: path, quality\); name the one of the labels with --label-column$"
+    message = r"no column 'mos' \(columns: path, quality\); name the one of the labels with label_column$"
     with pytest.raises(ManifestError, match=message):
         read_exemplars(path)
     assert len(read_exemplars(path, "quality")) >= 1

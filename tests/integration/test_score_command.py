@@ -403,7 +403,7 @@ def test_a_read_only_folder_is_one_line():
         os.chmod(folder, 0o555)
         for place in (folder, f"{folder}/scores"):
             outcome = subprocess.run([sys.executable, "-c", script, place], capture_output=True, text=True)
-            expected = f"{place}: can't write there (Permission denied); choose another --out\n"
+            expected = f"{place}: can't write there (Permission denied); choose another out\n"
             assert outcome.stdout == expected, outcome.stderr
 
 

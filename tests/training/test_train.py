@@ -208,7 +208,7 @@ def test_training_steps_may_take_patches_by_another_rule(source, tmp_path, monke
     assert (record.sampling, record.settings["train_sampling"]) == ("ops", "rps")
     with pytest.raises(OutputError, match="was trained with train_sampling rps, this is None"):
         train(TrainConfig(source, out=tmp_path / "run", **{**options, "train_sampling": None}))
-    with pytest.raises(UsageError, match="train_sampling: with freeze all each image is encoded once"):
+    with pytest.raises(UsageError, match='train_sampling: with freeze="all" each image is encoded once'):
         train(TrainConfig(source, out=tmp_path / "other", **options, freeze=("all",)))
 
 

@@ -166,7 +166,7 @@ def test_what_is_missing_or_malformed_is_named(tmp_path, make, read, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (Source("agiqa-3k"), "name its folder with --data"),
+        (Source("agiqa-3k"), "name its folder with root"),
         (Source("agiqa"), "choose from agiqa-1k, agiqa-3k, aigciqa2023, synthetic, or name a table's file"),
     ],
 )
