@@ -1,7 +1,6 @@
 """What is in deploy/ and docs/deploy.md, as far as it can be checked without the machines that it is for."""
 
 import functools
-import os
 import re
 import shlex
 import shutil
@@ -16,22 +15,11 @@ import yaml
 
 from pscr_engine.cli.score import score
 
+from .linters import lint, tool
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
-
-
-def tool(name):
-    """Find a linter that came with the development packages; without it the test is skipped, or fails in CI."""
-    found = Path(sys.executable).parent / name
-    if not found.exists():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name}: pip install 'pscr-engine[dev]'")
-    return found
-
-
-def lint(*command, text=None):
-    outcome = subprocess.run(list(map(str, command)), input=text, capture_output=True, text=True)
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
 def instructions(dockerfile):
