@@ -3,19 +3,21 @@
 # make test        install what development needs, then run all tests
 # make fast        all tests but the slow ones
 # make gpu-kit     pack what a GPU host without a package registry needs, and what is run there first: ./gpu-kit
+# make dist        build a release: the source distribution, and from it the wheel, which is installed and tried: dist/
 # make check       formatting, lint, order of imports, types and all tests: what CI runs
 
 PYTHON ?= python3
 # The demo has an environment of its own, so that neither waits for the other's packages.
 DEMO_VENV := .venv-demo
 VENV := .venv
+DIST_VENV := .venv-dist
 BIN := $(VENV)/bin
 PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
 # A process per core; each takes whole files, whose tests share what is costly to make.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
-.PHONY: demo demo-train test fast check bench gpu-kit clean
+.PHONY: demo demo-train test fast check bench gpu-kit dist clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/pscr-engine demo
@@ -45,10 +47,20 @@ bench: $(VENV)/.installed
 gpu-kit: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.gpu_kit gpu-kit
 
-clean:
-	rm -rf $(VENV) $(DEMO_VENV) demo demo-train
+# An environment that is new each time: what is tried is the wheel, with what it asks for and nothing else.
+dist:
+	rm -rf dist $(DIST_VENV)
+	$(MAKE) $(DIST_VENV)/bin/python
+	$(DIST_VENV)/bin/python -m pip install $(PIP_OPTIONS) hatchling
+	$(DIST_VENV)/bin/python -m hatchling build --target sdist
+	$(DIST_VENV)/bin/python -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	$(DIST_VENV)/bin/python -m pip install $(PIP_OPTIONS) "$$(echo dist/*.whl)[cpu,report]"
+	cd $(DIST_VENV) && bin/pscr-engine demo
 
-$(VENV)/bin/python $(DEMO_VENV)/bin/python:
+clean:
+	rm -rf $(VENV) $(DEMO_VENV) $(DIST_VENV) dist demo demo-train
+
+$(VENV)/bin/python $(DEMO_VENV)/bin/python $(DIST_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one with make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(@:/bin/python=)

@@ -1,37 +1,30 @@
 """What is in deploy/ and docs/deploy.md, as far as it can be checked without the machines that it is for."""
 
 import functools
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import click
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pscr_engine.cli.score import score
+
+from .linters import lint, tool
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
-
-
-def tool(name):
-    """Find a linter that came with the development packages; without it the test is skipped, or fails in CI."""
-    found = Path(sys.executable).parent / name
-    if not found.exists():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name}: pip install 'pscr-engine[dev]'")
-    return found
-
-
-def lint(*command, text=None):
-    outcome = subprocess.run(list(map(str, command)), input=text, capture_output=True, text=True)
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
 def instructions(dockerfile):
@@ -87,6 +80,35 @@ def test_a_name_is_locked_once():
     assert "onnxruntime-gpu" in images
     ray = {**common, **images}["ray"]
     assert documents("kuberay.yaml")[0]["spec"]["rayClusterSpec"]["rayVersion"] == ray
+
+
+def all_needed(requirement, extra, seen):
+    """Add to `seen` the name and extra of all that a requirement needs on this Python, as far as it is installed."""
+    if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+        return
+    name = canonicalize_name(requirement.name)
+    for wanted in {"", *requirement.extras} - {extra for named, extra in seen if named == name}:
+        seen.add((name, wanted))
+        with suppress(metadata.PackageNotFoundError):
+            for need in metadata.requires(name) or []:
+                all_needed(Requirement(need), wanted, seen)
+
+
+def test_all_that_make_check_installs_is_locked():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *extras["cpu"], *extras["export"], *extras["train"]]
+    for text in extras["dev"]:
+        own = re.fullmatch(r"pscr-engine\[(.*)\]", text)
+        for name in own[1].split(",") if own else []:
+            texts += extras[name]
+        texts += [] if own else [text]
+    seen = set()
+    for text in texts:
+        all_needed(Requirement(text), "", seen)
+    names = {name for name, _ in seen}
+    assert len(names) > 100
+    assert names - pins(ROOT / "constraints.txt").keys() == set()
 
 
 @pytest.mark.slow
