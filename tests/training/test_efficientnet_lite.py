@@ -79,7 +79,7 @@ def test_another_trunk_does_not_take_them(state, tmp_path, backbone):
     """Try other trunks: timm's efficientnet_lite0 has the same shapes and computes something else."""
     torch.save(state, tmp_path / "w.pth")
     spec = find_backbone(backbone)
-    with pytest.raises(CheckpointError, match="fits backbone timm:tf_efficientnet_lite0, not"):
+    with pytest.raises(CheckpointError, match='fits backbone="timm:tf_efficientnet_lite0", not'):
         load_weights(spec.build(), spec, str(tmp_path / "w.pth"))
 
 
