@@ -94,7 +94,7 @@ def main() -> int:
             outcome = {"finished": False, "why": "out of time"}
         else:
             print(f"[{time.monotonic() - begin:.0f} s] {step.name}", flush=True)
-            outcome = run(step, min(step.seconds, left), work, arguments)
+            outcome = run(step, min(step.seconds * arguments.patience, left), work, arguments)
             failed = failed or not outcome["finished"]
             print(outcome["output"][-1500:], flush=True)
         state["steps"][step.name] = outcome
@@ -111,6 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("steps", nargs="*", metavar="STEP", help="; ".join(step.name for step in STEPS))
     parser.add_argument("--work", type=Path, default=Path("/tmp/pscr"), help="kept from call to call")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "/tmp/out")), help="for the results")
+    parser.add_argument("--patience", type=float, default=1, help="how many times its planned time a step may take")
     parser.add_argument("--minutes", type=float, default=9.5, help="after which no step is begun and the last stopped")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long each figure is measured")
     parser.add_argument("--bundle", action="append", default=[], metavar="BACKBONE=FOLDER", help="in place of exports")

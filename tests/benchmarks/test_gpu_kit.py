@@ -121,6 +121,7 @@ def test_the_kit_runs_in_a_clean_environment(tmp_path):
     steps = ["imports TensorRT for RTX", "host", "kernels", "decode", "canary", "workers", "rtx", "settings"]
     outcome = subprocess.run(
         [python, parts[0] / "first_contact.py", "--work", tmp_path / "work", "--out", out, "--seconds", "0.01",
+         "--patience", "8", "--minutes", "40",
          "--bundle", f"tiny={bundle}", *steps],
         env=host.environment, capture_output=True, text=True,
     )  # fmt: skip
