@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pscr_engine import __version__
 from pscr_engine.atomic import atomic_directory
 from pscr_engine.bundle import Bundle, BundleInfo, write_contents
 from pscr_engine.cuda.engine import Shape
-from pscr_engine.host import cpu_flags, processor_model, usable_cpus
+from pscr_engine.host import cpu_flags, installed_version, processor_model, usable_cpus
 from pscr_engine.sampling import Sampling
 
 ROOT = Path(__file__).parent.parent
@@ -52,13 +51,8 @@ def commit() -> str:
 
 def versions(*names: str) -> dict[str, str]:
     """Return the versions of pscr-engine, which may be a plain checkout, and of those packages that are installed."""
-    installed = {"pscr-engine": __version__}
-    for name in names:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed
+    installed = {name: version for name in names if (version := installed_version(name)) is not None}
+    return {"pscr-engine": __version__, **installed}
 
 
 def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:

@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Callable
 from functools import update_wrapper
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import RLock
 from typing import Generic, ParamSpec, TypeVar
@@ -66,6 +67,14 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 def cache_folder() -> Path:
     """Return the folder for what can be made again, this user's; it need not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pscr-engine"
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package; None if it isn't."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 # Instructions that add up products of four bytes: without them, eight bits are no faster than 32.

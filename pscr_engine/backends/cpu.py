@@ -6,24 +6,23 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from ..bundle import Bundle, Parity
 from ..errors import PscrError, UsageError, option
-from ..host import cpu_flags, usable_cpus
+from ..host import cpu_flags, installed_version, usable_cpus
 from .base import Backend
 from .engine_choice import choose_engine
 from .findings import Finding
 from .onnxruntime import OnnxRuntimeBackend
 from .openvino import OpenVinoBackend, has_bf16, openvino_version
-from .parity_check import check_parity, require_passed
+from .parity_check import MADE_UP_IMAGES, check_parity, require_passed
 
 log = logging.getLogger("pscr_engine")
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 CHECKS = "engine-checks"
-# In FP32, engines differ by roundings only: a few images tell. None: as many as there are.
+# In FP32, engines differ by roundings only: a few images tell.
 _CHECKED_IMAGES = {"fp32": 6}
 
 
@@ -54,11 +53,11 @@ def create_on_cpu(
         "backbone": bundle.info.backbone,
         "precision": precision,
         "threads": threads or usable_cpus(),
-        "versions": {name: _version(name) for name in ("pscr-engine", "onnxruntime", "openvino")},
+        "versions": {name: installed_version(name) for name in ("pscr-engine", "onnxruntime", "openvino")},
     }
-    choice = choose_engine(engines, bundle.info.sampling, depends_on, measure=tune)
+    choice, engine = choose_engine(engines, bundle.info.sampling, depends_on, measure=tune)
     log.log(logging.INFO if throughput else logging.DEBUG, "%s", choice)
-    return engines[choice.engine]()
+    return engine
 
 
 def _fixed_engine() -> str:
@@ -139,16 +138,9 @@ def _checked(bundle: Bundle, precision: str, open_backend: Callable[[], Backend]
     parity = None if kept is None else Parity.from_json(kept)
     if parity is None:
         log.info("OpenVINO in %s: first use of this bundle, checked against ONNX Runtime in FP32", precision.upper())
-        parity = check_parity(bundle, open_backend(), made_up=_CHECKED_IMAGES.get(precision))
+        parity = check_parity(bundle, open_backend(), made_up=_CHECKED_IMAGES.get(precision, MADE_UP_IMAGES))
         finding.keep(parity.as_json())
     accepted = parity.passed or (precision in bundle.info.graphs and bundle.info.graphs[precision].parity.accepted)
     if not accepted:
         require_passed(parity, f"OpenVINO in {precision.upper()}", f"use {option('--backend', 'onnxruntime')}")
     return parity
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

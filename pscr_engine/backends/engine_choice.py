@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from ..stages.infer import PatchScorer
 from .findings import Finding
 
 log = logging.getLogger("pscr_engine")
+
+Engine = TypeVar("Engine", bound=PatchScorer)
 
 KIND = "engines"
 # Rounds in turn, so that whatever else the host does meets all engines alike; each long enough to be told from noise.
@@ -32,7 +34,7 @@ class EngineChoice:
 
     Args:
         engine: its name, as in `--backend`.
-        rates: engine → images per second; 0 for one that could not be used.
+        rates: engine → images per second; empty if they were not measured.
         when: when it was measured, in words.
     """
 
@@ -42,18 +44,18 @@ class EngineChoice:
 
     def __str__(self) -> str:
         """Say it in one line."""
-        rates = "".join(f"{name} {rate:.3g} images/s, " for name, rate in self.rates.items() if rate)
+        rates = "".join(f"{name} {rate:.3g} images/s, " for name, rate in self.rates.items())
         return f"engine {self.engine} ({rates}{self.when})"
 
 
 def choose_engine(
-    create: Mapping[str, Callable[[], PatchScorer]],
+    create: Mapping[str, Callable[[], Engine]],
     sampling: Sampling,
     depends_on: Mapping[str, Any],
     *,
     measure: bool = True,
-) -> EngineChoice:
-    """Return the faster engine: as measured on this host before, else by measuring now, for some three seconds.
+) -> tuple[EngineChoice, Engine]:
+    """Open the faster engine: as measured on this host before, else by measuring now, for some three seconds.
 
     Args:
         create: engine → how to open it; the first one is taken unless another is clearly faster.
@@ -65,33 +67,40 @@ def choose_engine(
         PscrError: none of the engines can be used.
     """
     finding = Finding(KIND, {**depends_on, "engines": list(create)})
-    if (remembered := _remembered(finding, create)) is not None:
-        return remembered
-    first = next(iter(create))
-    if not measure:
-        return EngineChoice(first, {}, "not measured on this host yet, too few images for it to pay")
-    with finding.measuring():
-        if (remembered := _remembered(finding, create)) is not None:  # by a process that this one waited for
-            return remembered
-        opened: dict[str, PatchScorer] = {}
-        lacking: PscrError | None = None
-        for name, make in create.items():
-            try:
-                opened[name] = make()
-            except PscrError as error:
-                log.warning("%s; going on without %s", error, name)
-                lacking = error
-        if not opened:
-            assert lacking is not None
-            raise lacking
-        if len(opened) < len(create):  # what is amiss may be mended by the next start: only comparisons are kept
-            return EngineChoice(next(iter(opened)), {}, "the only one that can be used")
-        rates = measure_rates(opened, sampling)
-        best = max(rates, key=rates.__getitem__)
-        chosen = best if rates[best] >= _WORTH_IT * rates[first] else first
-        if not finding.keep({"engine": chosen, "rates": rates}):
-            log.warning("which engine is faster can't be kept in the user's cache; it is measured again next time")
-    return EngineChoice(chosen, rates, "measured now")
+    choice = _remembered(finding, create)
+    if choice is None and not measure:
+        first = next(iter(create))
+        choice = EngineChoice(first, {}, "not measured on this host yet, too few images for it to pay")
+    if choice is None:
+        with finding.measuring():
+            choice = _remembered(finding, create)  # by a process that this one waited for
+            if choice is None:
+                return _measured(finding, create, sampling)
+    return choice, create[choice.engine]()
+
+
+def _measured(
+    finding: Finding, create: Mapping[str, Callable[[], Engine]], sampling: Sampling
+) -> tuple[EngineChoice, Engine]:
+    opened: dict[str, Engine] = {}
+    lacking: list[PscrError] = []
+    for name, make in create.items():
+        try:
+            opened[name] = make()
+        except PscrError as error:
+            log.warning("%s; going on without %s", error, name)
+            lacking.append(error)
+    if not opened:
+        raise lacking[-1]
+    first = next(iter(opened))
+    if lacking:  # what is amiss may be mended by the next start: only comparisons are kept
+        return EngineChoice(first, {}, "the only one that can be used"), opened[first]
+    rates = measure_rates(opened, sampling)
+    best = max(rates, key=rates.__getitem__)
+    chosen = best if rates[best] >= _WORTH_IT * rates[first] else first
+    if not finding.keep({"engine": chosen, "rates": rates}):
+        log.warning("which engine is faster can't be kept in the user's cache; it is measured again next time")
+    return EngineChoice(chosen, rates, "measured now"), opened[chosen]
 
 
 def _remembered(finding: Finding, engines: Container[str]) -> EngineChoice | None:

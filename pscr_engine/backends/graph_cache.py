@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import one_line
 from ..host import cache_folder, processor
 
 log = logging.getLogger("pscr_engine")
+
+T = TypeVar("T")
 
 # Optimised graphs hold their weights, and ONNX can't hold more than two gigabytes in one file.
 _MAX_BYTES = 1_800_000_000
@@ -39,40 +41,54 @@ def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any
 
     if content is None or graph.stat().st_size > _MAX_BYTES:
         return create(graph, options())
-    cached = cached_file([content, onnxruntime.__version__], ".onnx")
-    if cached.exists():
+
+    def optimise(part: Path) -> Any:
+        settings = options()
+        settings.optimized_model_filepath = str(part)
+        return create(graph, settings)
+
+    def read(file: Path) -> Any:
         settings = options()
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            created = create(cached, settings)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, there is the graph itself
-            log.debug("%s: not used (%s)", cached, one_line(error, 200))
-            with suppress(OSError):
-                cached.unlink()
-        else:
-            with suppress(OSError):
-                os.utime(cached)
-            return created
-    return _create_and_keep(create, graph, cached, options)
+        return create(file, settings)
+
+    cached = cached_file([content, onnxruntime.__version__], ".onnx")
+    return reused(cached, read) or kept(cached, optimise) or create(graph, options())
 
 
-def _create_and_keep(create: Callable[[Path, Any], Any], graph: Path, cached: Path, options: Callable[[], Any]) -> Any:
-    settings = options()
+def reused(cached: Path, read: Callable[[Path], T]) -> T | None:
+    """Return what `read` makes of a graph in the cache; None if there is none, or it is of no use and so deleted."""
+    if not cached.exists():
+        return None
+    try:
+        graph = read(cached)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, there is the bundle's graph
+        log.debug("%s: not used (%s)", cached, one_line(error, 200))
+        with suppress(OSError):
+            cached.unlink()
+        return None
+    with suppress(OSError):
+        os.utime(cached)
+    return graph
+
+
+def kept(cached: Path, write: Callable[[Path], T]) -> T | None:
+    """Have `write` write a graph to the cache, and return its result; None if that fails."""
     part = cached.with_name(f"{cached.name}.{os.getpid()}.part")
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        settings.optimized_model_filepath = str(part)
-        created = create(graph, settings)
+        result = write(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(cached)
-        forget_old(cached.parent)
     except Exception as error:  # noqa: BLE001 - a full or read-only cache must not stop a run
-        log.debug("%s: the optimised graph was not kept (%s)", cached, one_line(error, 200))
+        log.debug("%s: the prepared graph was not kept (%s)", cached, one_line(error, 200))
         with suppress(OSError):
             part.unlink()
-        return create(graph, options())
-    return created
+        return None
+    with suppress(OSError):
+        _forget_old(cached.parent)
+    return result
 
 
 def cached_file(identity: Sequence[Any], suffix: str) -> Path:
@@ -86,7 +102,7 @@ def cached_file(identity: Sequence[Any], suffix: str) -> Path:
     return cache_folder() / "graphs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}{suffix}"
 
 
-def forget_old(folder: Path) -> None:
+def _forget_old(folder: Path) -> None:
     """Delete all but the graphs that were used last."""
     used: dict[Path, float] = {}
     for file in folder.iterdir():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,9 +15,7 @@ from ..records import Pixels
 from ..stages.base import StageSettings
 from ..stages.infer import BatchScores
 from ..stages.on_host import HostStages
-from .graph_cache import cached_file, forget_old
-
-log = logging.getLogger("pscr_engine")
+from .graph_cache import cached_file, kept, reused
 
 # Without a hint, OpenVINO computes FP32 graphs in BF16 where the processor can.
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
@@ -184,36 +179,13 @@ def _compile(
 ) -> Any:
     """Compile a graph for fixed shapes, or read what was compiled before from the user's cache."""
     cached = None if content is None else cached_file([content, openvino_version(), shapes, settings], ".openvino")
-    if cached is not None and cached.exists():
-        try:
-            compiled = core.import_model(cached.read_bytes(), "CPU", settings)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, there is the graph itself
-            log.debug("%s: not used (%s)", cached, one_line(error, 200))
-            with suppress(OSError):
-                cached.unlink()
-        else:
-            with suppress(OSError):
-                os.utime(cached)
+    if cached is not None:
+        compiled = reused(cached, lambda file: core.import_model(file.read_bytes(), "CPU", settings))
+        if compiled is not None:
             return compiled
     model = core.read_model(str(graph))
     model.reshape(shapes)
     compiled = core.compile_model(model, "CPU", settings)
     if cached is not None:
-        _keep(compiled, cached)
+        kept(cached, lambda part: part.write_bytes(compiled.export_model().getvalue()))
     return compiled
-
-
-def _keep(compiled: Any, cached: Path) -> None:
-    part = cached.with_name(f"{cached.name}.{os.getpid()}.part")
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(compiled.export_model().getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(cached)
-        forget_old(cached.parent)
-    except Exception as error:  # noqa: BLE001 - a full or read-only cache must not stop a run
-        log.debug("%s: the compiled graph was not kept (%s)", cached, one_line(error, 200))
-        with suppress(OSError):
-            part.unlink()

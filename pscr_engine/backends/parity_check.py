@@ -17,7 +17,7 @@ from ..stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions
 from ..stages.load import load_image
 from .base import Backend
 
-_MADE_UP_IMAGES, _MADE_UP_SIDE = 48, 512
+MADE_UP_IMAGES, _MADE_UP_SIDE = 48, 512
 
 
 def require_passed(parity: Parity, what: str, consequence: str) -> None:
@@ -36,14 +36,16 @@ def require_passed(parity: Parity, what: str, consequence: str) -> None:
         )
 
 
-def check_parity(bundle: Bundle, backend: Backend, images: Sequence[str] = (), *, made_up: int | None = None) -> Parity:
+def check_parity(
+    bundle: Bundle, backend: Backend, images: Sequence[str] = (), *, made_up: int = MADE_UP_IMAGES
+) -> Parity:
     """Compare a backend's scores with those of ONNX Runtime on the processor, in FP32.
 
     Args:
         bundle: what both run; must have an FP32 graph.
         backend: the backend to check.
         images: files; without any, made-up ones (a bundle holds its exemplars' features, not their pixels).
-        made_up: how many made-up ones; None for all.
+        made_up: how many made-up ones.
 
     Raises:
         BundleError: the bundle has no FP32 graph.
@@ -53,7 +55,7 @@ def check_parity(bundle: Bundle, backend: Backend, images: Sequence[str] = (), *
 
     reference = OnnxRuntimeBackend(bundle.graph_path("fp32"), bundle.exemplars)
     # Decoded once, on the host: it is the engine that is checked, not how a decoder rounds.
-    pixels = [_pixels(image) for image in images] if images else made_up_images()[:made_up]
+    pixels = [_pixels(image) for image in images] if images else made_up_images(made_up)
     parity = compare(
         backend.precision, _scores(bundle, reference, pixels), _scores(bundle, backend, pixels), bundle.info.label_range
     )
@@ -85,10 +87,10 @@ def _scores(bundle: Bundle, backend: Backend, images: Sequence[Pixels]) -> NDArr
     return np.array([query.score for query in queries], np.float32)
 
 
-def made_up_images() -> list[Pixels]:
-    """Generate seeded images from smooth to noisy, uint8 [512, 512, 3]."""
+def made_up_images(count: int = MADE_UP_IMAGES) -> list[Pixels]:
+    """Generate `count` seeded images from smooth to noisy, uint8 [512, 512, 3]."""
     out = []
-    for seed in range(_MADE_UP_IMAGES):
+    for seed in range(count):
         dice = np.random.default_rng(seed)
         cells = 2 ** (2 + seed % 6)
         coarse = dice.integers(0, 256, (cells, cells, 3)).astype(np.float32)

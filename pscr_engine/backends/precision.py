@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from ..bundle import Bundle
 from ..errors import BackendError, PscrError, UsageError, option
 from ..host import MadeOnce, fast_int8, int8_saturates
-from .cpu import bf16_check, bf16_possible
 from .devices import is_gpu
 
 log = logging.getLogger("pscr_engine")
@@ -43,13 +42,8 @@ def choose_precision(
     order: tuple[str, ...] = ("fp16", "fp32") if gpu else ("fp32", "fp16")
     if not gpu and "int8" in graphs and fast_int8() and graphs["int8"].parity.passed:
         order = ("int8", *order)
-    elif not gpu and "fp32" in graphs and backend in ("auto", "openvino") and bf16_possible():
-        try:
-            bf16_check(bundle)
-        except PscrError as error:
-            log.warning("%s; going on with FP32", error)
-        else:
-            return "bf16"
+    elif not gpu and "fp32" in graphs and backend in ("auto", "openvino") and _bf16_passes(bundle):
+        return "bf16"
     for name in order:
         if name in graphs:
             return name
@@ -63,9 +57,24 @@ def _bf16(bundle: Bundle, gpu: bool, backend: str) -> str:
         raise UsageError(
             f"{option('--precision', 'bf16')} is OpenVINO's, not of {option('--backend', backend)}: use openvino"
         )
+    from .cpu import bf16_check
+
     bundle.graph_path("fp32")
     bf16_check(bundle)
     return "bf16"
+
+
+def _bf16_passes(bundle: Bundle) -> bool:
+    from .cpu import bf16_check, bf16_possible
+
+    if not bf16_possible():
+        return False
+    try:
+        bf16_check(bundle)
+    except PscrError as error:
+        log.warning("%s; going on with FP32", error)
+        return False
+    return True
 
 
 @MadeOnce

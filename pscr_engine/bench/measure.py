@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from ..backends.registry import create_backend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import UsageError, option
-from ..host import cpu_flags, processor_model, usable_cpus
+from ..host import cpu_flags, installed_version, processor_model, usable_cpus
 from ..models import BundleChoice, choose_bundle
 from ..progress import Progress, silent
 from ..stages.infer import PatchScorer
@@ -285,8 +284,4 @@ def _gpus(devices: Sequence[str]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+    return {name: version for name in _PACKAGES if (version := installed_version(name)) is not None}

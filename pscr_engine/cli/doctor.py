@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,7 +22,7 @@ from ..cuda.device import require_driver
 from ..cuda.driver import driver_version, gpu_count
 from ..cuda.libraries import library_files
 from ..errors import BackendError, PscrError
-from ..host import cpu_flags, usable_cpus
+from ..host import cpu_flags, installed_version, usable_cpus
 
 _PACKAGES = {
     "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu", "openvino"),
@@ -80,7 +79,7 @@ def doctor(as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Find out what this host has and what can be done with it, as plain values."""
-    versions = {name: _version(name) for name in ("pscr-engine", *sum(_PACKAGES.values(), ()))}
+    versions = {name: installed_version(name) for name in ("pscr-engine", *sum(_PACKAGES.values(), ()))}
     gpus, known_flags = _gpus(), cpu_flags()
     return {
         "host": {
@@ -163,13 +162,6 @@ def _importable(module: str) -> bool:
         return find_spec(module) is not None
     except ImportError:  # its parent is not there
         return False
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _gpus() -> list[str]:

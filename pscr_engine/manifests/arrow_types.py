@@ -33,9 +33,7 @@ def stored(column: pa.Array) -> pa.Array:
         pa.ArrowException: Arrow can't convert it.
     """
     wanted = storable(column.type)
-    if wanted == column.type:
-        return column
-    return (column.storage if isinstance(column, pa.ExtensionArray) else column).cast(wanted, safe=False)
+    return column if wanted == column.type else _cast(column, wanted)
 
 
 def plain(column: pa.Array) -> pa.Array:
@@ -49,8 +47,7 @@ def plain(column: pa.Array) -> pa.Array:
         return column
     if isinstance(column, pa.DictionaryArray):
         return pa.DictionaryArray.from_arrays(column.indices, plain(column.dictionary))
-    # Not safe: text need not be UTF-8.
-    return (column.storage if isinstance(column, pa.ExtensionArray) else column).cast(wanted, safe=False)
+    return _cast(column, wanted)
 
 
 def exact_values(column: pa.Array) -> list[Any]:
@@ -105,6 +102,11 @@ def _has_nanoseconds(type_: pa.DataType) -> bool:
     if pa.types.is_temporal(type_):
         return getattr(type_, "unit", "") == "ns"
     return any(_has_nanoseconds(type_.field(index).type) for index in range(type_.num_fields))
+
+
+def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    # Not safe: text need not be UTF-8.
+    return (column.storage if isinstance(column, pa.ExtensionArray) else column).cast(type_, safe=False)
 
 
 def _without_extensions(type_: pa.DataType) -> pa.DataType:

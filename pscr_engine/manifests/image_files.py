@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..errors import ManifestError, option
 from ..records import Query, Status
-from ..stores.odd_keys import oddity
+from ..stores.odd_keys import why_not
 from ..stores.uri import Place, StorePath
 from .base import Manifest, ManifestOptions
 from .queries import QueryMaker
@@ -85,14 +85,14 @@ class FileListManifest(Manifest):
     def read(self, rows: range) -> Iterator[Query]:
         """Yield the queries of those `rows` that exist, in order."""
         for row in range(rows.start, min(rows.stop, len(self._names))):
-            odd = oddity(self._names[row]) if self._keys else ""
-            yield self._odd(row, odd) if odd else self._maker.make(row, self._names[row])
-
-    def _odd(self, row: int, odd: str) -> Query:
-        """Return a failed query: a key isn't followed like a path, which could lead to another object."""
-        query = Query(row, path=self._names[row])
-        query.fail(Status.UNREADABLE, f"its key has {odd}, so that it can't be asked for; copy it to another key")
-        return query
+            name = self._names[row]
+            # A key isn't followed like a path, which could lead to another object.
+            if self._keys and (trouble := why_not(name)):
+                query = Query(row, path=name)
+                query.fail(Status.UNREADABLE, trouble)
+                yield query
+            else:
+                yield self._maker.make(row, name)
 
 
 def files_below(directory: Path) -> Iterator[str]:

@@ -109,7 +109,12 @@ def is_glob(text: str) -> bool:
     return not _GLOB_CHARACTERS.isdisjoint(text)
 
 
+def first_wildcard(segments: Sequence[str]) -> int:
+    """Return the number of the first segment of a glob that has a wildcard."""
+    return next(at for at, segment in enumerate(segments) if is_glob(segment))
+
+
 def fixed_part(pattern: str) -> Path:
     """Return the folder before a pattern's first wildcard."""
     parts = Path(pattern).parts
-    return Path(*parts[: next(at for at, part in enumerate(parts) if is_glob(part))])
+    return Path(*parts[: first_wildcard(parts)])

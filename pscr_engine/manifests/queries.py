@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ManifestError, option
 from ..records import Query, Status
-from ..stores.odd_keys import oddity
+from ..stores.odd_keys import why_not
 from ..stores.uri import WEB_SCHEMES, Place, StorePath, is_stored, path_of_file_uri, place, scheme_of
 from .base import ManifestOptions
 from .inline_images import inline_image
@@ -139,8 +139,8 @@ class QueryMaker:
         """Set `query.uri`, or fail the query if no object can be there."""
         if text.endswith("/"):
             query.fail(Status.UNREADABLE, "its key ends with a slash, as folders do; name the image's own key")
-        elif odd := oddity(location.key):
-            query.fail(Status.UNREADABLE, f"its key has {odd}, so that it can't be asked for; copy it to another key")
+        elif trouble := why_not(location.key):
+            query.fail(Status.UNREADABLE, trouble)
         else:
             query.uri = str(location)
 

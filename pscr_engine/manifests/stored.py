@@ -16,7 +16,7 @@ from ..stores.uri import StorePath
 from .base import Manifest, ManifestOptions
 from .braces import expanded, has_range, no_shard
 from .image_files import OUR_OWN, FileListManifest, is_apple_double, is_hidden, is_image
-from .kinds import is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
+from .kinds import first_wildcard, is_glob, is_parquet, open_table, refuse_mixture, refuse_tables
 from .parquet import ParquetManifest
 from .webdataset import WebDatasetManifest, is_shard
 
@@ -52,7 +52,7 @@ def _open_range(where: StorePath, options: ManifestOptions) -> Manifest:
 
 def _open_glob(pattern: StorePath, options: ManifestOptions) -> Manifest:
     segments = pattern.key.split("/")
-    fixed = next(index for index, segment in enumerate(segments) if is_glob(segment))
+    fixed = first_wildcard(segments)
     base = StorePath(pattern.scheme, pattern.bucket, "/".join(segments[:fixed]))
     files = [
         stored

@@ -29,6 +29,12 @@ def oddity(key: str) -> str:
     return ""
 
 
+def why_not(key: str) -> str:
+    """Say, for a row's error, why a key can't be asked for; empty if it can."""
+    odd = oddity(key)
+    return f"its key has {odd}, so that it can't be asked for; copy it to another key" if odd else ""
+
+
 def keys_with_sizes(prefix: StorePath) -> list[tuple[str, int]]:
     """List all keys below a prefix of S3 with their sizes, in their order, odd ones among them.
 

@@ -107,7 +107,7 @@ def test_doctor_tells_what_this_host_can_do(cli):
 def test_doctor_sees_two_runtimes_that_clash(monkeypatch):
     from pscr_engine.cli import doctor
 
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "1.0")
     able, advice = doctor.examine()["abilities"]["score on the CPU"]
     assert not able
     assert "uninstall both" in advice

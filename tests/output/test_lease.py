@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -192,16 +192,8 @@ def test_shards_replace_a_run_without_parts_once_nobody_is_at_work_on_it(out, bu
     with pytest.raises(OutputError, match="holds a run with another manifest"):
         RunDirectory.open(out, other, shard=Shard(1, 4))
     first.close()
-    opened = []
-
-    def one(index):
-        opened.append(RunDirectory.open(out, other, shard=Shard(index, 4)))
-
-    threads = [threading.Thread(target=one, args=[index]) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        opened = list(threads.map(lambda index: RunDirectory.open(out, other, shard=Shard(index, 4)), range(4)))
     assert len(opened) == 4
     for directory in opened:
         assert directory.run == other == json.loads(bucket.get("out/_run.json"))

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pyarrow as pa
@@ -209,17 +210,14 @@ def test_shards_may_rename_the_old_file_at_once(tmp_path):
         folder = tmp_path / str(attempt)
         write_one_part(folder)
         as_of_an_earlier_version(folder)
-        barrier, opened = threading.Barrier(6), []
+        barrier = threading.Barrier(6)
 
-        def one(index, folder=folder, barrier=barrier, opened=opened):
+        def one(index, folder=folder, barrier=barrier):
             barrier.wait()
-            opened.append(RunDirectory.open(folder, RUN, shard=Shard(index, 6)))
+            return RunDirectory.open(folder, RUN, shard=Shard(index, 6))
 
-        threads = [threading.Thread(target=one, args=[index]) for index in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(6) as threads:
+            opened = list(threads.map(one, range(6)))
         assert len(opened) == 6
         for directory in opened:
             directory.close()
