@@ -67,16 +67,22 @@ def choose_engine(
         PscrError: none of the engines can be used.
     """
     finding = Finding(KIND, {**depends_on, "engines": list(create)})
+    first = next(iter(create))
     choice = _remembered(finding, create)
     if choice is None and not measure:
-        first = next(iter(create))
         choice = EngineChoice(first, {}, "not measured on this host yet, too few images for it to pay")
     if choice is None:
         with finding.measuring():
             choice = _remembered(finding, create)  # by a process that this one waited for
             if choice is None:
                 return _measured(finding, create, sampling)
-    return choice, create[choice.engine]()
+    try:
+        return choice, create[choice.engine]()
+    except PscrError as error:
+        if choice.engine == first:
+            raise
+        log.warning("%s; going on with %s", error, first)
+        return EngineChoice(first, {}, "the only one that can be used"), create[first]()
 
 
 def _measured(

@@ -168,6 +168,19 @@ def test_an_openvino_that_does_not_start_is_one_line_and_onnxruntime_goes_on(tin
     assert findings(engine_choice.KIND) == []
 
 
+def test_an_engine_that_was_faster_and_no_longer_starts_is_one_line_too(tiny, caplog, monkeypatch):
+    monkeypatch.setattr(engine_choice, "measure_rates", lambda *_: {"onnxruntime": 1.0, "openvino": 2.0})
+    assert create_backend(tiny, device="cpu", tune=True).name == "openvino"
+
+    def broken():
+        raise BackendError("OpenVINO does not start: no plugin")
+
+    monkeypatch.setattr(openvino_backend, "openvino_core", broken)
+    assert create_backend(tiny, device="cpu").name == "onnxruntime"
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warnings == ["OpenVINO does not start: no plugin; going on with onnxruntime"]
+
+
 class _OffByOne(OpenVinoBackend):
     def score(self, patches, *, features=False):
         answer = super().score(patches, features=features)
