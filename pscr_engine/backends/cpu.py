@@ -137,8 +137,9 @@ def _checked(bundle: Bundle, precision: str, open_backend: Callable[[], Backend]
     kept = finding.read()
     parity = None if kept is None else Parity.from_json(kept)
     if parity is None:
+        backend = open_backend()
         log.info("OpenVINO in %s: first use of this bundle, checked against ONNX Runtime in FP32", precision.upper())
-        parity = check_parity(bundle, open_backend(), made_up=_CHECKED_IMAGES.get(precision, MADE_UP_IMAGES))
+        parity = check_parity(bundle, backend, made_up=_CHECKED_IMAGES.get(precision, MADE_UP_IMAGES))
         finding.keep(parity.as_json())
     accepted = parity.passed or (precision in bundle.info.graphs and bundle.info.graphs[precision].parity.accepted)
     if not accepted:
