@@ -24,6 +24,7 @@ from pscr_engine.sampling import Sampling
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_REAL_IMAGES = ROOT.parent / "shared" / "data" / "agiqa-3k" / "images"
 CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
 
 
@@ -76,6 +77,25 @@ def untrained_checkpoint(backbone: str) -> Path:
     if not path.exists():
         write_untrained_checkpoint(path, backbone)
     return path
+
+
+def jpeg_files() -> tuple[list[Path], bool]:
+    """Return JPEG files of 512×512 pixels, and whether they are real: AGIQA-3K's where present, else made-up ones."""
+    if files := sorted(_REAL_IMAGES.glob("*.jpg")):
+        return files, True
+    return made_up_images(), False
+
+
+def made_up_images() -> list[Path]:
+    """Return 64 JPEG files of made-up scenes, 512×512 at quality 92, made once and kept."""
+    folder = CACHE / "images"
+    if not folder.exists():
+        from pscr_engine.synthetic import generate
+
+        folder.mkdir(parents=True)
+        for index, made in enumerate(generate(64, seed=7)):
+            made.image.save(folder / f"{index:03d}.jpg", quality=92)
+    return sorted(folder.glob("*.jpg"))
 
 
 def write_scoring_graph(checkpoint: Any, path: Path, precision: str = "fp32", exemplars: int | None = None) -> Shape:

@@ -1,6 +1,6 @@
-"""Measure what the pipeline costs: against the bare session, a plain loop, and the decoder alone.
+"""Measure what the pipeline costs: against the bare session or engine, a plain loop, and the decoder alone.
 
-python -m benchmarks.pipeline [network] [overhead]
+python -m benchmarks.pipeline [network] [engines] [overhead]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
+from itertools import cycle, islice, product, repeat
 from pathlib import Path
 from time import perf_counter
 
@@ -22,11 +22,12 @@ from pscr_engine.backends import create_backend
 from pscr_engine.bench.stages import plain_loop
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import keep_freed_memory, usable_cpus
+from pscr_engine.models import DEFAULT_MODEL, find_model
 from pscr_engine.records import Query
 from pscr_engine.stages.decode import DecodeOptions, decode
 from pscr_engine.stages.infer import PatchScorer
 
-from .common import CACHE, answering_bundle, random_patches, record, spread, untrained_bundle
+from .common import CACHE, answering_bundle, made_up_images, random_patches, record, spread, untrained_bundle
 
 ROUNDS = 4
 INFER_IMAGES = 256
@@ -41,21 +42,16 @@ METHOD = (
     "GPU would take them, chunks of 1024; 'decoder': the decode stage alone, of bytes in memory; 'pillow': open from "
     "file, convert to RGB, make an array, as the reference does; both in as many threads as there are cores."
 )
-
-
-def images() -> list[Path]:
-    folder = CACHE / "images"
-    if not folder.exists():
-        from pscr_engine.synthetic import generate
-
-        folder.mkdir(parents=True)
-        for index, made in enumerate(generate(64, seed=7)):
-            made.image.save(folder / f"{index:03d}.jpg", quality=92)
-    return sorted(folder.glob("*.jpg"))
+ENGINES_METHOD = (
+    "As `pipeline-cpu`, ten exemplars with resnet18, those of the shipped model with it. 'engine': fed ready patches "
+    "by as many threads, in batches of the size, that a run uses. 'engine and decoder': fetch, decode, sample and "
+    "infer image by image in as many threads as there are cores, which is all that has to be computed. 'score': "
+    "`pscr-engine score` with this precision and engine."
+)
 
 
 def whole_run(bundle: Bundle, count: int, devices: str = "cpu", *options: str) -> float:
-    paths = images()
+    paths = made_up_images()
     manifest, out = CACHE / f"manifest-{count}.csv", CACHE / "scores"
     manifest.write_text("path\n" + "".join(f"{paths[row % len(paths)]}\n" for row in range(count)))
     shutil.rmtree(out, ignore_errors=True)
@@ -74,7 +70,7 @@ def bare_session(bundle: Bundle, backend: PatchScorer, count: int) -> None:
 
 def decoder(count: int) -> None:
     """Decode bytes in memory with the decode stage, in as many threads as there are cores."""
-    data = [path.read_bytes() for path in images()]
+    data = [path.read_bytes() for path in made_up_images()]
 
     def one(row: int) -> None:
         query = Query(row, data=data[row % len(data)])
@@ -87,7 +83,7 @@ def decoder(count: int) -> None:
 
 def pillow(count: int) -> None:
     """Decode files as the reference does: open, convert to RGB, make an array; in as many threads as cores."""
-    paths = images()
+    paths = made_up_images()
 
     def one(row: int) -> None:
         with Image.open(paths[row % len(paths)]) as image:
@@ -133,13 +129,54 @@ def network() -> Path:
     measured = rates(
         {
             "session": lambda: bare_session(bundle, backend, INFER_IMAGES),
-            "loop": lambda: plain_loop(bundle, backend, [*islice(cycle(map(str, images())), INFER_IMAGES)]),
+            "loop": lambda: plain_loop(bundle, backend, [*islice(cycle(map(str, made_up_images())), INFER_IMAGES)]),
             "score": lambda: whole_run(bundle, INFER_IMAGES),
             "score, 2 workers": lambda: whole_run(bundle, INFER_IMAGES, "cpu,cpu"),
         },
         INFER_IMAGES,
     )
     return record("pipeline-cpu", METHOD, {"resnet18": compared(measured, "session")})
+
+
+def engines() -> Path:
+    """Measure runs against the bare engine at its best, on both engines of processors."""
+    figures = {}
+    for name, bundle in (
+        ("resnet18", untrained_bundle("resnet18", ("fp32", "int8"))),
+        ("shipped", find_model(DEFAULT_MODEL).open()),
+    ):
+        for precision, kind in product(("int8", "fp32"), ("onnxruntime", "openvino")):
+            if precision in bundle.info.graphs:
+                measured = rates(_ways_of_engine(bundle, precision, kind), INFER_IMAGES)
+                figures[f"{name}, {precision}, {kind}"] = compared(measured, "engine", "engine and decoder")
+                print(json.dumps(figures[f"{name}, {precision}, {kind}"]), flush=True)
+    return record("pipeline-engines-cpu", ENGINES_METHOD, {"runs": figures})
+
+
+def _ways_of_engine(bundle: Bundle, precision: str, kind: str) -> dict[str, Callable[[], object]]:
+    backend = create_backend(bundle, backend=kind, device="cpu", precision=precision, throughput=True)
+    patches = random_patches(bundle, backend.batch_size)
+    paths = [*islice(cycle(map(str, made_up_images())), INFER_IMAGES)]
+
+    def engine() -> None:
+        with ThreadPoolExecutor(backend.runs) as pool:
+            list(pool.map(backend.score, repeat(patches, INFER_IMAGES // backend.batch_size)))
+
+    def engine_and_decoder() -> None:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            list(
+                pool.map(
+                    lambda some: plain_loop(bundle, backend, some),
+                    [paths[start : start + 8] for start in range(0, len(paths), 8)],
+                )
+            )
+
+    options = ("--backend", kind, "--precision", precision)
+    return {
+        "engine": engine,
+        "engine and decoder": engine_and_decoder,
+        "score": lambda: whole_run(bundle, INFER_IMAGES, "cpu", *options),
+    }
 
 
 def overhead() -> Path:
@@ -159,7 +196,7 @@ def overhead() -> Path:
 
 def main(sections: list[str]) -> None:
     keep_freed_memory()  # as the runs do
-    for name, section in (("network", network), ("overhead", overhead)):
+    for name, section in (("network", network), ("engines", engines), ("overhead", overhead)):
         if name in sections or not sections:
             path = section()
             print(path.read_text())

@@ -1,6 +1,6 @@
 """Compare pscr-engine with what users would pick instead: the same images, in turn, each in a process of its own.
 
-python -m benchmarks.peers [BACKBONE ...]     writes results/cpu-<processor>.json and the README's table
+python -m benchmarks.peers [BACKBONE|shipped ...]     writes results/cpu-<processor>.json and the README's table
 
 The peers' packages: pip install -c constraints.txt -r benchmarks/peers.txt, here or in an environment of their own that
 is named with --python. A peer that can't run is left out, and the record says why.
@@ -30,19 +30,25 @@ import pyarrow.parquet as pq
 from pscr_engine.bundle import Bundle
 from pscr_engine.errors import one_line
 from pscr_engine.host import processor_model, usable_cpus
+from pscr_engine.models import DEFAULT_MODEL, find_model
 
-from ..common import ROOT, record, spread, untrained_bundle, untrained_checkpoint
-from ..pipeline import images
+from ..common import ROOT, jpeg_files, record, spread, untrained_bundle, untrained_checkpoint
 from .table import write_tables
 
 METHOD = (
-    "From JPEG files (512×512, quality 92, made-up scenes, in the page cache) to a Parquet file of scores. OPS, "
-    "nine patches of 224 pixels; ten exemplars; random weights, the same for all. Each peer is a process; in each "
+    "From JPEG files (512×512, in the page cache) to a Parquet file of scores: 'images' says which. OPS, nine patches "
+    "of 224 pixels. resnet18, resnet50: ten exemplars; random weights, the same for all. 'shipped': the model that "
+    "comes with pscr-engine, for peers that read its graph. Each peer is a process; in each "
     "round all run in turn, each for about as long. Images per second from when the network is loaded, compiled and "
     "warm, to the written file; for Ray, the time of a run of a few images is taken off. Ratios are of pairs within a "
     "round. Scores of peers with the same arithmetic are compared with pscr-engine's in FP32. pyiqa: another metric, "
     "of 25 crops per image."
 )
+
+
+SHIPPED = "shipped"
+"""In place of a backbone's name: the model that comes with pscr-engine."""
+_NEED_CHECKPOINT = ("eager", "tuned", "ray_data")
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,16 @@ def peers() -> list[Peer]:
         Peer("c: openvino bf16", "OpenVINO, BF16, asynchronous", "openvino_int8", ("bf16",), 60),
         Peer("c: openvino fp32", "OpenVINO, FP32, asynchronous", "openvino_int8", ("fp32",), 60, same=True),
         Peer("d: pyiqa", "pyiqa, HyperIQA (ResNet-50, 25 crops)", "pyiqa_metric", (), 2),
-        Peer("e: ray data", "Ray Data `map_batches` over tuned PyTorch", "ray_data", (), 160, same=True, fixed=True),
+        Peer(
+            "e: ray data",
+            "Ray Data `map_batches` over tuned PyTorch",
+            "ray_data",
+            (),
+            160,
+            same=True,
+            fixed=True,
+            torch=True,
+        ),
     ]
 
 
@@ -100,7 +115,7 @@ def _ours_on(backend: str, title: str, suffix: str) -> list[Peer]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("backbones", nargs="*", default=["resnet18", "resnet50"])
+    parser.add_argument("backbones", nargs="*", default=["resnet18", "resnet50", SHIPPED])
     parser.add_argument("--python", default=sys.executable, help="interpreter with the peers' packages")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="about how long each peer runs in a round")
@@ -108,20 +123,28 @@ def main() -> None:
     parser.add_argument("--host", default=_slug(processor_model()), help="name of the record: results/cpu-HOST.json")
     arguments = parser.parse_args()
     figures = {name: _compare(name, arguments) for name in arguments.backbones}
-    path = record(f"cpu-{arguments.host}", METHOD, {"backbones": figures})
+    files, real = jpeg_files()
+    images = f"{len(files)} {'of AGIQA-3K' if real else 'made-up scenes, quality 92'}"
+    path = record(f"cpu-{arguments.host}", METHOD, {"images": images, "backbones": figures})
     if arguments.only is None:
         write_tables(path)
     print(path.read_text())
 
 
 def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    bundle, checkpoint = untrained_bundle(backbone, ("fp32", "int8")), untrained_checkpoint(backbone)
+    if backbone == SHIPPED:
+        bundle, checkpoint = find_model(DEFAULT_MODEL).open(), None
+    else:
+        bundle, checkpoint = untrained_bundle(backbone, ("fp32", "int8")), untrained_checkpoint(backbone)
     running: list[tuple[Peer, Callable[[int], float]]] = []
     left_out, versions, rows = {}, {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for peer in peers():
             if arguments.only is not None and peer.name not in arguments.only:
+                continue
+            if checkpoint is None and peer.module in _NEED_CHECKPOINT:
+                left_out[peer.name] = "needs a checkpoint, and none is shipped"
                 continue
             answers: dict[str, Any] = {}
             if peer.module:
@@ -166,10 +189,11 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peer(
-    peer: Peer, bundle: Bundle, checkpoint: Path, folder: Path, python: str, answers: dict[str, Any], rows: int
+    peer: Peer, bundle: Bundle, checkpoint: Path | None, folder: Path, python: str, answers: dict[str, Any], rows: int
 ) -> float:
     out = folder / f"{_slug(peer.name)}.parquet"
-    command = [python, "-m", f"benchmarks.peers.{peer.module}", bundle.path, checkpoint, images()[0].parent, rows, out]
+    module, images = f"benchmarks.peers.{peer.module}", jpeg_files()[0][0].parent
+    command = [python, "-m", module, bundle.path, checkpoint or "-", images, rows, out]
     roots = (ROOT, ROOT / "export", ROOT / "training")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
@@ -182,7 +206,7 @@ def _peer(
 
 def _ours(peer: Peer, bundle: Bundle, folder: Path, rows: int) -> float:
     manifest, out = folder / "manifest.parquet", folder / _slug(peer.name)
-    pq.write_table(pa.table({"path": [*islice(cycle(map(str, images())), rows)]}), manifest)
+    pq.write_table(pa.table({"path": [*islice(cycle(map(str, jpeg_files()[0])), rows)]}), manifest)
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--bundle", bundle.path]
     command += ["--out", out, "--devices", "cpu", *peer.options]

@@ -87,6 +87,14 @@ class ScoringNetwork(nn.Module):
             score float32 [B], exemplar_scores float32 [B, M], features float32 [B, C].
         """
         features = self.features(patches)
+        return (*self.compare(features, exemplar_hidden, exemplar_labels), features)
+
+    def compare(self, features: Tensor, exemplar_hidden: Tensor, exemplar_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare B images with M exemplars by their features, float32 [B, C].
+
+        Returns:
+            score float32 [B], exemplar_scores float32 [B, M].
+        """
         # Queries [B, C, 1] and exemplars [C, M], so that the innermost axis is the long one, M.
         query = (features @ self.get_buffer("query_weight")).unsqueeze(2)
         query_slices: tuple[Tensor, ...] = (query,)
@@ -101,15 +109,19 @@ class ScoringNetwork(nn.Module):
             delta = part if delta is None else delta + part
         assert delta is not None
         exemplar_scores = exemplar_labels + (delta + self.get_buffer("delta_bias"))
-        return exemplar_scores.mean(dim=1), exemplar_scores, features
+        return exemplar_scores.mean(dim=1), exemplar_scores
 
     def features(self, patches: Tensor) -> Tensor:
-        """Compute the features of B images, float32 [B, C]: the trunk's output, averaged over each image's patches."""
+        """Compute the features of B images, float32 [B, C]: those of each image's patches, averaged."""
+        return self.patch_features(patches).reshape(-1, self.patches, self.feature_size).mean(dim=1)
+
+    def patch_features(self, patches: Tensor) -> Tensor:
+        """Compute the trunk's output for N patches, float32 [N, C]."""
         # The cast comes first: TensorRT takes uint8 as an input only, and nothing but a cast may read it.
         x = patches.float().permute(0, 3, 1, 2)
         x = x * self.get_buffer("scale") + self.get_buffer("shift")
         out: Tensor = self.trunk(x.to(self.trunk_dtype)).float()
-        return out.reshape(-1, self.patches, self.feature_size).mean(dim=1)
+        return out
 
 
 def reference_scores(checkpoint: Checkpoint, queries: Tensor, exemplars: Tensor, labels: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -36,16 +38,17 @@ def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[
     Args:
         model: float graph of a `PixelNetwork`; it is changed.
         ranges: range of each activation.
-        left_in_float: names of operators that stay in FP32.
+        left_in_float: names of convolutions and products that stay in FP32, and with them what only they lead to.
     """
     wanted = operators(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     entrance = _Entrance.of(model)
+    in_float = {entrance.layout.name, *left_in_float, *_after_float(model, left_in_float)}
     chosen = [
         node.name
         for node in _trunk(model)
         if node.op_type in wanted
-        and node.name not in (*left_in_float, entrance.layout.name)
+        and node.name not in in_float
         and (node.op_type not in ("MatMul", "Gemm") or node.input[1] in weights)
     ]
     as_they_are = {
@@ -78,9 +81,81 @@ def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[
     return result
 
 
-def convolutions(model: ModelProto) -> list[str]:
-    """Return the names of the convolutions, in the order in which they are computed."""
-    return [str(node.name) for node in model.graph.node if node.op_type == "Conv"]
+@dataclass(frozen=True, slots=True)
+class WeightedNode:
+    """A convolution of a trunk, or a product with weights.
+
+    Args:
+        name: of the node.
+        weights: how many it has.
+        input: name of the tensor that it reads.
+        output: name of the tensor that it writes.
+        reads_pixels: whether its input is made of pixels only, which are whole numbers already.
+        activated: whether an activation function follows that is computed with it.
+        bias_comes_after: whether another node adds its bias.
+        sources: names of the nodes of this kind that its input comes from, as far as what is between them is
+            quantised, too.
+    """
+
+    name: str
+    weights: int
+    input: str
+    output: str
+    reads_pixels: bool
+    activated: bool
+    bias_comes_after: bool
+    sources: frozenset[str]
+
+
+def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
+    """Return the convolutions and products with weights of a float graph's trunk, in the order of computation."""
+    sizes = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    sources, between = _sources(model), set(operators(model))
+    nodes = []
+    for node in _trunk(model):
+        if not _has_weights(node, sizes):
+            continue
+        readers = _consumers(model, node.output[0])
+        nodes.append(
+            WeightedNode(
+                str(node.name),
+                sizes[node.input[1]],
+                str(node.input[0]),
+                str(node.output[0]),
+                reads_pixels=not sources[node.input[0]],
+                activated=all(reader.op_type in ("Relu", "Clip") for reader in readers),
+                bias_comes_after=len(node.input) < 3,
+                sources=sources[node.input[0]] if "Relu" in between else frozenset(),
+            )
+        )
+    return nodes
+
+
+def _has_weights(node: NodeProto, weights: Collection[str]) -> bool:
+    return node.op_type in _TRANSFORMER and node.input[1] in weights
+
+
+def _sources(model: ModelProto) -> dict[str, frozenset[str]]:
+    """Return for each tensor which of the nodes with weights it comes from, without any other such node between."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    sources: dict[str, frozenset[str]] = {}
+    for node in model.graph.node:  # in the order of computation
+        if _has_weights(node, weights):
+            of_node = frozenset([str(node.name)])
+        else:
+            of_node = frozenset().union(*(sources.get(name, frozenset()) for name in node.input))
+        sources.update(dict.fromkeys(map(str, node.output), of_node))
+    return sources
+
+
+def _after_float(model: ModelProto, left_in_float: Collection[str]) -> set[str]:
+    """Return the nodes without weights whose inputs all come from nodes that stay in float."""
+    kept, sources = set(left_in_float), _sources(model)
+    return {
+        str(node.name)
+        for node in model.graph.node
+        if node.name not in kept and node.output and sources[node.output[0]] and sources[node.output[0]] <= kept
+    }
 
 
 class _Entrance(NamedTuple):

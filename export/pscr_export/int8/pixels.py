@@ -38,11 +38,11 @@ class PixelNetwork(ScoringNetwork):
             parent, _, child = name.rpartition(".")
             setattr(trunk.get_submodule(parent), child, nn.Identity())
 
-    def features(self, patches: Tensor) -> Tensor:
-        """Compute the features of B images, float32 [B, C], as `ScoringNetwork.features` does."""
+    def patch_features(self, patches: Tensor) -> Tensor:
+        """Compute the features of N patches, float32 [N, C], as `ScoringNetwork.patch_features` does."""
         x = (patches.float() - CENTRE).permute(0, 3, 1, 2) if self.first is None else self.first(patches)
         out: Tensor = self.trunk(x)
-        return out.reshape(-1, self.patches, self.feature_size).mean(dim=1)
+        return out
 
 
 class PixelConvolution(nn.Module):

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnxruntime.quantization.calibrate import TensorsData
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Exemplars, Parity
 from pscr_engine.progress import Progress
 from pscr_engine.sampling import Sampling
 
-from ..exemplars import LabelledImage, patches_of
+from ..exemplars import LabelledImage, evenly_spaced, patches_of
 from ..graph import export_graph
 from .calibration import METHODS, Calibration
-from .graph import convolutions, operators, quantised, with_features_corrected
+from .graph import operators, quantised, with_features_corrected
 from .patchwise import patch_by_patch
 from .pixels import PixelNetwork
+from .sensitivity import Sensitivity, error_left, left_in_float, sensitivities
 
 log = logging.getLogger("pscr_export")
 
@@ -32,9 +34,13 @@ log = logging.getLogger("pscr_export")
 _GOOD_ENOUGH = 0.5
 # The correction of features is shrunk, as if there were this many more images that need none.
 _DOUBT_IMAGES = 4
-# While parity fails, this many convolutions at the beginning stay in float, more from try to try. Networks with
-# depthwise convolutions need it: their first ones have few channels, of very different ranges.
-_IN_FLOAT = (1, 3, 6)
+# While parity fails, operators stay in float: so many that this share of the estimated error is left. With more than
+# half of the multiply-adds in float there would be little to gain.
+_ERROR_LEFT, _MOST_IN_FLOAT = (1 / 4, 1 / 16, 1 / 64), 0.5
+# Estimates are made on this many of the calibration images at most.
+_SENSITIVITY_IMAGES = 24
+# So many of the operators that cost the most accuracy are named.
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class Quantisation:
 
     Args:
         opset: ONNX opset of the graph.
-        facts: for `bundle.json`: the calibration images, every way tried and the one that was taken.
+        facts: for `bundle.json`: the calibration images, every way tried and the one that was taken; and if operators
+            had to stay in float, which, and what rounding each operator costs.
     """
 
     opset: int
@@ -73,7 +80,7 @@ def quantise(
         progress: called with the step, what of it is done, and what there is to do.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        search = _Search(Path(folder), images, sampling, exemplars, measure, progress)
+        search = _Search(Path(folder), network, images, sampling, exemplars, measure, progress)
         actual_opset = export_graph(network, sampling.patch_size, search.graph, opset)
         search.run()
         search.best_file.replace(path)
@@ -84,6 +91,7 @@ class _Search:
     def __init__(
         self,
         folder: Path,
+        network: PixelNetwork,
         images: Sequence[LabelledImage],
         sampling: Sampling,
         exemplars: Exemplars,
@@ -92,9 +100,11 @@ class _Search:
     ) -> None:
         self.graph, self.best_file = folder / "float.onnx", folder / "best.onnx"
         self._candidate = folder / "candidate.onnx"
-        self._images, self._sampling, self._exemplars = images, sampling, exemplars
+        self._network, self._images, self._sampling, self._exemplars = network, images, sampling, exemplars
         self._measure, self._progress = measure, progress
         self._tried: dict[str, Parity] = {}
+        self._in_float: dict[str, Sequence[str]] = {}
+        self._operators: list[Sensitivity] = []
         self._best = ""
 
     def run(self) -> None:
@@ -104,16 +114,36 @@ class _Search:
             self._try(calibration, method, wanted)
             if self._badness(self._best) <= _GOOD_ENOUGH:
                 return
-        names = convolutions(onnx.load(self.graph))
+        if not self._tried[self._best].passed:
+            self._mix(calibration, wanted)
+
+    def _mix(self, calibration: Calibration, wanted: NDArray[np.float32]) -> None:
+        """Leave in float what loses the most accuracy for its multiply-adds, more from try to try."""
         # The smallest difference may come from clipping rare values; the way with the best ranks is tried, too.
         methods = dict.fromkeys([self._best, max(self._tried, key=self._srcc)])
-        for count in _IN_FLOAT:
+        self._operators = self._sensitivities(calibration.ranges(self._best))
+        before: list[str] = []
+        for share in _ERROR_LEFT:
+            names = left_in_float(self._operators, share, _MOST_IN_FLOAT)
+            if names == before:
+                return
             for method in methods:
+                self._try(calibration, method, wanted, names)
                 if self._tried[self._best].passed:
                     return
-                self._try(calibration, method, wanted, names[:count])
+            before = names
 
     def facts(self) -> dict[str, Any]:
+        """Return what `Quantisation` keeps."""
+        mixed: dict[str, Any] = {}
+        if self._operators:
+            names = set(self._in_float[self._best])
+            macs = sum(each.multiply_adds for each in self._operators)
+            in_float = sum(each.multiply_adds for each in self._operators if each.node.name in names)
+            mixed = {
+                "in_float": {"operators": sorted(names), "share_of_multiply_adds": round(in_float / macs, 4)},
+                "share_of_error": _largest_shares(self._operators),
+            }
         return {
             "calibration_images": len(self._images),
             "weights": "int8 per channel, symmetric",
@@ -122,7 +152,19 @@ class _Search:
             "tried": {
                 name: {"max_abs_diff": parity.max_abs_diff, "srcc": parity.srcc} for name, parity in self._tried.items()
             },
+            **mixed,
         }
+
+    def _sensitivities(self, ranges: TensorsData) -> list[Sensitivity]:
+        images = [self._images[i] for i in evenly_spaced(range(len(self._images)), _SENSITIVITY_IMAGES)]
+        return sensitivities(
+            self._network,
+            onnx.load(self.graph),
+            ranges,
+            (patches_of([image], self._sampling) for image in images),
+            self._exemplars,
+            lambda step, done, _: self._progress(step, done, len(images)),
+        )
 
     def _calibrate(self) -> Calibration:
         total, done = len(self._images), iter(range(1, len(self._images) + 1))
@@ -137,11 +179,8 @@ class _Search:
     def _try(
         self, calibration: Calibration, method: str, wanted: NDArray[np.float32], in_float: Sequence[str] = ()
     ) -> None:
-        name = method
-        if in_float:
-            name += (
-                ", first " + ("convolution" if len(in_float) == 1 else f"{len(in_float)} convolutions") + " in float"
-            )
+        name = method + (f", {len(in_float)} of {len(self._operators)} operators in float" if in_float else "")
+        self._in_float[name] = in_float
         model = patch_by_patch(quantised(onnx.load(self.graph), calibration.ranges(method), in_float))
         onnx.save(model, self._candidate)
         slope, shift = _correction(self._features(self._candidate), wanted)
@@ -175,6 +214,14 @@ class _Search:
             assert features is not None
             rows.append(features)
         return np.concatenate(rows)
+
+
+def _largest_shares(operators: Sequence[Sensitivity]) -> dict[str, float]:
+    """Return the shares of the estimated error that the operators with the largest ones cause, by name."""
+    total = error_left(operators, set()) or 1.0
+    shares = {each.node.name: (each.weights + each.inputs + each.outputs) / total for each in operators}
+    largest = sorted(shares, key=lambda name: -shares[name])[:_NAMED]
+    return {name: round(shares[name], 4) for name in largest}
 
 
 def _correction(
