@@ -13,8 +13,8 @@ VENV := .venv
 DIST_VENV := .venv-dist
 BIN := $(VENV)/bin
 PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
-# A process per core; each takes whole files, whose tests share what is costly to make.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+# A process per core; each takes whole files, whose tests share what is costly to make, those with slow tests first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
 .PHONY: demo demo-train test fast check bench gpu-kit dist clean

@@ -26,6 +26,12 @@ pytest_plugins = ["tests.helpers.store_fixtures"]
 os.environ["PSCR_ENGINE_CPU_BACKEND"] = "onnxruntime"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: the last process at work should not be at the longest one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def measuring_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let "auto" measure which engine is faster, as users do."""

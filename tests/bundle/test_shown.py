@@ -48,6 +48,6 @@ def test_inspect_and_run_json_name_the_uri(uri, start, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(pixels(40, 40)))
     (tmp_path / "m.csv").write_text("path\na.png\n")
     _, err = start("score", "--manifest", "m.csv", "--bundle", uri, "--devices", "cpu").communicate(timeout=200)
-    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    run = json.loads((tmp_path / "scores" / "_run.json").read_text())
     assert run["bundle"]["path"] == run["settings"]["bundle"] == uri
     assert "/bundles/" not in err + json.dumps(run)
