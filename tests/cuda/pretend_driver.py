@@ -19,6 +19,7 @@ _SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 typedef int Result;
 typedef uint64_t Address;
 struct Function { char name[128]; };
@@ -41,6 +42,11 @@ long pretend_allocations(void) { return allocations; }
 static int lost(void) {
   const char *text = getenv("PRETEND_LOSS");
   return text && atoi(text) == opened && launches >= atol(strchr(text, ':') + 1) ? 719 : 0;
+}
+// PRETEND_SLOW=INDEX:MILLISECONDS: each launch on that device takes so long.
+static void take_time(void) {
+  const char *text = getenv("PRETEND_SLOW");
+  if (text && atoi(text) == opened) usleep(1000 * atol(strchr(text, ':') + 1));
 }
 static Result handle(void **out) { *out = calloc(1, 64); return 0; }
 static Result memory(Address *out, size_t bytes) {
@@ -179,6 +185,7 @@ Result cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsig
   if (!current) return 201;
   if (!gx || !gy || !gz || !bx || gy > 65535 || gz > 65535 || bx * by * bz > 1024) return 1;
   launches++;
+  take_time();
   if (params) return run_kernel(function->name, gx, gy, bx, params) ? 98 : 0;
   for (int i = 0; extra && extra[i]; i += 2)
     if ((uintptr_t)extra[i] == 1) return run_packed(function->name, gx, gy, bx, extra[i + 1]) ? 98 : 0;

@@ -70,7 +70,9 @@ def test_rows_are_the_same_whichever_gpus_score_them(host, place, expected, devi
 @pytest.mark.parametrize("launches", [0, 3, 20, 45])
 def test_a_gpu_that_drops_out_loses_no_rows(host, place, expected, launches):
     out = f"loss-{launches}"
-    outcome = score(host, place, out, "--devices", "cuda:0,cuda:1", PRETEND_LOSS=f"1:{launches}")
+    # The other GPU is slow, so that this one gets as far as its loss, however late its process starts.
+    faults = {"PRETEND_LOSS": f"1:{launches}", "PRETEND_SLOW": "0:40" if launches else "0:0"}
+    outcome = score(host, place, out, "--devices", "cuda:0,cuda:1", **faults)
     assert outcome.returncode == 0, outcome.stderr
     same(rows(place / out), expected)
     assert re.search(r"cuda:1 \(pretended GPU\) has dropped out: .*Xid", outcome.stderr)

@@ -87,6 +87,7 @@ class WeightedNode:
 
     Args:
         name: of the node.
+        convolution: whether it is one.
         weights: how many it has.
         input: name of the tensor that it reads.
         output: name of the tensor that it writes.
@@ -98,6 +99,7 @@ class WeightedNode:
     """
 
     name: str
+    convolution: bool
     weights: int
     input: str
     output: str
@@ -119,6 +121,7 @@ def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
         nodes.append(
             WeightedNode(
                 str(node.name),
+                node.op_type == "Conv",
                 sizes[node.input[1]],
                 str(node.input[0]),
                 str(node.output[0]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pscr_engine.sampling import Sampling
 from ..exemplars import LabelledImage, evenly_spaced, patches_of
 from ..graph import export_graph
 from .calibration import METHODS, Calibration
-from .graph import operators, quantised, with_features_corrected
+from .graph import operators, quantised, weighted_nodes, with_features_corrected
 from .patchwise import patch_by_patch
 from .pixels import PixelNetwork
 from .sensitivity import Sensitivity, error_left, left_in_float, sensitivities
@@ -34,8 +34,12 @@ log = logging.getLogger("pscr_export")
 _GOOD_ENOUGH = 0.5
 # The correction of features is shrunk, as if there were this many more images that need none.
 _DOUBT_IMAGES = 4
-# While parity fails, operators stay in float: so many that this share of the estimated error is left. With more than
-# half of the multiply-adds in float there would be little to gain.
+# While parity fails, this many convolutions at the beginning stay in float, more from try to try. Networks with
+# depthwise convolutions need it: their first ones have few channels, of very different ranges. So do processors that
+# add products of bytes in 16 bits, which no estimate knows of.
+_FIRST_IN_FLOAT = (1, 3, 6)
+# If it still fails, other operators do: so many that this share of the estimated error is left. With more than half of
+# the multiply-adds in float there would be little to gain.
 _ERROR_LEFT, _MOST_IN_FLOAT = (1 / 4, 1 / 16, 1 / 64), 0.5
 # Estimates are made on this many of the calibration images at most.
 _SENSITIVITY_IMAGES = 24
@@ -114,36 +118,39 @@ class _Search:
             self._try(calibration, method, wanted)
             if self._badness(self._best) <= _GOOD_ENOUGH:
                 return
-        if not self._tried[self._best].passed:
-            self._mix(calibration, wanted)
-
-    def _mix(self, calibration: Calibration, wanted: NDArray[np.float32]) -> None:
-        """Leave in float what loses the most accuracy for its multiply-adds, more from try to try."""
+        if self._tried[self._best].passed:
+            return
         # The smallest difference may come from clipping rare values; the way with the best ranks is tried, too.
-        methods = dict.fromkeys([self._best, max(self._tried, key=self._srcc)])
-        self._operators = self._sensitivities(calibration.ranges(self._best))
+        methods = list(dict.fromkeys([self._best, max(self._tried, key=self._srcc)]))
+        for names, what in self._left_in_float(calibration, methods[0]):
+            for method in methods:
+                self._try(calibration, method, wanted, names, f", {what} in float")
+                if self._tried[self._best].passed:
+                    return
+
+    def _left_in_float(self, calibration: Calibration, method: str) -> Iterator[tuple[list[str], str]]:
+        """Yield which operators to leave in float, more and more of them, and how to call them."""
+        convolutions = [node.name for node in weighted_nodes(onnx.load(self.graph)) if node.convolution]
+        for count in _FIRST_IN_FLOAT:
+            yield convolutions[:count], "first " + ("convolution" if count == 1 else f"{count} convolutions")
+        self._operators = self._sensitivities(calibration.ranges(method))
         before: list[str] = []
         for share in _ERROR_LEFT:
             names = left_in_float(self._operators, share, _MOST_IN_FLOAT)
-            if names == before:
-                return
-            for method in methods:
-                self._try(calibration, method, wanted, names)
-                if self._tried[self._best].passed:
-                    return
+            if names != before:
+                yield names, f"{len(names)} of {len(self._operators)} operators"
             before = names
 
     def facts(self) -> dict[str, Any]:
         """Return what `Quantisation` keeps."""
         mixed: dict[str, Any] = {}
+        if names := self._in_float[self._best]:
+            mixed["in_float"] = {"operators": list(names)}
         if self._operators:
-            names = set(self._in_float[self._best])
             macs = sum(each.multiply_adds for each in self._operators)
             in_float = sum(each.multiply_adds for each in self._operators if each.node.name in names)
-            mixed = {
-                "in_float": {"operators": sorted(names), "share_of_multiply_adds": round(in_float / macs, 4)},
-                "share_of_error": _largest_shares(self._operators),
-            }
+            mixed.setdefault("in_float", {})["share_of_multiply_adds"] = round(in_float / macs, 4)
+            mixed["share_of_error"] = _largest_shares(self._operators)
         return {
             "calibration_images": len(self._images),
             "weights": "int8 per channel, symmetric",
@@ -177,9 +184,14 @@ class _Search:
         )
 
     def _try(
-        self, calibration: Calibration, method: str, wanted: NDArray[np.float32], in_float: Sequence[str] = ()
+        self,
+        calibration: Calibration,
+        method: str,
+        wanted: NDArray[np.float32],
+        in_float: Sequence[str] = (),
+        but: str = "",
     ) -> None:
-        name = method + (f", {len(in_float)} of {len(self._operators)} operators in float" if in_float else "")
+        name = method + but
         self._in_float[name] = in_float
         model = patch_by_patch(quantised(onnx.load(self.graph), calibration.ranges(method), in_float))
         onnx.save(model, self._candidate)

@@ -189,20 +189,21 @@ def left_in_float(operators: Sequence[Sensitivity], share: float, most: float) -
         The names of their nodes, in the order of computation; all that `most` allows, if that is not enough.
     """
     macs = {each.node.name: each.multiply_adds for each in operators}
-    room, wanted = most * sum(macs.values()), share * error_left(operators, set())
+    allowed, wanted = most * sum(macs.values()) * (1 + 1e-9), share * error_left(operators, set())
     kept: set[str] = set()
     while (left := error_left(operators, kept)) > wanted:
         best: set[str] = set()
         gain = 0.0
         # Inputs are no longer rounded only if all that computes them is in float, too.
         for new in ({each.node.name, *also} - kept for each in operators for also in ((), each.node.sources)):
-            cost = sum(macs[name] for name in new)
-            if new and cost <= room and (left - error_left(operators, kept | new)) / cost > gain:
-                best, gain = new, (left - error_left(operators, kept | new)) / cost
+            if not new or sum(macs[name] for name in kept | new) > allowed:
+                continue
+            each_gain = (left - error_left(operators, kept | new)) / sum(macs[name] for name in new)
+            if each_gain > gain:
+                best, gain = new, each_gain
         if not best:
             break
         kept |= best
-        room -= sum(macs[name] for name in best)
     return [name for name in macs if name in kept]
 
 
