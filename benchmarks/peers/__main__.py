@@ -86,16 +86,7 @@ def peers() -> list[Peer]:
         Peer("c: openvino bf16", "OpenVINO, BF16, asynchronous", "openvino_int8", ("bf16",), 60),
         Peer("c: openvino fp32", "OpenVINO, FP32, asynchronous", "openvino_int8", ("fp32",), 60, same=True),
         Peer("d: pyiqa", "pyiqa, HyperIQA (ResNet-50, 25 crops)", "pyiqa_metric", (), 2),
-        Peer(
-            "e: ray data",
-            "Ray Data `map_batches` over tuned PyTorch",
-            "ray_data",
-            (),
-            160,
-            same=True,
-            fixed=True,
-            torch=True,
-        ),
+        Peer("e: ray data", "Ray Data `map_batches` over tuned PyTorch", "ray_data", (), 160, same=True, fixed=True),
     ]
 
 

@@ -131,7 +131,7 @@ def plcc(scores: Floats, labels: Floats) -> float:
     if (scores == scores[0]).all() or (labels == labels[0]).all():
         return math.nan
     x, y = scores - scores.mean(), labels - labels.mean()
-    return float(x @ y / math.sqrt((x @ x) * (y @ y)))
+    return float(np.clip(x @ y / math.sqrt((x @ x) * (y @ y)), -1, 1))  # roundings may lead beyond; NaN stays
 
 
 def logistic_fit(scores: Floats, labels: Floats) -> Floats:

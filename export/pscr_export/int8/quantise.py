@@ -53,8 +53,8 @@ class Quantisation:
 
     Args:
         opset: ONNX opset of the graph.
-        facts: for `bundle.json`: the calibration images, every way tried and the one that was taken; and if operators
-            had to stay in float, which, and what rounding each operator costs.
+        facts: for `bundle.json`: the calibration images, every way tried and the one that was taken; if operators had
+            to stay in float, which, and if estimates had to choose them, those whose rounding costs the most.
     """
 
     opset: int
