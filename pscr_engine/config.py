@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from .models import BundleChoice
 from .output.shard import WHOLE, Shard
 from .stages.base import DEFAULT_VERIFIED_SHARE
 from .stages.decode import DEFAULT_MAX_PIXELS
-from .stores.uri import Place, place
+from .stores.uri import Place, StorePath, place
 
 _MAX_BATCH_SIZE = 4096
 _MAX_WORKERS = 10_000
@@ -84,6 +85,11 @@ class ScoreConfig:
         verify_decoding: share of the images from a GPU's decoder that are compared with Pillow's; 0 for none.
         overwrite: throw away what an earlier run left in `out`.
         retry_failed: score again, in place, the rows of an earlier run whose status is not ok.
+        known: outputs of earlier runs; a row whose image was scored there takes over its result. The first that has
+            an image counts.
+        known_by: what tells that an image is the same: "path" (with the file's size and time of modification, or the
+            object's ETag), the row's "id", or "content", whose digests the parts then hold, too.
+        known_failed: take over failed rows, too, if no earlier run has scored the image.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3; None for all but the last.
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
         runner: "local" for this host, or "ray" for a Ray cluster.
@@ -105,6 +111,9 @@ class ScoreConfig:
     verify_decoding: float = DEFAULT_VERIFIED_SHARE
     overwrite: bool = False
     retry_failed: bool = False
+    known: Sequence[Place] = ()
+    known_by: Literal["path", "id", "content"] = "path"
+    known_failed: bool = False
     max_failure_rate: float | None = None
     shard: Shard = WHOLE
     runner: Literal["local", "ray"] = "local"
@@ -114,6 +123,7 @@ class ScoreConfig:
         object.__setattr__(self, "out", place(self.out, option("--out")))  # text is welcome, too
         if isinstance(self.bundle, str):
             place(self.bundle, option("--bundle"))  # refuses what can't be one
+        self._check_known()
         if isinstance(self.shard, str):
             object.__setattr__(self, "shard", Shard.parse(self.shard))
         if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:
@@ -146,6 +156,24 @@ class ScoreConfig:
         elif self.ray != RayOptions():
             raise UsageError(f"{self.ray.given()[0]} is for a Ray cluster: add {option('--runner', 'ray')}")
 
+    def _check_known(self) -> None:
+        given = (self.known,) if isinstance(self.known, str | Path | StorePath) else self.known
+        known = tuple(place(each, option("--known")) for each in given)
+        object.__setattr__(self, "known", known)
+        for each in known:
+            if each == self.out or (
+                isinstance(each, Path) and isinstance(self.out, Path) and each.resolve() == self.out.resolve()
+            ):
+                raise UsageError(
+                    f"{option('--known')} {each}: is {option('--out')} itself; choose another {option('--out')} for "
+                    "the new run"
+                )
+        if self.known_by not in ("path", "id", "content"):
+            raise UsageError(f"{option('--known-by')} {self.known_by}: must be path, id or content")
+        if not known and (self.known_failed or self.known_by == "id"):
+            which = "--known-failed" if self.known_failed else "--known-by"
+            raise UsageError(f"{option(which)} is about earlier runs: name one with {option('--known')}")
+
     def _check_ray(self) -> None:
         if self.shard != WHOLE:
             raise UsageError(
@@ -168,12 +196,33 @@ class ScoreConfig:
         wanted = 1024 if manifest_rows is None else math.ceil(manifest_rows / _CHUNKS)
         return min(max(wanted, _MIN_CHUNK_ROWS), _MAX_CHUNK_ROWS)
 
-    def identity(self, *, bundle_digest: str, manifest: Manifest, precision: str, chunk_rows: int) -> dict[str, Any]:
+    def identity(
+        self,
+        *,
+        bundle_digest: str,
+        manifest: Manifest,
+        precision: str,
+        chunk_rows: int,
+        known: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Return all that the rows depend on. Runs that differ in any of it can't share an output folder.
 
         The batch size, the device and the number of workers are not part of it: the rows don't depend on them, so a
-        resumed run may change them. A key that is added later refuses the folders of earlier versions.
+        resumed run may change them. A key that is added later refuses the folders of earlier versions, so what is said
+        of `known` runs is there only if it was asked for.
+
+        Args:
+            bundle_digest: the bundle's.
+            manifest: the list of images.
+            precision: which of the bundle's graphs.
+            chunk_rows: manifest rows per part.
+            known: digests of the earlier runs that results are taken over from.
         """
+        of_known: dict[str, Any] = {}
+        if known or self.known_by == "content":
+            of_known["known_by"] = self.known_by
+        if known:
+            of_known.update(known=list(known), known_failed=self.known_failed)
         return {
             "bundle": bundle_digest,
             "manifest": manifest.fingerprint,
@@ -186,4 +235,5 @@ class ScoreConfig:
             "features": self.features,
             "small_images": self.small_images,
             "max_pixels": self.max_pixels,
+            **of_known,
         }

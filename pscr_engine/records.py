@@ -7,6 +7,8 @@ exactly one output row.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,10 @@ Pixels = NDArray[np.uint8]
 
 MAX_FILE_BYTES = 512 * 2**20
 """Larger files are not read: no image within any sane limit on pixels needs them."""
+
+
+STAMP_BYTES = 16
+"""Length of `Query.stamp`."""
 
 
 class Status(StrEnum):
@@ -54,6 +60,10 @@ class Query:
         score_std: population standard deviation over exemplars of label + delta.
         features: float32 [C], the mean of the patches' features.
         exemplar_scores: float32 [M], label + delta for each exemplar.
+        stamp: 16 bytes that say where the image was read and in which state it was there; None if it was nowhere that
+            tells.
+        sha256: digest of the image's bytes, where a run asks for it.
+        taken_from: the earlier run's output that the result is taken over from; None if the image is scored here.
     """
 
     row: int
@@ -72,11 +82,23 @@ class Query:
     score_std: float | None = None
     features: NDArray[np.float32] | None = None
     exemplar_scores: NDArray[np.float32] | None = None
+    stamp: bytes | None = None
+    sha256: bytes | None = None
+    taken_from: str | None = None
 
     @property
     def ok(self) -> bool:
-        """Tell whether nothing has gone wrong so far."""
-        return self.status is Status.OK
+        """Tell whether stages have work on it: nothing has gone wrong so far, and its result isn't an earlier run's."""
+        return self.status is Status.OK and self.taken_from is None
+
+    def note_state(self, state: str) -> None:
+        """Set `stamp` from where the image is and what changes with its content there."""
+        try:  # not normalised: with symbolic links, "a/../b" need not be "b"
+            where = self.uri if self.uri is not None else os.path.join(os.getcwd(), self.location or "")  # noqa: PTH109, PTH118
+            text = f"{where}\0{state}".encode("utf-8", "surrogatepass")
+        except OSError:  # the working directory has gone
+            return
+        self.stamp = hashlib.blake2b(text, digest_size=STAMP_BYTES).digest()
 
     @property
     def bytes_held(self) -> int:

@@ -35,6 +35,7 @@ def test_settings_out_of_range(settings):
 NOT_IN_IDENTITY = {
     "manifest", "bundle", "out", "columns", "devices", "backend", "precision", "batch_size", "chunk_rows",
     "verify_decoding", "overwrite", "retry_failed", "max_failure_rate", "shard", "runner", "ray",
+    "known", "known_by", "known_failed",  # in the identity only where they are given: see below
 }  # fmt: skip
 
 
@@ -54,5 +55,26 @@ def test_what_the_rows_do_not_depend_on_may_change():
         )
 
     assert identity() == identity(batch_size=3, devices="cpu,cpu", overwrite=True, max_failure_rate=0.5)
-    for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}):
+    for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}, {"known_by": "content"}):
         assert identity() != identity(**settings)
+
+
+def test_known_runs_are_in_the_identity_only_if_there_are_any():
+    def identity(*digests, **settings):
+        return ScoreConfig("m", **settings).identity(
+            bundle_digest="b",
+            manifest=FileListManifest(["a"], Path("x")),
+            precision="fp32",
+            chunk_rows=5,
+            known=digests,
+        )
+
+    assert not any(name.startswith("known") for name in identity())
+    known = identity("1", known=["old"])
+    assert (known["known"], known["known_by"], known["known_failed"]) == (["1"], "path", False)
+    assert ScoreConfig("m", known="old").known == (Path("old"),)
+    for other in (identity("2", known="old"), identity("1", known="old", known_by="id")):
+        assert other != known
+    for settings in ({"known_by": "id"}, {"known_failed": True}, {"known": "scores"}, {"known_by": "name"}):
+        with pytest.raises(UsageError):
+            ScoreConfig("m", **settings)

@@ -18,6 +18,11 @@ def to_place(context: click.Context, parameter: click.Parameter, value: str) -> 
     return place(value, parameter.opts[0])
 
 
+def to_places(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Place, ...]:
+    """Convert the values of an option that may be given several times, as `to_place` does."""
+    return tuple(to_place(context, parameter, value) for value in values)
+
+
 def default_option(
     flag: str, default: Any, help: str | None = None, *, short: str = "", name: str | None = None, **settings: Any
 ) -> Callable[[Command], Command]:

@@ -20,7 +20,15 @@ from ..output.processes import Share, count_processes, totals
 from ..output.shard import WHOLE, Shard
 from ..stages.base import DEFAULT_VERIFIED_SHARE
 from . import logs
-from .parameters import bundle_option, default_option, image_limits, number_option, precision_option, to_place
+from .parameters import (
+    bundle_option,
+    default_option,
+    image_limits,
+    number_option,
+    precision_option,
+    to_place,
+    to_places,
+)
 from .score_progress import run_progress
 
 
@@ -107,6 +115,21 @@ from .score_progress import run_progress
 @click.option("--overwrite", is_flag=True, help="Throw away what an earlier run left in --out.")
 @click.option("--retry-failed", is_flag=True, help="Score again the rows of a complete run that are not ok.")
 @click.option(
+    "--known",
+    multiple=True,
+    metavar="PATH|URI",
+    callback=to_places,
+    help="Results of an earlier run: images that it has scored are not scored again. May be given several times.",
+)
+@default_option(
+    "--known-by",
+    "path",
+    "What an image is known by: path, with its file's size and time or its ETag; id; or content, whose digests are "
+    "written, too.",
+    type=click.Choice(["path", "id", "content"]),
+)
+@click.option("--known-failed", is_flag=True, help="With --known: take over failed rows, too.")
+@click.option(
     "--max-failure-rate",
     type=float,
     help="Exit with 3 if a larger share of rows fails.  [default: if all do; 1 accepts even that]",
@@ -132,7 +155,7 @@ def score(
 
     MANIFEST is the list of images; it may be given as --manifest, too.
     Writes one row per manifest row to OUT/part-*.parquet: row, id, path, score, score_std, status,
-    error, width, height. A bad image is a row with a status, not an error. After a crash, give the
+    error, width, height, stamp. A bad image is a row with a status, not an error. After a crash, give the
     same command again: it goes on with what is missing. OUT/_SUCCESS is there when all is done.
 
     \b
@@ -141,6 +164,7 @@ def score(
       pscr-engine score photos/ --out photo-scores
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle agiqa3k-lite0
       pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores
+      pscr-engine score more.parquet --known scores --out more-scores
       pscr-engine score --manifest images.parquet --shard $SLURM_ARRAY_TASK_ID/16
       pscr-engine score --manifest images.parquet --runner ray --cpus-per-worker 4
     """
@@ -169,7 +193,8 @@ def score(
     if result.complete:
         if speed and result.scored != result.rows:
             speed = f"\nthis process: {result.scored} images{speed}; {_all_processes(result.processes)}"
-        logs.result(f"{result.rows} rows: {counts}{speed}\nscores: {result.out}/part-*.parquet")
+        taken = f"\ntaken over from earlier runs: {result.taken_over} rows" if config.known else ""
+        logs.result(f"{result.rows} rows: {counts}{speed}{taken}\nscores: {result.out}/part-*.parquet")
         if not as_json and sys.stdout is not None and sys.stdout.isatty():
             out = shlex.quote(str(result.out))
             logs.result(f"next:   pscr-engine report {out}\n        pscr-engine select {out} --top 10%")

@@ -16,6 +16,7 @@ from .ledger import Ledger
 from .local_pool import Pool
 from .progress import Report, RunProgress
 from .run import Job, RunResult, Task, run_manifest
+from .run_record import has_stamps
 from .worker import Worker, WorkerSetup
 
 
@@ -49,7 +50,7 @@ class _Local:
             self._worker = Worker.open(_setups(job, self.devices)[0], job.bundle)
 
     def score(self, task: Task) -> None:
-        setups = _setups(task.job, self.devices)
+        setups = _setups(task.job, self.devices, stamps=has_stamps(task.directory.run))
         if len(setups) == 1:
             worker = self._worker or Worker.open(setups[0], task.job.bundle)
             task.progress.begin(worker.backend)
@@ -58,12 +59,17 @@ class _Local:
             Pool(setups, task.ledger, task.progress, task.directory.lock_descriptors).run()
 
 
-def _setups(job: Job, devices: Sequence[str]) -> list[WorkerSetup]:
+def _setups(job: Job, devices: Sequence[str], *, stamps: bool = True) -> list[WorkerSetup]:
     """Make the setups, one per device; workers on the CPU share its cores evenly."""
     threads = None if len(devices) == 1 else max(1, usable_cpus() // len(devices))
+    known = None
+    if job.known is not None:
+        known = job.known.unindexed() if len(devices) == 1 else job.known.indexed()
     folder, told = identity_of(job.manifest.folder), is_on_command_line()
     return [
-        WorkerSetup(job.config, job.manifest, device, job.precision, job.bundle.digest, folder, threads, told)
+        WorkerSetup(
+            job.config, job.manifest, device, job.precision, job.bundle.digest, folder, threads, told, known, stamps
+        )
         for device in devices
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
@@ -26,10 +26,11 @@ from ..output.run_identity import SUCCESS_FILE
 from ..output.shard import WHOLE, Shard
 from ..records import Status
 from ..stores.uri import Place
+from .known import KnownRuns, count_taken
 from .ledger import Ledger
 from .process_share import ProcessShare
 from .progress import Report, RunProgress, Snapshot
-from .run_record import run_facts, throughput_facts
+from .run_record import has_stamps, run_facts, throughput_facts
 from .worker import part_schema
 
 log = logging.getLogger("pscr_engine")
@@ -49,6 +50,7 @@ class RunResult:
         complete: whether all parts of all shards are there. If not, `rows` and `status` are those scored here.
         parts: how many parts are there.
         processes: what each process did for the run, of a complete one: see `pscr_engine.output.processes`.
+        taken_over: how many rows of a complete run are taken over from earlier ones.
     """
 
     out: Place
@@ -60,6 +62,7 @@ class RunResult:
     complete: bool = True
     parts: int = 0
     processes: Sequence[Share] = ()
+    taken_over: int = 0
 
     @property
     def failed(self) -> int:
@@ -76,12 +79,14 @@ class Job:
         manifest: the list of images, opened.
         bundle: the model, opened.
         precision: which of its graphs.
+        known: the earlier runs that results are taken over from; None if there are none.
     """
 
     config: ScoreConfig
     manifest: Manifest
     bundle: Bundle
     precision: str
+    known: KnownRuns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +155,20 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
         "bundle %s: %s, %s, %d exemplars", choice.describe(), bundle.info.backbone, precision, bundle.exemplars.count
     )
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
-    facts = run_facts(config, choice, bundle, manifest, precision, chunk_rows)
-    job, since = Job(config, manifest, bundle, precision), monotonic()
-    if not RunDirectory.holds_run(config.out):  # what can't be scored leaves no folder behind
-        runner.prepare(job)
-    with closing(RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)) as directory:
+    identity = config.identity(
+        bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows
+    )
+    known = KnownRuns.open(config, manifest, identity, bundle.info.feature_size)
+    digests = () if known is None else known.digests
+    facts = run_facts(config, choice, bundle, manifest, precision, chunk_rows, digests)
+    job, since = Job(config, manifest, bundle, precision, known), monotonic()
+    with ExitStack() as stack:
+        if known is not None:
+            stack.enter_context(closing(known))
+        if not RunDirectory.holds_run(config.out):  # what can't be scored leaves no folder behind
+            runner.prepare(job)
+        directory = RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)
+        stack.enter_context(closing(directory))
         directory.drop_damaged_parts(chunk_rows)
         already = directory.success()
         if already is not None and not config.retry_failed:
@@ -186,7 +200,12 @@ def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: R
     log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
     rows = success["rows"]
     report(replace(RunProgress(rows, rows, report).snapshot(final=True), seconds=0.0))
-    return RunResult(out=config.out, rows=rows, status=success["status"], scored=0, seconds=0.0, shard=config.shard)
+    taken = _taken_over(success)
+    return RunResult(config.out, rows, success["status"], scored=0, seconds=0.0, shard=config.shard, taken_over=taken)
+
+
+def _taken_over(success: Mapping[str, Any]) -> int:
+    return int(success.get("taken_over", {}).get("rows", 0))
 
 
 def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> RunResult:
@@ -203,10 +222,14 @@ def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> 
         return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described, progress.backend)
     if not rows:  # readers of parts want at least their columns
-        directory.parts.write(0, part_schema(task.job.manifest, task.job.bundle, config).empty_table())
+        directory.parts.write(
+            0, part_schema(task.job.manifest, task.job.bundle, config, stamps=has_stamps(directory.run)).empty_table()
+        )
+    facts.update(count_taken(config, directory.parts))
     success = directory.finish(rows, max(1, math.ceil(rows / chunk_rows)), facts, share.so_far(last.seconds))
     report(last)
-    return replace(result, rows=success["rows"], status=success["status"], processes=shares_of(success))
+    shares, taken = shares_of(success), _taken_over(success)
+    return replace(result, rows=success["rows"], status=success["status"], processes=shares, taken_over=taken)
 
 
 def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -52,19 +52,32 @@ def _decoding_checks(snapshot: Snapshot) -> dict[str, Any]:
     return {"decoding_verified": {"images": verified, "wrong": wrong}} if verified else {}
 
 
+def has_stamps(run: Mapping[str, Any]) -> bool:
+    """Tell from `_run.json` whether the parts have stamps: what an earlier version began goes on without."""
+    return bool(run.get("stamps"))
+
+
 def run_facts(
-    config: ScoreConfig, choice: BundleChoice, bundle: Bundle, manifest: Manifest, precision: str, chunk_rows: int
+    config: ScoreConfig,
+    choice: BundleChoice,
+    bundle: Bundle,
+    manifest: Manifest,
+    precision: str,
+    chunk_rows: int,
+    known: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of `_run.json`: what was asked for, of which bundle, on which host."""
     settings = asdict(config)
     settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
     settings["shard"] = str(config.shard)
+    settings["known"] = [str(each) for each in config.known]
     return {
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "identity": config.identity(
-            bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows
+            bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows, known=known
         ),
+        "stamps": True,
         "settings": settings,
         "bundle": {
             "path": str(bundle.source or bundle.path.absolute()),

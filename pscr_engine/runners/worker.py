@@ -25,11 +25,14 @@ from ..stages.base import StageSettings
 from ..stages.decode import DecodeOptions
 from ..stages.fetch import Fetcher
 from ..stages.pillow import pillow_for_a_run
-from ..stages.sink import in_order, merge, output_schema, to_table
+from ..stages.sink import SHA256, STAMP, TAKEN_FROM, in_order, merge, output_schema, to_table
 from .image_folders import ImageFolders
+from .known import KnownImages, KnownSetup
 from .ledger import Chunk, ChunkDone
 
 _NOT_READ = (Status.MISSING, Status.UNREADABLE)
+# Rows that are taken over wait for their chunk's end as tables: this many at a time, as queries.
+_TAKEN_AT_ONCE = 1024
 # To find the best batch size on a GPU takes some ten seconds, to find the faster engine on a processor some five; once
 # per host and bundle. So many rows take far longer.
 _ROWS_WORTH_TUNING = {"gpu": 50_000, "cpu": 2_000}
@@ -47,6 +50,8 @@ class WorkerSetup(NamedTuple):
         folder: what identified the images' folder at the start, see `identity_of`.
         threads: processor threads that it may use; None for all usable cores.
         on_command_line: whether the run's caller is there, and its messages speak of options.
+        known: the earlier runs that results are taken over from, if there are any.
+        stamps: whether the parts have stamps.
     """
 
     config: ScoreConfig
@@ -57,15 +62,28 @@ class WorkerSetup(NamedTuple):
     folder: tuple[int, int] | None = None
     threads: int | None = None
     on_command_line: bool = False
+    known: KnownSetup | None = None
+    stamps: bool = True
 
     def speak(self) -> None:
         """Make this process's messages speak the language of the run's caller."""
         speak(on_command_line=self.on_command_line)
 
 
-def part_schema(manifest: Manifest, bundle: Bundle, config: ScoreConfig) -> pa.Schema:
+def part_schema(manifest: Manifest, bundle: Bundle, config: ScoreConfig, *, stamps: bool) -> pa.Schema:
     """Return the columns of a run's parts."""
-    return output_schema(manifest.id_type, bundle.info.feature_size if config.features else None)
+    more = [
+        *([STAMP] if stamps else []),
+        *([SHA256] if config.known_by == "content" else []),
+        *([TAKEN_FROM] if config.known else []),
+    ]
+    return output_schema(manifest.id_type, bundle.info.feature_size if config.features else None, *more)
+
+
+class _Taken(NamedTuple):
+    """Rows that are taken over, which pass no stage."""
+
+    queries: list[Query]
 
 
 class _End(NamedTuple):
@@ -90,6 +108,7 @@ class Worker:
         pipeline: scores with this worker's backend.
         schema: columns of the parts.
         folders: notices when the images' folders go away.
+        known: the images that earlier runs have scored; None if there are none.
         moved: called when rows have come out of the pipeline; `status` and `stages` tell how many.
         before_commit: called before a part is written; may raise to keep it from that.
     """
@@ -99,6 +118,7 @@ class Worker:
     pipeline: Pipeline
     schema: pa.Schema
     folders: ImageFolders
+    known: KnownImages | None = None
     moved: Callable[[], None] = lambda: None
     before_commit: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
@@ -131,10 +151,11 @@ class Worker:
             throughput=True,
             tune=_worth_tuning(setup),
         )
-        schema = part_schema(setup.manifest, bundle, config)
-        pipeline = _pipeline(config, bundle, backend, setup.threads)
+        schema = part_schema(setup.manifest, bundle, config, stamps=setup.stamps)
+        known = _known(setup, bundle)
+        pipeline = _pipeline(config, bundle, backend, setup.threads, known)
         folders = ImageFolders(setup.manifest.folder, setup.folder)
-        return cls(setup.manifest, Parts(config.out), pipeline, schema, folders)
+        return cls(setup.manifest, Parts(config.out), pipeline, schema, folders, known)
 
     @property
     def backend(self) -> str:
@@ -165,6 +186,9 @@ class Worker:
                     self.status.update(query.status.value for query in batch.queries)
                     if self.pipeline.fetcher.remote:
                         self._unread.update(_unread_places(batch.queries))
+                if isinstance(batch.tag, _Taken):
+                    tables.append(self._table(batch.tag.queries))
+                    self.status.update(query.status.value for query in batch.tag.queries)
                 if isinstance(batch.tag, _End):
                     self._commit(batch.tag.chunk, tables)
                     yield ChunkDone(batch.tag.chunk.index, batch.tag.rows, self.status)
@@ -179,8 +203,21 @@ class Worker:
         reader = self.manifest.reader()
         for chunk in chunks:
             rows = _Counted(reader.read(chunk.rows))
-            yield from self.pipeline.micro_batches(_wanted(rows, chunk), tag=chunk)
+            yield from self._unknown(_wanted(rows, chunk), chunk)
             yield MicroBatch([], tag=_End(chunk, rows.count))
+
+    def _unknown(self, queries: Iterator[Query], chunk: Chunk) -> Iterator[MicroBatch]:
+        """Cut what is to be scored into micro-batches, which are full though known images are left out."""
+        if self.known is None or not self.known.tells_before_fetch:
+            yield from self.pipeline.micro_batches(queries, tag=chunk)
+            return
+        more = True
+        while more:
+            taken: list[Query] = []
+            yield from self.pipeline.micro_batches(self.known.split(queries, taken, _TAKEN_AT_ONCE), tag=chunk)
+            more = len(taken) >= _TAKEN_AT_ONCE
+            if taken:
+                yield MicroBatch([], tag=_Taken(taken))
 
     def _table(self, queries: list[Query]) -> pa.Table:
         with self.pipeline.stats.sink.measure(0):
@@ -239,7 +276,15 @@ def _wanted(queries: Iterable[Query], chunk: Chunk) -> Iterator[Query]:
     return (query for query in queries if again is None or again[query.row - chunk.rows.start])
 
 
-def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None) -> Pipeline:
+def _known(setup: WorkerSetup, bundle: Bundle) -> KnownImages | None:
+    if setup.known is not None:
+        return setup.known.open(setup.config, setup.manifest.id_type, bundle.info.feature_size)
+    return KnownImages(None, (), (), "content") if setup.config.known_by == "content" else None
+
+
+def _pipeline(
+    config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None, known: KnownImages | None
+) -> Pipeline:
     sampling = bundle.info.sampling
     return Pipeline(
         backend,
@@ -250,6 +295,9 @@ def _pipeline(config: ScoreConfig, bundle: Bundle, backend: Backend, threads: in
             features=config.features,
             decode_threads=threads or usable_cpus(),
             verify_decoding=config.verify_decoding,
-            fetcher=Fetcher(private_addresses=config.columns.allow_private_addresses),
+            fetcher=Fetcher(
+                private_addresses=config.columns.allow_private_addresses,
+                on_read=None if known is None else known.on_read,
+            ),
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
@@ -26,10 +26,13 @@ class Fetcher:
 
     Args:
         private_addresses: whether web servers may have private, loopback and other special addresses.
+        on_read: called with images whose bytes are there, before they are decoded; may mark them as done.
     """
 
-    def __init__(self, *, private_addresses: bool = False) -> None:
-        self._private = private_addresses
+    def __init__(
+        self, *, private_addresses: bool = False, on_read: Callable[[Sequence[Query]], None] | None = None
+    ) -> None:
+        self._private, self._on_read = private_addresses, on_read
         self._remote: RemoteImages | None = None
         self._lock = Lock()
         self.stopping = Event()
@@ -47,6 +50,7 @@ class Fetcher:
             if held < _HELD_BYTES:
                 read_file(query)
                 held += query.bytes_held
+        self._note([query for query in queries if query.data is not None])
 
     def fetch(self, query: Query) -> None:
         """Read an image that `fetch_all` has left, when it is needed.
@@ -58,6 +62,12 @@ class Fetcher:
             self._fetch_remote([query])
         else:
             read_file(query)
+        if query.data is not None:
+            self._note([query])
+
+    def _note(self, read: Sequence[Query]) -> None:
+        if self._on_read is not None and read:
+            self._on_read(read)
 
     @property
     def remote(self) -> bool:
@@ -103,6 +113,11 @@ def read_file(query: Query, max_bytes: int = MAX_FILE_BYTES) -> None:
         query.fail(Status.UNREADABLE, f"not a file name: {error}")
 
 
+def file_state(info: os.stat_result) -> str:
+    """Return what changes with a file's content: its size and its time of modification."""
+    return f"{info.st_size}:{info.st_mtime_ns}"
+
+
 def _read(query: Query, descriptor: int, max_bytes: int) -> None:
     mode, left = (info := os.fstat(descriptor)).st_mode, info.st_size
     if stat.S_ISDIR(mode):
@@ -110,6 +125,7 @@ def _read(query: Query, descriptor: int, max_bytes: int) -> None:
     elif not stat.S_ISREG(mode):
         query.fail(Status.UNREADABLE, "is not a regular file")
     elif left > max_bytes:
+        query.note_state(file_state(info))
         query.fail(Status.TOO_LARGE, f"{left:,} bytes, over the limit of {max_bytes:,}")
     else:
         blocks = []
@@ -117,3 +133,4 @@ def _read(query: Query, descriptor: int, max_bytes: int) -> None:
             blocks.append(block)
             left -= len(block)
         query.data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        query.note_state(file_state(info))

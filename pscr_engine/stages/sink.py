@@ -9,15 +9,20 @@ import pyarrow as pa
 
 from ..errors import PscrError
 from ..manifests.unicode import utf8
-from ..records import Query
+from ..records import STAMP_BYTES, Query
+
+STAMP = pa.field("stamp", pa.binary(STAMP_BYTES))
+SHA256 = pa.field("sha256", pa.binary(32))
+TAKEN_FROM = pa.field("taken_from", pa.string())
 
 
-def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.Schema:
+def output_schema(id_type: pa.DataType | None, feature_size: int | None, *more: pa.Field) -> pa.Schema:
     """Return the columns of a part.
 
     Args:
         id_type: Arrow type of the manifest's identifiers; None if it has none.
         feature_size: C if features are written; None if not.
+        *more: columns by which later runs know images, and of what is taken over from earlier ones.
     """
     fields = [pa.field("row", pa.int64(), nullable=False)]
     if id_type is not None:
@@ -33,7 +38,7 @@ def output_schema(id_type: pa.DataType | None, feature_size: int | None) -> pa.S
     ]
     if feature_size is not None:
         fields.append(pa.field("features", pa.list_(pa.float32(), feature_size)))
-    return pa.schema(fields)
+    return pa.schema([*fields, *more])
 
 
 def to_table(queries: Sequence[Query], schema: pa.Schema) -> pa.Table:
@@ -65,7 +70,7 @@ def merge(table: pa.Table, fresh: pa.Table) -> pa.Table:
 
 def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
     match field.name:
-        case "path" | "error":
+        case "path" | "error" | "taken_from":
             return pa.array([utf8(getattr(query, field.name)) for query in queries], field.type)
         case "status":
             return pa.array([query.status.value for query in queries], field.type)

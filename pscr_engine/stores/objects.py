@@ -297,8 +297,32 @@ def _client(path: StorePath) -> Any:
 
 
 def _stored(scheme: str, bucket: str, meta: Any) -> StoredObject:
-    state = meta["e_tag"] or meta["version"] or meta["last_modified"].isoformat()
-    return StoredObject(StorePath(scheme, bucket, meta["path"]), meta["size"], state, meta["version"])
+    return StoredObject(StorePath(scheme, bucket, meta["path"]), meta["size"], _state(meta), meta["version"])
+
+
+def _state(meta: Any) -> str:
+    return str(meta["e_tag"] or meta["version"] or meta["last_modified"].isoformat())
+
+
+def image_state(size: int, meta: Any) -> str | None:
+    """Return what changes with an image in a store, by which a later run can tell; None if only its time is known."""
+    return f"{size}:{_state(meta)}" if meta["e_tag"] or meta["version"] else None
+
+
+def image_states(paths: Sequence[StorePath]) -> list[str | None]:
+    """Look up the `image_state` of many images at once; None for those that can't be looked at."""
+
+    def state(path: StorePath) -> str | None:
+        from obstore import head
+
+        try:
+            meta = _retried(path, "read", lambda: head(_client(path), path.key))
+        except (StoreError, ValueError):
+            return None
+        return image_state(meta["size"], meta)
+
+    with ThreadPoolExecutor(min(_HEADS_AT_ONCE, max(1, len(paths)))) as threads:
+        return list(threads.map(state, paths))
 
 
 def _retried(path: StorePath, what: str, work: Callable[[], T]) -> T:

@@ -21,6 +21,7 @@ from ..errors import StoreError
 from ..records import Query, Status
 from . import event_loop
 from .client import bucket_client, require_obstore
+from .objects import image_state
 from .trouble import OF_STORE, FetchError, Kind, Room, TooLargeError, Trouble, trouble_of
 from .uri import WEB_SCHEMES, StorePath, scheme_of
 
@@ -140,7 +141,9 @@ class RemoteImages:
         health = self._health.setdefault(store, _Health())
         try:
             async with self._limit:
-                query.data = await self._retried(query.uri, max_bytes, room)
+                query.data, state = await self._retried(query.uri, max_bytes, room)
+            if state is not None:
+                query.note_state(state)
         except TooLargeError as error:
             query.fail(Status.TOO_LARGE, f"{error.size:,} bytes, over the limit of {max_bytes:,}")
         except FetchError as error:
@@ -156,7 +159,7 @@ class RemoteImages:
         health.refused = 0
         health.read.append(query.uri)
 
-    async def _retried(self, uri: str, max_bytes: int, room: Room) -> bytes | None:
+    async def _retried(self, uri: str, max_bytes: int, room: Room) -> tuple[bytes | None, str | None]:
         """Fetch an image; as long as a retry may help and time is left, try again after a longer pause each time."""
         begun = monotonic()
         for attempt in range(_TRIES):
@@ -170,10 +173,11 @@ class RemoteImages:
                 await asyncio.sleep(random.uniform(longest / 2, longest))
         raise AssertionError
 
-    async def _get(self, uri: str, max_bytes: int, room: Room) -> bytes | None:
+    async def _get(self, uri: str, max_bytes: int, room: Room) -> tuple[bytes | None, str | None]:
+        """Return an image's bytes, None if there is no room for them, and its state, None if the server tells none."""
         if scheme_of(uri) not in WEB_SCHEMES:
             return await _get_stored(uri, max_bytes, room)
-        return await self._the_web().get(uri, max_bytes, room)
+        return await self._the_web().get(uri, max_bytes, room), None
 
     def _the_web(self) -> Web:
         if self._web is None:
@@ -240,7 +244,7 @@ def _hopeful(uri: str, kind: Kind) -> bool:
     return kind is Kind.BROKEN  # the client has retried the others
 
 
-async def _get_stored(uri: str, max_bytes: int, room: Room) -> bytes | None:
+async def _get_stored(uri: str, max_bytes: int, room: Room) -> tuple[bytes | None, str | None]:
     require_obstore()
     from obstore import get_async
 
@@ -253,7 +257,7 @@ async def _get_stored(uri: str, max_bytes: int, room: Room) -> bytes | None:
         if size > max_bytes:
             raise TooLargeError(size)
         if not room.take(size):
-            return None
+            return None, None
         data = bytes(await answer.bytes_async())
     except (TooLargeError, asyncio.CancelledError):
         raise
@@ -261,7 +265,7 @@ async def _get_stored(uri: str, max_bytes: int, room: Room) -> bytes | None:
         raise FetchError(trouble_of(error)) from error
     if len(data) != size:
         raise FetchError(Trouble(Kind.BROKEN, f"{len(data)} of {size} bytes came"))
-    return data
+    return data, image_state(size, answer.meta)
 
 
 async def _bucket_answers(uri: str) -> bool | None:

@@ -22,7 +22,7 @@ from pscr_engine.bundle import Bundle
 from ..helpers.images import encoded, pixels, write_troublesome
 from ..helpers.tiny import expected_score, make_bundle
 
-COLUMNS = ["row", "path", "score", "score_std", "status", "error", "width", "height"]
+COLUMNS = ["row", "path", "score", "score_std", "status", "error", "width", "height", "stamp"]
 
 
 @pytest.fixture(scope="module")

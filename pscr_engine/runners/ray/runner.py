@@ -21,6 +21,7 @@ from ..image_folders import identity_of
 from ..ledger import Chunk
 from ..progress import Report
 from ..run import Job, RunResult, Task, run_manifest
+from ..run_record import has_stamps
 from ..worker import WorkerSetup
 from .actor import ActorSetup, ScoringActor
 from .score_batch import ScoreBatch
@@ -183,6 +184,8 @@ class _Ray:
             identity_of(job.manifest.folder),
             self.placement.cpus,
             is_on_command_line(),
+            None if job.known is None else job.known.unindexed(),
+            has_stamps(task.directory.run),
         )
         actor = ActorSetup(setup, task.directory.run, os.getcwd())  # noqa: PTH109 - text
         pool = RayPool(_Fleet(self.ray, self.placement, actor), task.ledger, task.progress)
