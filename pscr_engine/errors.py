@@ -15,6 +15,7 @@
     ├── ExemplarError          the exemplar list, or an image in it, can't be used
     ├── StoreError             an object store can't be reached, or refuses what is asked of it
     ├── ImageError             the one image that was asked about can't be scored
+    ├── BusyError              a scorer has more images waiting than it may have
     ├── WorkerError            worker processes died, again and again, on the same rows
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
     └── TooManyFailuresError   exit code 3: more images failed than max_failure_rate allows, or all
@@ -151,6 +152,10 @@ class ExemplarError(PscrError):
 
 class ImageError(PscrError):
     """An image that was asked about by itself can't be scored."""
+
+
+class BusyError(PscrError):
+    """A scorer has as many images waiting as it may have: later there is room again."""
 
 
 class ParityError(PscrError):

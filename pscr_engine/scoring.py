@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypedDict, TypeGuard, Unpack, cast
@@ -18,6 +18,7 @@ from .errors import UsageError
 from .manifests.queries import QueryMaker
 from .pipeline import Pipeline
 from .records import Query, Status
+from .stages.arrays import LAYOUTS, Layout, as_pixels, dimensions, is_tensor, tensor_as_array
 from .stages.base import StageSettings
 from .stages.decode import DEFAULT_MAX_PIXELS, DecodeOptions, why_undecodable
 from .stores.uri import WEB_SCHEMES, scheme_of
@@ -31,9 +32,24 @@ class BinaryFile(Protocol):
         ...
 
 
-ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[np.uint8]
-"""A path, a `file:` URI or one of an object store, encoded bytes, a file object with them, a PIL image, or uint8
-[H, W, 3] RGB."""
+class Tensor(Protocol):
+    """An array of another library that speaks DLPack: PyTorch's tensors, CuPy's and JAX's arrays."""
+
+    @property
+    def shape(self) -> Any:
+        """Return its sizes."""
+        ...
+
+    def __dlpack__(self, **how: Any) -> Any:
+        """Return a capsule with its memory."""
+        ...
+
+
+ImageLike = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[np.uint8] | Tensor
+)
+"""A path, a `file:` URI or one of an object store, encoded bytes, a file object with them, a PIL image, or an array or
+a tensor uint8 [H, W, 3] or [3, H, W], RGB."""
 
 _HERE = QueryMaker(Path())
 
@@ -76,6 +92,7 @@ class ScoreOptions(TypedDict, total=False):
         batch_size: images per batch; None for the backend's own choice.
         small_images: "upscale" an image with a side below the patch size, or make it an "error".
         max_pixels: images with more pixels get the status too_large.
+        layout: of arrays and tensors: "hwc", [H, W, 3], or "chw", [3, H, W]; None where their shape tells.
     """
 
     features: bool
@@ -83,6 +100,7 @@ class ScoreOptions(TypedDict, total=False):
     batch_size: int | None
     small_images: Literal["upscale", "error"]
     max_pixels: int
+    layout: Layout | None
 
 
 def score_images(
@@ -105,27 +123,66 @@ def score_images(
         TypeError: something that is no image.
         UsageError: a batch size below 1.
     """
+    settings = stage_settings(bundle, backend, **options)
+    queries = queries_of(images, layout=options.get("layout"))
+    return (scored_image(query) for query in Pipeline(backend, settings).run(queries))
+
+
+def stage_settings(bundle: Bundle, backend: Backend, **options: Unpack[ScoreOptions]) -> StageSettings:
+    """Return what `options` ask of the stages.
+
+    Raises:
+        TypeError: an option that there isn't.
+        UsageError: an option's value is not allowed.
+    """
+    if unknown := options.keys() - ScoreOptions.__annotations__.keys():
+        raise TypeError(f"no option {min(unknown)!r}: there are {', '.join(ScoreOptions.__annotations__)}")
     batch_size = options.get("batch_size")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size {batch_size}: must be at least 1")
+    max_pixels, small_images = options.get("max_pixels", DEFAULT_MAX_PIXELS), options.get("small_images", "upscale")
+    if max_pixels < 1:
+        raise UsageError(f"max_pixels {max_pixels}: must be at least 1")
+    if small_images not in ("upscale", "error"):
+        raise UsageError(f"small_images {small_images!r}: choose upscale or error")
+    if (layout := options.get("layout")) is not None and layout not in LAYOUTS:
+        raise UsageError(f"layout {layout!r}: choose {' or '.join(LAYOUTS)}, or leave it out")
     sampling = bundle.info.sampling
-    limits = options.get("max_pixels", DEFAULT_MAX_PIXELS), options.get("small_images", "upscale")
-    settings = StageSettings(
+    return StageSettings(
         sampling,
-        DecodeOptions.for_sampling(sampling, *limits),
+        DecodeOptions.for_sampling(sampling, max_pixels, small_images),
         batch_size or backend.batch_size,
         features=options.get("features", False),
         exemplar_scores=options.get("exemplar_scores", False),
     )
-    return (_scored_image(query) for query in Pipeline(backend, settings).run(queries_of(images)))
 
 
-def queries_of(images: Iterable[Any]) -> Iterator[Query]:
+def is_single(images: object) -> bool:
+    """Tell whether something is one image, rather than an iterable of images: files and buffers could be both."""
+    return (
+        isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
+        or (isinstance(images, np.ndarray) and images.ndim == 3)
+        or (is_tensor(images) and dimensions(images) == 3)
+        or is_file(images)
+    )
+
+
+def queries_of(images: Iterable[Any], *, layout: Layout | None = None, synchronize: bool = False) -> Generator[Query]:
     """Turn images into queries, one by one.
+
+    Args:
+        images: what `ImageLike` allows each; or one array or tensor of images.
+        layout: of arrays and tensors; None where their shape tells.
+        synchronize: whether images come from another thread than this one; see `tensor_as_array`.
 
     Raises:
         TypeError: something that is no image.
     """
+    if is_tensor(images):
+        if dimensions(images) != 4:
+            shape = list(cast("Tensor", images).shape)
+            raise TypeError(f"images is a tensor {shape}, not [B, H, W, 3] or [B, 3, H, W]")
+        images = tensor_as_array(images, "images", synchronize=synchronize)
     for row, image in enumerate(images):
         if isinstance(image, str) and (scheme_of(image) or image[:5].lower() == "data:"):
             yield _named(row, image)
@@ -136,16 +193,16 @@ def queries_of(images: Iterable[Any]) -> Iterator[Query]:
         elif isinstance(image, Image.Image):
             yield _from_pil(row, image)
         elif isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise TypeError(f"image {row} is an array {image.dtype} {list(image.shape)}, not uint8 [H, W, 3] RGB")
-            # A copy: images are read ahead, and the caller may use the array again.
-            yield Query(row, pixels=image.copy())
+            yield Query(row, pixels=as_pixels(image, f"image {row}", layout))
+        elif is_tensor(image):
+            array = tensor_as_array(image, f"image {row}", synchronize=synchronize)
+            yield Query(row, pixels=as_pixels(array, f"image {row}", layout))
         elif is_file(image):
             yield _from_file(row, image)
         else:
             raise TypeError(
                 f"image {row} is a {type(image).__name__}, not a path, bytes, binary file, PIL image or "
-                "uint8 [H, W, 3] array"
+                "uint8 [H, W, 3] array or tensor"
             )
 
 
@@ -187,7 +244,8 @@ def _from_pil(row: int, image: Image.Image) -> Query:
     return query
 
 
-def _scored_image(query: Query) -> ScoredImage:
+def scored_image(query: Query) -> ScoredImage:
+    """Return what callers get of a scored query."""
     return ScoredImage(
         query.status,
         query.error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from ..bundle import Bundle
 from ..errors import ImageError, UsageError
 from ..records import Pixels
 from ..sampling import Sampling, TooSmallError
-from ..scoring import ImageLike, ScoredImage, queries_of, score_images
+from ..scoring import ImageLike, ScoredImage, queries_of
+from ..stages.arrays import Layout
 from ..stages.decode import DecodeOptions
 from ..stages.load import load_image
 from ..stages.pillow import pillow_for_a_run
@@ -24,11 +26,23 @@ def explain(
     backend: Backend,
     image: ImageLike,
     *,
+    score: Callable[..., list[ScoredImage]],
     nearest: int,
     small_images: Literal["upscale", "error"],
     max_pixels: int,
+    layout: Layout | None = None,
 ) -> Explanation:
     """Score an image and each of its patches, and find the exemplars nearest to it: what `Scorer.explain` does.
+
+    Args:
+        bundle: the opened bundle.
+        backend: what scores with it.
+        image: as for `Scorer.score`.
+        score: `Scorer.score`, given a list of images and options.
+        nearest: see `Scorer.explain`, as the following.
+        small_images: what happens to an image with a side below the patch size.
+        max_pixels: images with more pixels are refused.
+        layout: of an array or a tensor.
 
     Raises:
         ImageError: the image can't be scored.
@@ -38,7 +52,7 @@ def explain(
     """
     if nearest < 0:
         raise UsageError(f"nearest {nearest}: must be 0 or more")
-    query = next(queries_of([image]))
+    query = next(queries_of([image], layout=layout))
     name, sampling = query.path or "image", bundle.info.sampling
     content = load_image(query, DecodeOptions.for_sampling(sampling, max_pixels, small_images))
     if query.pixels is None:
@@ -49,15 +63,14 @@ def explain(
     except TooSmallError as error:
         raise ImageError(f"{name} can't be scored: {error}") from error
     with pillow_for_a_run():
-        whole, *parts = score_images(
-            bundle,
-            backend,
+        whole, *parts = score(
             [query.pixels if content is None else content, *_patches(query.pixels, sampling, query.digest)],
             features=True,
             exemplar_scores=True,
             max_pixels=max(max_pixels, sampling.patch_size**2),
+            layout="hwc",
         )
-    score, score_std = _scores(whole, name)
+    mean, spread = _scores(whole, name)
     patches = [
         PatchScore(box, *_scores(part, f"{name}, patch {number},"))
         for number, (box, part) in enumerate(zip(boxes, parts or [whole], strict=True), 1)
@@ -66,8 +79,8 @@ def explain(
     return Explanation(
         name=name,
         pixels=query.pixels,
-        score=score,
-        score_std=score_std,
+        score=mean,
+        score_std=spread,
         patches=tuple(patches),
         nearest=near,
         median_distance=median,

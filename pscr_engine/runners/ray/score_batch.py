@@ -66,7 +66,7 @@ class ScoreBatch:
         )
         choice.log()  # now that it can be used: errors are one line
         self._column, self._features = column, features
-        self._options: dict[str, Any] = {"small_images": small_images, "max_pixels": max_pixels}
+        self._options: dict[str, Any] = {"small_images": small_images, "max_pixels": max_pixels, "layout": "hwc"}
 
     def __call__(self, batch: Mapping[str, Any]) -> Batch:
         """Score a batch.

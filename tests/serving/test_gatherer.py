@@ -1,0 +1,275 @@
+"""Many callers at once: who waits for whom, who shares a batch, and who gets which error."""
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+
+import numpy as np
+import pytest
+
+from pscr_engine import Scorer, Status
+from pscr_engine.errors import BackendError, BusyError, UsageError
+
+from ..helpers.fakes import FakeBackend
+from ..helpers.images import encoded, pixels
+
+D = 9
+LONG = 60_000
+POISON = 113
+CLOSED = r"^this scorer is closed; open another one with Scorer\.open$"
+
+
+class HeldBackend(FakeBackend):
+    """Scores only while `gate` is open; fails on images that are all `POISON`."""
+
+    def __init__(self, batch_size=4):
+        super().__init__(D, batch_size)
+        self.gate, self.opened, self.closed = threading.Event(), 0, 0
+
+    def stages(self, settings):
+        self.opened += 1
+        return super().stages(settings)
+
+    def close(self):
+        self.closed += 1
+
+    def score(self, patches, *, features=False):
+        assert self.gate.wait(60)
+        scored = super().score(patches, features=features)
+        if any(value == POISON for value in scored.score):
+            raise BackendError("a poisoned image")
+        return scored
+
+
+def plain(value):
+    return np.full((32, 32, 3), value, np.uint8)
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def pscr_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pscr-")]
+
+
+@pytest.fixture
+def held(tiny):
+    """Return a function that makes a scorer whose backend is held up, and a pool of callers."""
+    made = []
+
+    def make(**limits):
+        backend = HeldBackend(limits.pop("batch_size", 4))
+        scorer = Scorer(tiny, backend, **limits)
+        made.append((scorer, backend))
+        return scorer, backend
+
+    with ThreadPoolExecutor(80) as callers:
+        make.callers = callers
+        yield make
+        for scorer, backend in made:
+            backend.gate.set()
+            scorer.close()
+
+
+def occupy(scorer, callers):
+    """Let the backend be busy with one image."""
+    first = callers.submit(scorer.score, plain(1))
+    until(lambda: scorer._gatherer._under_way == 1 and not scorer.waiting)
+    return first
+
+
+def test_who_calls_alone_never_waits_for_company(held):
+    scorer, backend = held(max_wait_ms=LONG, batch_size=64)
+    backend.gate.set()
+    start = time.monotonic()
+    assert [scorer.score(plain(value)).score for value in (3, 4, 5)] == [3, 4, 5]
+    assert time.monotonic() - start < 10
+    assert backend.batches == [1, 1, 1]
+    assert backend.opened == 1  # stages stay open between calls
+
+
+def test_calls_at_the_same_time_share_batches(held):
+    scorer, backend = held(max_wait_ms=LONG)
+    first = occupy(scorer, held.callers)
+    others = [held.callers.submit(scorer.score, plain(value)) for value in range(20, 28)]
+    until(lambda: scorer._gatherer._under_way == 3)  # full batches go on, though the backend is busy
+    backend.gate.set()
+    assert first.result().score == 1
+    assert [call.result().score for call in others] == list(range(20, 28))
+    assert backend.batches == [1, 4, 4]
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(30, [1, 1, 1]), (LONG, [1, 2]), (0, [1, 1, 1])])
+def test_the_wait_for_company_is_bounded(held, limit, batches):
+    scorer, backend = held(max_wait_ms=limit)
+    calls = [occupy(scorer, held.callers)]
+    for value in (2, 3):
+        calls.append(held.callers.submit(scorer.score, plain(value)))
+        until(lambda: scorer.waiting or scorer._gatherer._under_way == len(calls))
+        time.sleep(0.2)
+    backend.gate.set()
+    assert [call.result().score for call in calls] == [1, 2, 3]
+    assert backend.batches == batches
+
+
+def test_other_options_are_other_batches_first_come_first_served(held):
+    scorer, backend = held(max_wait_ms=LONG)
+    first = occupy(scorer, held.callers)
+    calls = []
+    for value in range(10, 16):
+        calls.append(held.callers.submit(scorer.score, plain(value), features=value % 2 == 0, exemplar_scores=True))
+        until(lambda: scorer.waiting == len(calls))
+    backend.gate.set()
+    first.result()
+    for value, call in zip(range(10, 16), calls, strict=True):
+        image = call.result()
+        assert image.score == value
+        assert (image.features is not None) == (value % 2 == 0)
+        assert image.exemplar_scores.shape == (3,)
+    assert backend.batches == [1] * 7
+
+
+def test_a_failure_is_its_own_callers_alone(held):
+    scorer, backend = held(max_wait_ms=LONG, batch_size=8)
+    first = occupy(scorer, held.callers)
+    values = [20, POISON, 21, 22, POISON, 23, 24, 25]
+    calls = [held.callers.submit(scorer.score, [plain(value), encoded(pixels(40, 40, value))]) for value in values]
+    broken = held.callers.submit(scorer.score, b"broken")
+    until(lambda: scorer.waiting or scorer._gatherer._under_way > 1)
+    backend.gate.set()
+    assert first.result().score == 1
+    assert broken.result().status is Status.UNDECODABLE
+    for value, call in zip(values, calls, strict=True):
+        if value == POISON:
+            with pytest.raises(BackendError, match=r"^a poisoned image$"):
+                call.result()
+        else:
+            whole, picture = call.result()
+            assert whole.score == value
+            assert picture.ok
+    assert scorer.score(plain(7)).score == 7  # and it goes on
+
+
+def test_stages_that_do_not_open_are_an_error_of_that_call(held):
+    scorer, backend = held()
+    backend.gate.set()
+    opens, backend.stages = backend.stages, lambda settings: (_ for _ in ()).throw(BackendError("no memory"))
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"^no memory$"):
+            scorer.score([plain(1), plain(2)])
+    backend.stages = opens
+    assert scorer.score(plain(3)).score == 3
+
+
+def test_a_full_queue_holds_threads_up_and_turns_tasks_away(held):
+    scorer, backend = held(max_wait_ms=LONG, max_waiting=3)
+    calls = [occupy(scorer, held.callers)]
+    calls += [held.callers.submit(scorer.score, plain(value)) for value in range(2, 22)]
+    until(lambda: scorer.waiting == 3)
+
+    async def one_more():
+        return await scorer.score_async(plain(50))
+
+    with pytest.raises(BusyError, match=r"^3 images are waiting to be scored, and no more than 3 may \(max_waiting\)"):
+        asyncio.run(one_more())
+    assert scorer.waiting <= 3
+    backend.gate.set()
+    assert sorted(call.result().score for call in calls) == list(range(1, 22))
+    assert asyncio.run(one_more()).score == 50
+
+
+def test_tasks_are_answered_in_order_and_leave_the_queue_when_cancelled(held):
+    scorer, backend = held(max_wait_ms=LONG)
+
+    async def main():
+        first = asyncio.create_task(scorer.score_async(plain(1)))
+        while scorer.waiting or not scorer._gatherer._under_way:
+            await asyncio.sleep(0.005)
+        several = asyncio.create_task(scorer.score_async([plain(value) for value in range(10, 20)]))
+        await asyncio.sleep(0.05)
+        doomed = asyncio.create_task(scorer.score_async(plain(90), features=True))
+        later = asyncio.create_task(scorer.score_async([encoded(plain(30)), plain(31)]))
+        await asyncio.sleep(0.05)
+        before = scorer.waiting
+        doomed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await doomed
+        assert scorer.waiting == before - 1
+        first.cancel()  # it is being scored, for nobody now
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        backend.gate.set()
+        assert [image.score for image in await several] == list(range(10, 20))
+        assert [image.score for image in await later] == [30, 31]
+        assert await scorer.score_async([]) == []
+
+    asyncio.run(main())
+    assert sum(backend.batches) == 1 + 10 + 2  # the cancelled one was never scored
+
+
+def test_close_ends_those_who_wait_and_finishes_what_is_under_way(held):
+    scorer, backend = held(max_wait_ms=LONG, max_waiting=4)
+    first = occupy(scorer, held.callers)
+    waiting = [held.callers.submit(scorer.score, plain(value)) for value in (2, 3)]  # too few for a batch
+    waiting.append(held.callers.submit(list, scorer.stream([plain(4)], features=True)))
+    until(lambda: scorer.waiting == 3)
+    blocked = held.callers.submit(scorer.score, [plain(5), plain(6), plain(7)])  # no room
+    time.sleep(0.1)
+    closing = [held.callers.submit(scorer.close) for _ in range(3)]
+    done, still = wait_for([*waiting, blocked], 30)
+    assert not still
+    for call in done:
+        with pytest.raises(UsageError, match=CLOSED):
+            call.result()
+    assert not first.done()
+    assert not any(call.done() for call in closing)
+    backend.gate.set()
+    assert first.result().score == 1
+    for call in closing:
+        call.result()
+    assert backend.closed == 1
+    with pytest.raises(UsageError, match=CLOSED):
+        asyncio.run(scorer.score_async(plain(1)))
+
+
+def test_nothing_is_left_behind(tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(pixels(50, 60)))
+    before, files = len(pscr_threads()), len(os.listdir("/proc/self/fd"))
+    for closes in (True, False):
+        scorer = Scorer.open(tiny.path)
+        assert not pscr_threads()[before:]  # none before the first use
+        assert all(image.ok for image in scorer.score([tmp_path / "a.png"] * 30))
+        assert pscr_threads()[before:]
+        stream = scorer.stream(tmp_path / "a.png" for _ in range(1000))
+        assert next(stream).ok
+        del stream
+        if closes:
+            scorer.close()
+        del scorer
+        gc.collect()
+        until(lambda: len(pscr_threads()) == before)
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_wait_ms": -1}, r"^max_wait_ms -1: must be from 0 to 60000$"),
+        ({"max_wait_ms": float("nan")}, "^max_wait_ms nan"),
+        ({"max_wait_ms": True}, "^max_wait_ms True"),
+        ({"max_waiting": 0}, r"^max_waiting 0: must be at least 1$"),
+    ],
+)
+def test_limits_that_make_no_sense(tiny, limits, message):
+    with pytest.raises(UsageError, match=message):
+        Scorer.open(tiny.path, **limits)
+    with pytest.raises(UsageError, match=message):
+        Scorer(tiny, FakeBackend(D), **limits)
