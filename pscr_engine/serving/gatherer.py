@@ -18,7 +18,7 @@ from threading import Condition, Thread, current_thread
 from time import monotonic
 
 from ..backends.base import Backend
-from ..errors import BusyError, UsageError, one_line
+from ..errors import BackendError, BusyError, UsageError, one_line
 from ..records import MicroBatch
 from .request import Request
 from .stage_threads import InterruptedBatchError, StageThreads
@@ -108,10 +108,11 @@ class Gatherer:
             return
         with self._changed:
             for request in requests:
-                if request.answer.cancel():
-                    with suppress(ValueError):  # taken by the gathering thread a moment ago
-                        self._queue.remove(request)
-                        self._images -= request.images
+                request.withdrawn = True
+                request.answer.cancel()
+                with suppress(ValueError):  # it is under way, or done
+                    self._queue.remove(request)
+                    self._images -= request.images
             self._changed.notify_all()
 
     def release(self) -> None:
@@ -145,7 +146,10 @@ class Gatherer:
     def _gather(self) -> None:
         try:
             while (taken := self._take()) is not None:
-                self._begin(taken)
+                if taken:
+                    self._begin(taken)
+                else:
+                    self._close_stages()
                 del taken  # the thread must not keep it while it waits for more
             self._finish()
         except BaseException as error:
@@ -161,9 +165,11 @@ class Gatherer:
             atexit.unregister(self.close)
 
     def _take(self) -> list[Request] | None:
-        """Wait for what goes to the backend next; None at the end."""
+        """Wait for what goes to the backend next; [] if stages that failed are to be closed, None at the end."""
         with self._changed:
             while not self._closed:
+                if self._stages is not None and self._stages.spoilt and not self._under_way:
+                    return []
                 pause = self._pause()
                 if pause == 0 and (taken := self._pop()):
                     self._changed.notify_all()  # there is room
@@ -250,18 +256,18 @@ class Gatherer:
         """Answer the requests of a micro-batch, or put them back into the queue if they may yet be scored."""
         requests: list[Request] = batch.tag
         interrupted = isinstance(error, InterruptedBatchError)
-        if interrupted or (error is not None and len(requests) > 1):
+        if interrupted or (error is not None and _worth_another_try(error, requests)):
             # One of them may be to blame: each gets its own try, and only that one the error.
             with self._changed:
-                for request in reversed(requests):
+                again = [] if self._closed else [request for request in requests if not request.withdrawn]
+                for request in reversed(again):
                     request.restore()
                     request.alone = request.alone or not interrupted
-                    if not self._closed:
-                        self._queue.appendleft(request)
-                        self._images += request.images
-                closed = self._closed
-            for request in requests if closed else ():
-                _fail(request, UsageError(CLOSED))
+                    self._queue.appendleft(request)
+                    self._images += request.images
+            for request in requests:
+                if request not in again:
+                    _fail(request, UsageError(CLOSED))
         elif error is not None:
             _fail(requests[0], error)
         else:
@@ -273,6 +279,14 @@ class Gatherer:
         with self._changed:
             self._under_way -= 1
             self._changed.notify_all()
+
+
+def _worth_another_try(error: BaseException, requests: list[Request]) -> bool:
+    """Tell whether requests may yet be scored, each alone: neighbours of the culprit, and those that found no memory.
+
+    A device may have had too little memory for a moment, or for the batches of others.
+    """
+    return len(requests) > 1 or (isinstance(error, BackendError) and not requests[0].alone)
 
 
 def _fail(request: Request, error: BaseException) -> None:

@@ -22,6 +22,7 @@ class Request:
         arrived: when it began to wait, in seconds of `monotonic`.
         alone: whether it must not share a batch, since one that it was in has failed.
         started: whether it has been taken from the queue; from then on it can't be cancelled.
+        withdrawn: whether nobody waits for it any more, so that it needs no second try.
     """
 
     queries: list[Query]
@@ -30,6 +31,7 @@ class Request:
     arrived: float = field(default_factory=monotonic)
     alone: bool = False
     started: bool = False
+    withdrawn: bool = False
     _as_they_came: list[Query] = field(default_factory=list)
 
     @property

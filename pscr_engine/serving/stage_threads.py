@@ -63,7 +63,12 @@ class StageThreads:
 
     def serves(self, key: object) -> bool:
         """Tell whether requests with that key can be scored here, and nothing has failed so far."""
-        return not self._stopping.is_set() and settings_key(self.settings) == key
+        return not self.spoilt and settings_key(self.settings) == key
+
+    @property
+    def spoilt(self) -> bool:
+        """Tell whether something has failed, so that nothing is scored any more."""
+        return self._stopping.is_set()
 
     def submit(self, batch: MicroBatch) -> None:
         """Begin to score a micro-batch."""

@@ -9,6 +9,7 @@ CHECKS = [
     "explained",
     "undecodable",
     "memory",
+    "many_threads",
     "out_of_memory",
     "faults",
     "wrong_pixels",
