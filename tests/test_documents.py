@@ -1,4 +1,4 @@
-"""The commands of the README and the cookbook do what they say: each is run, in order, as it stands."""
+"""The commands of the README and the cookbook, and the programs for services, do what they say: each is run, in order."""
 
 import re
 import shlex
@@ -127,6 +127,18 @@ def test_commands_do_what_the_page_says(place, stores, name, tmp_path, monkeypat
     assert {"scores", "model.pscr", "kept.parquet", "report.html", "trained"} <= {
         file.name for file in folder.iterdir()
     }
+
+
+def test_programs_for_services_do_what_the_page_says(tmp_path):
+    pytest.importorskip("torch")
+    make_bundle(tmp_path / "model.pscr")
+    (tmp_path / "cat.png").write_bytes(encoded(pixels(240, 260)))
+    programs = [text for _, language, text in blocks(ROOT / "docs/services.md") if language == "python"]
+    assert len(programs) == 3
+    # One after another in one process: each goes on with what those above have made.
+    command = [sys.executable, "-c", "\n".join(programs)]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
 
 
 def test_every_excuse_and_every_replacement_is_needed():
