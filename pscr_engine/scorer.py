@@ -190,8 +190,9 @@ class Scorer:
         self._gatherer.submit(*requests, wait=False)
         try:
             answers = await asyncio.gather(*(asyncio.wrap_future(request.answer) for request in requests))
-        finally:
+        except BaseException:  # cancelled, for one
             self._gatherer.withdraw(requests)
+            raise
         results = [scored_image(query) for answer in answers for query in answer]
         return results[0] if single else results
 

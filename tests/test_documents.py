@@ -1,4 +1,4 @@
-"""The commands of the README and the cookbook, and the programs for services, do what they say: each is run, in order."""
+"""The commands of the README and the cookbook, and the programs for services, do what they say: each is run."""
 
 import re
 import shlex
@@ -129,6 +129,7 @@ def test_commands_do_what_the_page_says(place, stores, name, tmp_path, monkeypat
     }
 
 
+@pytest.mark.slow
 def test_programs_for_services_do_what_the_page_says(tmp_path):
     pytest.importorskip("torch")
     make_bundle(tmp_path / "model.pscr")

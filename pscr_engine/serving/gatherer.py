@@ -74,6 +74,8 @@ class Gatherer:
     def submit(self, *requests: Request, wait: bool) -> None:
         """Put requests into the queue, all or none.
 
+        What finds nobody waiting has room, however many images it has.
+
         Args:
             requests: their answers come by their futures.
             wait: whether to wait for room, rather than to fail.
@@ -103,7 +105,7 @@ class Gatherer:
             self._changed.notify_all()
 
     def withdraw(self, requests: Iterable[Request]) -> None:
-        """Cancel requests whose caller has gone, and make room at once; those under way are scored for nobody."""
+        """Take requests whose caller has gone out of the queue; those under way are scored for nobody."""
         if os.getpid() != self._process:
             return
         with self._changed:

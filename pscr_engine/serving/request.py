@@ -54,7 +54,7 @@ class Request:
         return True
 
     def restore(self) -> None:
-        """Forget what stages have done to the queries."""
+        """Undo what stages have done to the queries."""
         self.queries = self._as_they_came
 
 

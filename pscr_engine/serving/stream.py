@@ -111,7 +111,7 @@ class _Reader:
         return item
 
     def close(self) -> None:
-        """Withdraw what nobody will take. The thread ends when its source has given what it was asked for."""
+        """Drop what nobody will take. The thread ends when its source has given what it was asked for."""
         if os.getpid() != self._process:
             return
         self._stopping.set()

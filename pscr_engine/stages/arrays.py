@@ -20,7 +20,7 @@ def is_tensor(value: object) -> bool:
     """Tell whether something is a tensor of another library than NumPy: PyTorch's, or one that speaks DLPack."""
     if isinstance(value, np.ndarray | type):
         return False
-    return _is_torch(value) or (hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"))
+    return _is_torch(value) or all(hasattr(value, name) for name in ("__dlpack__", "__dlpack_device__", "shape"))
 
 
 def dimensions(value: Any) -> int:

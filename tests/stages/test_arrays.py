@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pscr_engine import Scorer
@@ -145,7 +146,7 @@ def test_a_tensor_may_be_used_again(scorer):
 def test_what_is_a_tensor():
     assert is_tensor(torch.zeros(1))
     assert is_tensor(Foreign(IMAGES))
-    assert not any(is_tensor(value) for value in (IMAGES, torch.Tensor, b"", "x", [IMAGES], None))
+    assert not any(is_tensor(value) for value in (IMAGES, torch.Tensor, b"", "x", [IMAGES], None, pa.array([1])))
     array = tensor_as_array(torch.from_numpy(IMAGES), "images")
     assert np.shares_memory(array, IMAGES)
     assert not np.shares_memory(as_pixels(array[0], "image"), IMAGES)
