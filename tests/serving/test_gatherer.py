@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -156,6 +157,73 @@ def test_a_failure_is_its_own_callers_alone(held):
             assert whole.score == value
             assert picture.ok
     assert scorer.score(plain(7)).score == 7  # and it goes on
+
+
+def test_everybody_is_answered_whatever_fails(tiny):
+    """Fail now and then in stages, and when they open and close, while callers come, give up, and at last close."""
+    before = set(pscr_threads())
+    dice = random.Random(5)
+    lock = threading.Lock()
+
+    def now_and_then(share):
+        with lock:
+            if dice.random() < share:
+                raise RuntimeError("now and then")
+
+    class Shaky(FakeBackend):
+        def stages(self, settings):
+            now_and_then(0.05)
+            chain = super().stages(settings)
+            closes = chain.close
+
+            def close():
+                closes()
+                now_and_then(0.2)
+
+            chain.close = close
+            return chain
+
+        def score(self, patches, *, features=False):
+            now_and_then(0.05)
+            return super().score(patches, features=features)
+
+    scorer = Scorer(tiny, Shaky(D, 4), max_wait_ms=2, max_waiting=20)
+    right, failed, wrong = [], [], []
+
+    def call(seed):
+        own = random.Random(seed)
+        for _ in range(30):
+            values = [own.randrange(250) for _ in range(own.choice([1, 1, 3, 9]))]
+            try:
+                way = own.randrange(4)
+                if way == 0:
+                    stream = scorer.stream([plain(value) for value in values * 5], features=own.random() < 0.5)
+                    found = [next(stream) for _ in values]  # and the rest is not taken
+                    stream.close()
+                elif way == 1:
+                    timeout = own.choice([0.002, 60])
+                    waiting = scorer.score_async([plain(value) for value in values])
+                    found = asyncio.run(asyncio.wait_for(waiting, timeout))
+                else:
+                    found = scorer.score([plain(value) for value in values])
+            except (RuntimeError, UsageError, BusyError, TimeoutError) as error:
+                failed.append(type(error))
+                continue
+            (right if [image.score for image in found] == values else wrong).append(values)
+
+    threads = [threading.Thread(target=call, args=(seed,), daemon=True) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(right) + len(failed) > 300, 60)
+    scorer.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not wrong
+    assert len(right) + len(failed) == 16 * 30
+    assert len(right) > 50
+    assert {RuntimeError, UsageError} <= set(failed)
+    until(lambda: set(pscr_threads()) <= before)
 
 
 def test_stages_that_do_not_open_are_an_error_of_that_call(held):

@@ -33,7 +33,7 @@ def test_64_threads_get_the_answers_of_one(tmp_path, sampling):
     with Scorer.open(bundle.path, device="cpu") as alone:
         expected = [(image.status, image.score, image.score_std, image.error) for image in alone.score(pictures)]
     assert {status for status, *_ in expected} == {Status.OK, Status.UNDECODABLE}
-    wrong, answered = [], []
+    wrong, answered, before = [], [], set(threading.enumerate())
     scorer = Scorer.open(bundle.path, device="cpu")
     explained = scorer.explain(pictures[0]).score
 
@@ -69,7 +69,7 @@ def test_64_threads_get_the_answers_of_one(tmp_path, sampling):
     assert len(answered) == THREADS * CALLS
     assert scorer.waiting == 0
     scorer.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pscr-")]
+    assert set(threading.enumerate()) <= before
 
 
 def run(program, *arguments):
@@ -179,7 +179,14 @@ print("fine")
 """
 
 
-@pytest.mark.parametrize("program", [FORK, OWN_SCORER, NOT_CLOSED], ids=["fork", "own scorer", "not closed"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(FORK, id="fork", marks=pytest.mark.slow),
+        pytest.param(OWN_SCORER, id="own scorer"),
+        pytest.param(NOT_CLOSED, id="not closed"),
+    ],
+)
 def test_processes_end_as_they_should(tiny, program):
     process, seconds = run(program, tiny.path)
     assert process.stdout == "fine\n"
