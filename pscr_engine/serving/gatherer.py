@@ -96,12 +96,13 @@ class Gatherer:
                 self._changed.wait()
             if self._closed:
                 raise UsageError(CLOSED)
+            if self._thread is None:
+                thread = Thread(target=self._gather, name="pscr-gather", daemon=True)
+                thread.start()  # before anything is promised: this host may let a process have no more threads
+                self._thread = thread
+                atexit.register(self.close)
             self._queue.extend(requests)
             self._images += images
-            if self._thread is None:
-                self._thread = Thread(target=self._gather, name="pscr-gather", daemon=True)
-                self._thread.start()
-                atexit.register(self.close)
             self._changed.notify_all()
 
     def withdraw(self, requests: Iterable[Request]) -> None:
@@ -146,22 +147,22 @@ class Gatherer:
     # in the gathering thread ----------------------------------------------------------------------------------------
 
     def _gather(self) -> None:
+        taken: list[Request] | None = None
         try:
             while (taken := self._take()) is not None:
                 if taken:
                     self._begin(taken)
                 else:
                     self._close_stages()
-                del taken  # the thread must not keep it while it waits for more
+                taken = None  # the thread must not keep it while it waits for more
             self._finish()
         except BaseException as error:
             # Nobody may wait for a thread that is dead.
-            log.exception("scoring has ended")
             with self._changed:
-                left = list(self._queue)
-            self.release()
+                left = [*(taken or ()), *self._queue]
             for request in left:
                 _fail(request, error)
+            self.release()
             raise
         finally:
             atexit.unregister(self.close)

@@ -237,6 +237,40 @@ def test_stages_that_do_not_open_are_an_error_of_that_call(held):
     assert scorer.score(plain(3)).score == 3
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_gathering_thread_that_dies_leaves_nobody_waiting(held, monkeypatch):
+    scorer, backend = held(max_wait_ms=LONG)
+    first = occupy(scorer, held.callers)
+    monkeypatch.setattr(scorer._gatherer, "_begin", lambda taken: (_ for _ in ()).throw(SystemError("a bug")))
+    calls = [held.callers.submit(scorer.score, plain(value)) for value in range(2, 12)]
+    done, still = wait_for(calls, 30)
+    assert not still
+    assert {type(call.exception()) for call in done} <= {SystemError, UsageError}
+    assert SystemError in {type(call.exception()) for call in done}
+    backend.gate.set()
+    assert first.result().score == 1
+
+
+def test_a_host_without_room_for_threads_is_an_error_of_that_call(held, monkeypatch):
+    scorer, backend = held()
+    backend.gate.set()
+    starts, refused = threading.Thread.start, set()
+
+    def start(thread):
+        if thread.name in refused:
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for name in ("pscr-gather", "pscr-fetch", "pscr-infer"):
+        refused.add(name)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            scorer.score(plain(1))
+        assert scorer.waiting == 0
+        refused.clear()
+    assert scorer.score(plain(2)).score == 2
+
+
 def test_a_full_queue_holds_threads_up_and_turns_tasks_away(held):
     scorer, backend = held(max_wait_ms=LONG, max_waiting=3)
     calls = [occupy(scorer, held.callers)]
