@@ -14,10 +14,12 @@ from .models import BundleChoice
 from .output.shard import WHOLE, Shard
 from .stages.base import DEFAULT_VERIFIED_SHARE
 from .stages.decode import DEFAULT_MAX_PIXELS
-from .stores.uri import Place, StorePath, place
+from .stores.uri import Place, StorePath, place, scheme_of
 
 _MAX_BATCH_SIZE = 4096
 _MAX_WORKERS = 10_000
+_MAX_PORT = 65_535
+_LOOPBACK = "127.0.0.1"
 # Without a wish of the user, a run has about this many chunks, so that little work is lost with one,
 # within limits, so that a small run has no tiny parts and a huge one no long-lasting chunks.
 _CHUNKS, _MIN_CHUNK_ROWS, _MAX_CHUNK_ROWS = 200, 64, 8192
@@ -94,6 +96,9 @@ class ScoreConfig:
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
         runner: "local" for this host, or "ray" for a Ray cluster.
         ray: which cluster and how; for the Ray runner only.
+        metrics_file: where to write metrics as OpenMetrics text, every few seconds and at the end; None for nowhere.
+        metrics_port: where Prometheus may scrape them while the run goes on, 0 for any free port; None for nowhere.
+        metrics_host: name or address of this host that the port is on.
     """
 
     manifest: str
@@ -118,12 +123,16 @@ class ScoreConfig:
     shard: Shard = WHOLE
     runner: Literal["local", "ray"] = "local"
     ray: RayOptions = field(default_factory=RayOptions)
+    metrics_file: Path | None = None
+    metrics_port: int | None = None
+    metrics_host: str = _LOOPBACK
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", place(self.out, option("--out")))  # text is welcome, too
         if isinstance(self.bundle, str):
             place(self.bundle, option("--bundle"))  # refuses what can't be one
         self._check_known()
+        self._check_metrics()
         if isinstance(self.shard, str):
             object.__setattr__(self, "shard", Shard.parse(self.shard))
         if self.batch_size is not None and not 1 <= self.batch_size <= _MAX_BATCH_SIZE:
@@ -173,6 +182,21 @@ class ScoreConfig:
         if not known and (self.known_failed or self.known_by == "id"):
             which = "--known-failed" if self.known_failed else "--known-by"
             raise UsageError(f"{option(which)} is about earlier runs: name one with {option('--known')}")
+
+    def _check_metrics(self) -> None:
+        file, port = self.metrics_file, self.metrics_port
+        if file is not None and not isinstance(file, Path):
+            if isinstance(file, StorePath) or scheme_of(file):
+                raise UsageError(f"{option('--metrics-file')} {file}: must be a file on this host, not a URI")
+            object.__setattr__(self, "metrics_file", Path(file))
+        if port is not None and not 0 <= port <= _MAX_PORT:
+            raise UsageError(
+                f"{option('--metrics-port')} {port}: must be from 1 to {_MAX_PORT}, or 0 for any that is free"
+            )
+        if port is None and self.metrics_host != _LOOPBACK:
+            raise UsageError(f"{option('--metrics-host')} says where a port is: give {option('--metrics-port')}, too")
+        if not self.metrics_host:  # would be every address
+            raise UsageError(f"{option('--metrics-host')} is empty: name an address of this host, or 0.0.0.0 for all")
 
     def _check_ray(self) -> None:
         if self.shard != WHOLE:

@@ -158,7 +158,7 @@ class StageStats:
 
 @dataclass(slots=True)
 class RunStats:
-    """`StageStats` of every stage of one run."""
+    """`StageStats` of every stage of one run, of checks, and of traffic, whose items are bytes or requests."""
 
     source: StageStats = field(default_factory=StageStats)
     fetch: StageStats = field(default_factory=StageStats)
@@ -168,9 +168,12 @@ class RunStats:
     sink: StageStats = field(default_factory=StageStats)
     verify: StageStats = field(default_factory=StageStats)
     mismatch: StageStats = field(default_factory=StageStats)
+    read: StageStats = field(default_factory=StageStats)
+    written: StageStats = field(default_factory=StageStats)
+    retry: StageStats = field(default_factory=StageStats)
 
     def counts(self) -> StageCounts:
-        """Return stage → (items, seconds) so far; checks only if there were any."""
+        """Return stage → (items, seconds) so far; checks and traffic only if there were any."""
         found = {name: (stats.items, stats.seconds) for name in ALL_COUNTS for stats in (getattr(self, name),)}
         return {name: count for name, count in found.items() if name in STAGES or count[0]}
 
@@ -178,7 +181,9 @@ class RunStats:
 STAGES = ("source", "fetch", "decode", "sample", "infer", "sink")
 CHECKS = ("verify", "mismatch")
 """Images whose pixels from a GPU's decoder were compared with Pillow's, and those of them that were wrong."""
-ALL_COUNTS = (*STAGES, *CHECKS)
+TRAFFIC = ("read", "written", "retry")
+"""Bytes of encoded images, bytes of parts, and requests for images that were sent again. They take no time."""
+ALL_COUNTS = (*STAGES, *CHECKS, *TRAFFIC)
 
 StageCounts = dict[str, tuple[int, float]]
 """Stage → (items, seconds spent on them, added up over threads and workers)."""

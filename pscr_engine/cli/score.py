@@ -135,6 +135,18 @@ from .score_progress import run_progress
     help="Exit with 3 if a larger share of rows fails.  [default: if all do; 1 accepts even that]",
 )
 @default_option("--log-format", "text", "Of progress and messages, on stderr.", type=click.Choice(["text", "json"]))
+@click.option(
+    "--metrics-file",
+    metavar="PATH",
+    help="File for metrics in OpenMetrics text: written every few seconds, and left at the end.",
+)
+@click.option(
+    "--metrics-port",
+    type=int,
+    metavar="PORT",
+    help="Port where Prometheus can scrape metrics during the run; 0: any that is free, which the log names.",
+)
+@default_option("--metrics-host", "127.0.0.1", "Address of this host that the port is on; 0.0.0.0: all of them.")
 def score(
     path_column: str | None,
     id_column: str | None,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,20 +49,31 @@ class Parts:
         """List the indices of the chunks that are done, in order."""
         return sorted(int(match[1]) for name in self._files.names() if (match := _PART.fullmatch(name)))
 
-    def write(self, index: int, table: pa.Table) -> None:
+    def write(self, index: int, table: pa.Table) -> int:
         """Commit the rows of a chunk: once the part is there, it is whole and durable.
+
+        Returns:
+            The part's bytes.
 
         Raises:
             PscrError: the file system, or the store, refuses.
         """
+        size = 0
+
+        def content(file: IO[bytes]) -> None:
+            nonlocal size
+            pq.write_table(table, file, compression="zstd")
+            size = file.tell()
+
         try:
             # Through open files: Arrow takes only names that are UTF-8.
-            self._files.write(_name(index), lambda file: pq.write_table(table, file, compression="zstd"))
+            self._files.write(_name(index), content)
         except OSError as error:
             raise PscrError(
                 f"{self.path(index)}: can't be written ({_reason(error)}); "
                 "mend that and give the same command again to go on"
             ) from error
+        return size
 
     def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
         """Read the rows of a part.

@@ -65,6 +65,7 @@ class Ledger:
         end: number of manifest rows, or a number that it doesn't exceed; None if it isn't known.
         strikes: how many workers may die on one chunk before the run is given up.
         shard: whose chunks are handed out.
+        given_back: how often a chunk has come back without being done.
     """
 
     chunk_rows: int
@@ -79,6 +80,7 @@ class Ledger:
     _out: dict[int, Chunk] = field(default_factory=dict)
     _lost_on: dict[int, set[str]] = field(default_factory=dict)
     _struck: Counter[int] = field(default_factory=Counter)
+    given_back: int = 0
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -135,6 +137,7 @@ class Ledger:
             WorkerError: devices that are not the same dropped out on one of them.
         """
         with self._lock:
+            self.given_back += len(chunks)
             for index in sorted(chunks, reverse=True):
                 chunk = self._out.pop(index)
                 lost = self._lost_on.setdefault(index, set())
@@ -149,6 +152,7 @@ class Ledger:
     def give_back(self, chunks: Collection[int]) -> None:
         """Put the chunks of a worker that is gone, through no fault of theirs, back at the front of the queue."""
         with self._lock:
+            self.given_back += len(chunks)
             for index in sorted(chunks, reverse=True):
                 self._returned.insert(0, self._out.pop(index))
 
@@ -159,6 +163,7 @@ class Ledger:
             WorkerError: one of them has killed `strikes` workers.
         """
         with self._lock:
+            self.given_back += len(chunks)
             for index in sorted(chunks, reverse=True):
                 chunk = self._out.pop(index)
                 self._struck[index] += 1
@@ -170,6 +175,11 @@ class Ledger:
                         "decoder, mend that, and give the same command again to go on"
                     )
                 self._returned.insert(0, replace(chunk, suspect=True))
+
+    def open_chunks(self) -> dict[str, int]:
+        """Count the chunks that are "at_workers", and those that were "returned" and wait for another one."""
+        with self._lock:
+            return {"at_workers": len(self._out), "returned": len(self._returned)}
 
     @property
     def finished(self) -> bool:

@@ -53,6 +53,7 @@ class _Local:
         setups = _setups(task.job, self.devices, stamps=has_stamps(task.directory.run))
         if len(setups) == 1:
             worker = self._worker or Worker.open(setups[0], task.job.bundle)
+            task.progress.ready(0, setups[0].device)
             task.progress.begin(worker.backend)
             _score_here(worker, task.ledger, task.progress)
         else:

@@ -140,6 +140,7 @@ class Pool:
         match kind:
             case "ready":
                 worker.ready, self._starts[slot] = True, 0
+                self._progress.ready(worker, worker.setup.device)
                 if not self._begun:
                     self._begun = True
                     self._progress.begin(*content)

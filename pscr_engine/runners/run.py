@@ -18,6 +18,7 @@ from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import TooManyFailuresError, option
 from ..manifests import Manifest, open_manifest
+from ..metrics import Figures, Meter, metered
 from ..models import choose_bundle
 from ..output.parts import Parts
 from ..output.processes import Share, shares_of
@@ -141,11 +142,18 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
         report: called with snapshots now and then, and with the last one at the end.
 
     Raises:
-        UsageError: the manifest, the settings or the output folder are not usable.
+        UsageError: the manifest, the settings, the output folder or the place of metrics are not usable.
         BundleError, BackendError, MissingDependencyError: the bundle can't be run here.
         WorkerError: workers die again and again.
         TooManyFailuresError: the run is complete, but too many images failed.
     """
+    with metered(config.metrics_file, config.metrics_port, config.metrics_host, config.out) as meter:
+        result = _check_failures(config, _run(config, runner, report, meter))
+        meter.end("complete" if result.complete else "shard_complete")
+        return result
+
+
+def _run(config: ScoreConfig, runner: Runner, report: Report, meter: Meter) -> RunResult:
     choice = choose_bundle(config.bundle)
     config = replace(config, bundle=choice)  # decided once: workers open this one, wherever they are
     bundle = choice.open()
@@ -154,6 +162,7 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
     log.info(
         "bundle %s: %s, %s, %d exemplars", choice.describe(), bundle.info.backbone, precision, bundle.exemplars.count
     )
+    meter.identify(bundle=str(choice), precision=precision, runner=config.runner, shard=str(config.shard))
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
     identity = config.identity(
         bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows
@@ -172,7 +181,7 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
         directory.drop_damaged_parts(chunk_rows)
         already = directory.success()
         if already is not None and not config.retry_failed:
-            result = _complete_already(config, already, report)
+            return _complete_already(config, already, report, meter)
         else:
             ledger, rows_before = _plan(directory, manifest, chunk_rows, retry_failed=config.retry_failed)
 
@@ -185,20 +194,24 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
             progress = RunProgress(total, rows_before, checked_report, directory.begin, since=since)
             share = ProcessShare(directory, progress)
             task = Task(job, ledger, progress, directory)
+            meter.watch(
+                lambda: replace(progress.figures(), chunks=ledger.open_chunks(), chunks_returned=ledger.given_back)
+            )
             try:
                 runner.score(task)
                 directory.begin()  # where no worker was needed
                 manifest.check_unchanged()
-                result = _finish(task, runner, share, report)
+                return _finish(task, runner, share, report)
             except BaseException:
+                progress.snapshot(final=True)
                 share.note()
                 raise
-    return _check_failures(config, result)
 
 
-def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: Report) -> RunResult:
+def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: Report, meter: Meter) -> RunResult:
     log.info("%s is complete already (%s is there)", config.out, SUCCESS_FILE)
     rows = success["rows"]
+    meter.watch(lambda: Figures(total=rows, done=rows))
     report(replace(RunProgress(rows, rows, report).snapshot(final=True), seconds=0.0))
     taken = _taken_over(success)
     return RunResult(config.out, rows, success["status"], scored=0, seconds=0.0, shard=config.shard, taken_over=taken)

@@ -71,6 +71,8 @@ def run_facts(
     settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
     settings["shard"] = str(config.shard)
     settings["known"] = [str(each) for each in config.known]
+    for each in ("metrics_file", "metrics_port", "metrics_host"):  # where this process tells of itself
+        del settings[each]
     return {
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

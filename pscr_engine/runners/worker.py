@@ -20,7 +20,7 @@ from ..manifests import Manifest
 from ..models import BundleChoice, choose_bundle
 from ..output.parts import Parts
 from ..pipeline import Pipeline
-from ..records import MicroBatch, Query, StageCounts, Status
+from ..records import MicroBatch, Query, RunStats, StageCounts, Status
 from ..stages.base import StageSettings
 from ..stages.decode import DecodeOptions
 from ..stages.fetch import Fetcher
@@ -238,7 +238,7 @@ class Worker:
             self.before_commit()
             if chunk.again is not None:
                 part = merge(self.parts.read(chunk.index), part)
-            self.parts.write(chunk.index, part)
+            self.pipeline.stats.written.add(self.parts.write(chunk.index, part), 0.0)
 
 
 def _changed(choice: BundleChoice) -> BundleError:
@@ -285,7 +285,7 @@ def _known(setup: WorkerSetup, bundle: Bundle) -> KnownImages | None:
 def _pipeline(
     config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None, known: KnownImages | None
 ) -> Pipeline:
-    sampling = bundle.info.sampling
+    sampling, stats = bundle.info.sampling, RunStats()
     return Pipeline(
         backend,
         StageSettings(
@@ -298,6 +298,8 @@ def _pipeline(
             fetcher=Fetcher(
                 private_addresses=config.columns.allow_private_addresses,
                 on_read=None if known is None else known.on_read,
+                stats=stats,
             ),
+            stats=stats,
         ),
     )

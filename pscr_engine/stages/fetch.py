@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
-from ..records import MAX_FILE_BYTES, Query, Status
+from ..records import MAX_FILE_BYTES, Query, RunStats, Status
 
 if TYPE_CHECKING:
     from ..stores.remote_images import RemoteImages
@@ -27,12 +27,18 @@ class Fetcher:
     Args:
         private_addresses: whether web servers may have private, loopback and other special addresses.
         on_read: called with images whose bytes are there, before they are decoded; may mark them as done.
+        stats: where bytes and retries are counted.
     """
 
     def __init__(
-        self, *, private_addresses: bool = False, on_read: Callable[[Sequence[Query]], None] | None = None
+        self,
+        *,
+        private_addresses: bool = False,
+        on_read: Callable[[Sequence[Query]], None] | None = None,
+        stats: RunStats | None = None,
     ) -> None:
         self._private, self._on_read = private_addresses, on_read
+        self._stats = stats or RunStats()
         self._remote: RemoteImages | None = None
         self._lock = Lock()
         self.stopping = Event()
@@ -66,6 +72,7 @@ class Fetcher:
             self._note([query])
 
     def _note(self, read: Sequence[Query]) -> None:
+        self._stats.read.add(sum(query.bytes_held for query in read), 0.0)
         if self._on_read is not None and read:
             self._on_read(read)
 
@@ -89,7 +96,9 @@ class Fetcher:
             if self._remote is None:
                 from ..stores.remote_images import RemoteImages
 
-                self._remote = RemoteImages(private_addresses=self._private)
+                self._remote = RemoteImages(
+                    private_addresses=self._private, on_retry=lambda: self._stats.retry.add(1, 0.0)
+                )
         self._remote.fetch(queries, MAX_FILE_BYTES, _HELD_BYTES, self.stopping)
 
 

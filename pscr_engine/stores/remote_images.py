@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,10 +64,11 @@ class RemoteImages:
 
     Args:
         private_addresses: whether web servers may have private, loopback and other special addresses.
+        on_retry: called when a request is to be sent again, which the client of a bucket also does on its own.
     """
 
-    def __init__(self, *, private_addresses: bool = False) -> None:
-        self._private = private_addresses
+    def __init__(self, *, private_addresses: bool = False, on_retry: Callable[[], None] = lambda: None) -> None:
+        self._private, self._on_retry = private_addresses, on_retry
         self._web: Web | None = None
         self._limit = asyncio.Semaphore(IN_FLIGHT)
         self._health: dict[str, _Health] = {}
@@ -169,6 +170,7 @@ class RemoteImages:
                 late = monotonic() - begun > _RETRY_SECONDS
                 if late or attempt == _TRIES - 1 or not _hopeful(uri, error.trouble.kind):
                     raise
+                self._on_retry()
                 longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 4**attempt)
                 await asyncio.sleep(random.uniform(longest / 2, longest))
         raise AssertionError

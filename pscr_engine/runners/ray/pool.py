@@ -261,6 +261,7 @@ class RayPool:
         worker.ready, self._failed_starts = True, 0
         worker.node, worker.node_id, worker.gpus = answer.node, answer.node_id, answer.gpus
         self.most = max(self.most, sum(each.ready for each in self._workers))
+        self._progress.ready(worker, "gpu" if worker.gpus else "cpu")  # which one is bounded by no number
         log.info("worker %d is ready on %s", worker.number, worker.location)
         if not self._begun:
             self._begun = True
