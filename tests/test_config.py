@@ -35,6 +35,7 @@ def test_settings_out_of_range(settings):
 NOT_IN_IDENTITY = {
     "manifest", "bundle", "out", "columns", "devices", "backend", "precision", "batch_size", "chunk_rows",
     "verify_decoding", "overwrite", "retry_failed", "max_failure_rate", "shard", "runner", "ray",
+    "metrics_file", "metrics_port", "metrics_host",
     "known", "known_by", "known_failed",  # in the identity only where they are given: see below
 }  # fmt: skip
 
@@ -55,6 +56,7 @@ def test_what_the_rows_do_not_depend_on_may_change():
         )
 
     assert identity() == identity(batch_size=3, devices="cpu,cpu", overwrite=True, max_failure_rate=0.5)
+    assert identity() == identity(metrics_file="m.prom", metrics_port=0, metrics_host="0.0.0.0")
     for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}, {"known_by": "content"}):
         assert identity() != identity(**settings)
 

@@ -30,6 +30,7 @@ _PACKAGES = {
     "training": ("scipy", "openpyxl", "matplotlib"),
     "object stores": ("obstore", "httpcore2"),
     "report": ("jinja2",),
+    "metrics": ("prometheus-client",),
     "clusters": ("ray",),
     "GPU": ("pycuda", "cuda-bindings", "nvidia-nvimgcodec-cu13", "tensorrt", "tensorrt-rtx-cu13-bindings"),
 }
@@ -118,6 +119,7 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
         ),
         "use object stores": (_importable("obstore"), "pip install 'pscr-engine[stores]'"),
         "make reports": (versions["jinja2"] is not None, "pip install 'pscr-engine[report]'"),
+        "show metrics of a run": (versions["prometheus-client"] is not None, "pip install 'pscr-engine[metrics]'"),
         "score on a Ray cluster": (versions["ray"] is not None, "pip install 'pscr-engine[ray]'"),
         "score on a GPU": _gpu_ability(),
         "decode JPEGs on a GPU": _gpu_ability("nvidia.nvimgcodec", "pip install 'pscr-engine[gpu]'"),

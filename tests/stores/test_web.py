@@ -13,7 +13,8 @@ from threading import Event
 import pytest
 
 from pscr_engine.errors import StoreError
-from pscr_engine.records import Query
+from pscr_engine.records import Query, RunStats
+from pscr_engine.stages.fetch import Fetcher
 from pscr_engine.stores import remote_images as images_module
 from pscr_engine.stores.remote_images import RemoteImages
 
@@ -205,3 +206,11 @@ def test_a_network_that_is_gone_ends_the_run(web, monkeypatch):
     with pytest.raises(StoreError, match="the web: images can't be read from there"):
         RemoteImages(private_addresses=True).fetch([Query(q.row, uri=q.uri) for q in dead], 10**6, 10**8, Event())
     remote.close()
+
+
+def test_bytes_and_retries_are_counted(web):
+    stats = RunStats()
+    queries = [Query(row, uri=f"{web.url}/{path}") for row, path in enumerate(["image", "flaky", "status/404"])]
+    Fetcher(private_addresses=True, stats=stats).fetch_all(queries)
+    assert stats.counts()["read"] == (2 * len(IMAGE), 0.0)
+    assert stats.counts()["retry"] == (2, 0.0)
