@@ -19,7 +19,7 @@ from .meter import Meter
 
 log = logging.getLogger("pscr_engine")
 
-SECONDS = 5.0
+SECONDS, LAST_SECONDS = 5.0, 10.0
 _OURS = b"# HELP pscr_engine_"
 _as_text: Any = exposition.generate_latest  # which has no types
 
@@ -47,7 +47,10 @@ def written(meter: Meter, file: Path, out: object) -> Iterator[None]:
 
 
 class _Writer(threading.Thread):
-    """Writes the file every few seconds until it is stopped, and once more then."""
+    """Writes the file every few seconds until it is stopped, and once more then.
+
+    In a thread of its own to the end: a file system that has gone may let nobody return who writes to it.
+    """
 
     def __init__(self, meter: Meter, file: Path) -> None:
         super().__init__(name="metrics", daemon=True)
@@ -63,19 +66,24 @@ class _Writer(threading.Thread):
     def run(self) -> None:
         while not self._stopping.wait(SECONDS):
             self._write_or_warn()
+        self._write_or_warn()
 
     def stop(self) -> None:
         self._stopping.set()
-        self.join()
-        self._write_or_warn()
+        self.join(LAST_SECONDS)
+        if self.is_alive():
+            self._warn("it takes too long")
 
     def _write_or_warn(self) -> None:
         try:
             self.write()
         except OSError as error:  # the run is worth more than what is told of it
-            if not self._warned:
-                self._warned = True
-                log.warning("%s: can't be written (%s); the run goes on", self._file, one_line(error, 200))
+            self._warn(one_line(error, 200))
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("%s: metrics can't be written (%s); that is no trouble of the run", self._file, reason)
 
 
 def _checked(file: Path, out: object) -> Path:

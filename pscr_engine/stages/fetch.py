@@ -72,7 +72,7 @@ class Fetcher:
             self._note([query])
 
     def _note(self, read: Sequence[Query]) -> None:
-        self._stats.read.add(sum(query.bytes_held for query in read), 0.0)
+        self._stats.read.add(sum([len(query.data or b"") for query in read]), 0.0)
         if self._on_read is not None and read:
             self._on_read(read)
 
