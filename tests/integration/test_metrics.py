@@ -226,6 +226,16 @@ def test_a_run_that_fails_or_loses_too_much(place):
 
 
 @pytest.mark.slow
+def test_rows_that_are_scored_again_are_counted_again(place):
+    place.run("again", "--metrics-file", "again.prom")
+    failed = {name: count for name, count in place.success("again")["status"].items() if name != "ok"}
+    place.run("again", "--retry-failed", "--metrics-file", "again.prom")
+    metrics = place.metrics("again.prom")
+    assert named(metrics, "rows_total") == failed
+    assert metrics["run_rows_done",] == metrics["run_rows",] == ROWS
+
+
+@pytest.mark.slow
 def test_shards_have_metrics_of_their_own(place):
     for index, state in (0, "shard_complete"), (1, "complete"):
         place.run("shards", "--shard", f"{index}/2", "--metrics-file", f"shard-{index}.prom")
