@@ -18,8 +18,8 @@ from pscr_engine.backends.precision import fast_int8
 from pscr_engine.models import DEFAULT_MODEL
 from pscr_engine.scoring import score_images
 
-from .common import record, spread
-from .pipeline import images
+from .common import made_up_images, record, spread
+
 
 CALLERS = 32
 ROUNDS = 3
@@ -142,7 +142,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    data = [path.read_bytes() for path in images()]
+    data = [path.read_bytes() for path in made_up_images()]
     figures = {}
     for precision in ("int8", "fp32") if fast_int8() else ("fp32",):
         with Scorer.open(DEFAULT_MODEL, device="cpu", precision=precision) as scorer:
