@@ -20,7 +20,6 @@ from pscr_engine.scoring import score_images
 
 from .common import made_up_images, record, spread
 
-
 CALLERS = 32
 ROUNDS = 3
 SECONDS = 3.0
