@@ -23,9 +23,19 @@ from ..cuda.driver import driver_version, gpu_count
 from ..cuda.libraries import library_files
 from ..errors import BackendError, PscrError
 from ..host import cpu_flags, installed_version, usable_cpus
+from ..stages.jpeg import jpeg_decoder
 
 _PACKAGES = {
-    "scoring": ("numpy", "pillow", "pyarrow", "safetensors", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    "scoring": (
+        "numpy",
+        "pillow",
+        "simplejpeg",
+        "pyarrow",
+        "safetensors",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "openvino",
+    ),
     "export": ("torch", "torchvision", "timm", "onnx", "onnxscript"),
     "training": ("scipy", "openpyxl", "matplotlib"),
     "object stores": ("obstore", "httpcore2"),
@@ -59,6 +69,7 @@ def doctor(as_json: bool) -> None:
     host = facts["host"]
     click.echo(f"pscr-engine {facts['versions']['pscr-engine']}, Python {host['python']}, {host['system']}")
     click.echo(f"{host['cpus']} usable cores, {host['memory_gb']:.0f} GB memory, {' '.join(host['cpu_flags']) or '-'}")
+    click.echo(f"JPEG decoder: {host['jpeg_decoder']}")
     for gpu in facts["gpus"]:
         click.echo(f"GPU: {gpu}")
     for group, packages in _PACKAGES.items():
@@ -87,6 +98,7 @@ def examine() -> dict[str, Any]:
             "python": platform.python_version(),
             "system": platform.platform(),
             "cpus": usable_cpus(),
+            "jpeg_decoder": jpeg_decoder(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
             "cpu_flags": [flag for flag in _CPU_FLAGS if flag in known_flags],
         },

@@ -16,10 +16,14 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from ..host import MadeOnce
 from ..records import Pixels, Query, Status
 from ..sampling import Sampling, content_digest
+from .jpeg import decode_jpeg
 
 # An allow-list: Pillow would run Ghostscript to open a PostScript file, takes a text for a TGA (which
 # has no signature), and decodes an ICO before its size is known.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+
+# As Pillow names them; it takes a JPEG with several images for one of its own kind.
+_JPEG_FORMATS = ("JPEG", "MPO")
 
 # What the columns `width` and `height` hold.
 _MAX_SIDE = 2**31 - 1
@@ -79,8 +83,11 @@ def _open(query: Query, data: bytes, options: DecodeOptions) -> Pixels | None:
             check_size(query, options)
             if not query.ok:
                 return None
+            if image.mode != "RGB":
+                return np.asarray(image.convert("RGB"))
+            pixels = decode_jpeg(data, query.height, query.width) if image.format in _JPEG_FORMATS else None
             # Pillow's conversion from RGB to RGB would only copy.
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            return np.asarray(image) if pixels is None else pixels
     except UnidentifiedImageError:
         query.fail(Status.UNDECODABLE, "not an image in a known format")
     except Image.DecompressionBombError as error:
