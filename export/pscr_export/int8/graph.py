@@ -32,13 +32,16 @@ def operators(model: ModelProto) -> list[str]:
     return list(_TRANSFORMER if transformer else _CONVOLUTIONAL)
 
 
-def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[str] = ()) -> ModelProto:
+def quantised(
+    model: ModelProto, ranges: TensorsData, left_in_float: Collection[str] = (), *, seven_bits: bool = False
+) -> ModelProto:
     """Quantise the trunk of `model`: uint8 activations, int8 weights per channel, pixels as they are.
 
     Args:
         model: float graph of a `PixelNetwork`; it is changed.
         ranges: range of each activation.
         left_in_float: names of convolutions and products that stay in FP32, and with them what only they lead to.
+        seven_bits: whether weights are from -64 to 64: two products of theirs with bytes always fit into 16 bits.
     """
     wanted = operators(model)
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -60,7 +63,7 @@ def quantised(model: ModelProto, ranges: TensorsData, left_in_float: Collection[
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=seven_bits,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=ranges,

@@ -16,6 +16,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Exemplars, Parity
+from pscr_engine.host import int8_saturates
 from pscr_engine.progress import Progress
 from pscr_engine.sampling import Sampling
 
@@ -35,8 +36,8 @@ _GOOD_ENOUGH = 0.5
 # The correction of features is shrunk, as if there were this many more images that need none.
 _DOUBT_IMAGES = 4
 # While parity fails, this many convolutions at the beginning stay in float, more from try to try. Networks with
-# depthwise convolutions need it: their first ones have few channels, of very different ranges. So do processors that
-# add products of bytes in 16 bits, which no estimate knows of.
+# depthwise convolutions need it: their first ones have few channels, of very different ranges. So may processors that
+# add products of bytes in 16 bits, which no estimate knows of, where weights in seven bits are not enough.
 _FIRST_IN_FLOAT = (1, 3, 6)
 # If it still fails, other operators do: so many that this share of the estimated error is left. With more than half of
 # the multiply-adds in float there would be little to gain.
@@ -91,6 +92,21 @@ def quantise(
     return Quantisation(actual_opset, search.facts())
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to quantise, for any range.
+
+    Args:
+        name: what tells it from plain quantisation.
+        in_float: names of the operators that stay in float.
+        seven_bits: whether weights have seven bits.
+    """
+
+    name: str
+    in_float: Sequence[str] = ()
+    seven_bits: bool = False
+
+
 class _Search:
     def __init__(
         self,
@@ -107,7 +123,7 @@ class _Search:
         self._network, self._images, self._sampling, self._exemplars = network, images, sampling, exemplars
         self._measure, self._progress = measure, progress
         self._tried: dict[str, Parity] = {}
-        self._in_float: dict[str, Sequence[str]] = {}
+        self._ways_tried: dict[str, _Way] = {}
         self._operators: list[Sensitivity] = []
         self._best = ""
 
@@ -122,29 +138,33 @@ class _Search:
             return
         # The smallest difference may come from clipping rare values; the way with the best ranks is tried, too.
         methods = list(dict.fromkeys([self._best, max(self._tried, key=self._srcc)]))
-        for names, what in self._left_in_float(calibration, methods[0]):
+        for way in self._ways(calibration, methods[0]):
             for method in methods:
-                self._try(calibration, method, wanted, names, f", {what} in float")
+                self._try(calibration, method, wanted, way)
                 if self._tried[self._best].passed:
                     return
 
-    def _left_in_float(self, calibration: Calibration, method: str) -> Iterator[tuple[list[str], str]]:
-        """Yield which operators to leave in float, more and more of them, and how to call them."""
+    def _ways(self, calibration: Calibration, method: str) -> Iterator[_Way]:
+        """Yield ways to lose less accuracy, first those that cost the least speed."""
+        if int8_saturates():
+            yield _Way("weights in 7 bits", seven_bits=True)
         convolutions = [node.name for node in weighted_nodes(onnx.load(self.graph)) if node.convolution]
         for count in _FIRST_IN_FLOAT:
-            yield convolutions[:count], "first " + ("convolution" if count == 1 else f"{count} convolutions")
+            what = "first convolution" if count == 1 else f"first {count} convolutions"
+            yield _Way(f"{what} in float", convolutions[:count])
         self._operators = self._sensitivities(calibration.ranges(method))
         before: list[str] = []
         for share in _ERROR_LEFT:
             names = left_in_float(self._operators, share, _MOST_IN_FLOAT)
             if names != before:
-                yield names, f"{len(names)} of {len(self._operators)} operators"
+                yield _Way(f"{len(names)} of {len(self._operators)} operators in float", names)
             before = names
 
     def facts(self) -> dict[str, Any]:
         """Return what `Quantisation` keeps."""
         mixed: dict[str, Any] = {}
-        if names := self._in_float[self._best]:
+        way = self._ways_tried[self._best]
+        if names := way.in_float:
             mixed["in_float"] = {"operators": list(names)}
         if self._operators:
             macs = sum(each.multiply_adds for each in self._operators)
@@ -153,7 +173,7 @@ class _Search:
             mixed["share_of_error"] = _largest_shares(self._operators)
         return {
             "calibration_images": len(self._images),
-            "weights": "int8 per channel, symmetric",
+            "weights": "int8 per channel, symmetric" + (", 7 bits" if way.seven_bits else ""),
             "activations": "uint8 per tensor",
             "chosen": self._best,
             "tried": {
@@ -188,12 +208,12 @@ class _Search:
         calibration: Calibration,
         method: str,
         wanted: NDArray[np.float32],
-        in_float: Sequence[str] = (),
-        but: str = "",
+        way: _Way | None = None,
     ) -> None:
-        name = method + but
-        self._in_float[name] = in_float
-        model = patch_by_patch(quantised(onnx.load(self.graph), calibration.ranges(method), in_float))
+        name = method if way is None else f"{method}, {way.name}"
+        way = self._ways_tried[name] = way or _Way(name)
+        ranges, seven_bits = calibration.ranges(method), way.seven_bits
+        model = patch_by_patch(quantised(onnx.load(self.graph), ranges, way.in_float, seven_bits=seven_bits))
         onnx.save(model, self._candidate)
         slope, shift = _correction(self._features(self._candidate), wanted)
         onnx.save(with_features_corrected(model, slope, shift), self._candidate)
