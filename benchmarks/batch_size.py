@@ -5,12 +5,13 @@ python -m benchmarks.batch_size [BACKBONE ...]
 
 from __future__ import annotations
 
-import sys
 from time import perf_counter
+
+from pscr_export.backbones import BACKBONES
 
 from pscr_engine.backends import create_backend
 
-from .common import random_patches, record, spread, untrained_bundle
+from .common import random_patches, record, spread, untrained_bundle, words
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 5
@@ -43,4 +44,4 @@ def main(backbones: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["resnet18", "resnet50"])
+    main(words(__doc__, BACKBONES) or ["resnet18", "resnet50"])

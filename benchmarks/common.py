@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,6 +79,25 @@ def untrained_checkpoint(backbone: str) -> Path:
     if not path.exists():
         write_untrained_checkpoint(path, backbone)
     return path
+
+
+def words(document: str | None, allowed: Iterable[str]) -> list[str]:
+    """Return what a benchmark's command line asks for, or end the process with its document or what is wrong.
+
+    Args:
+        document: the module's, which says how it is called.
+        allowed: the words that may be given.
+    """
+    allowed = list(allowed)
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if allowed:
+        parser.add_argument("words", nargs="*", metavar="WORD", help=f"what to measure, of {', '.join(allowed)}")
+    else:
+        parser.set_defaults(words=[])
+    given: list[str] = parser.parse_args().words
+    if unknown := [word for word in given if word not in allowed]:
+        parser.error(f"{unknown[0]}: there are {', '.join(allowed)}")
+    return given
 
 
 def jpeg_files() -> tuple[list[Path], bool]:

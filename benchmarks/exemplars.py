@@ -18,7 +18,16 @@ import numpy as np
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Bundle, Exemplars
 
-from .common import CACHE, random_patches, record, spread, untrained_bundle, untrained_checkpoint, write_scoring_graph
+from .common import (
+    CACHE,
+    random_patches,
+    record,
+    spread,
+    untrained_bundle,
+    untrained_checkpoint,
+    words,
+    write_scoring_graph,
+)
 
 COUNTS = (10, 1000, 10_000)
 BATCHES = (1, 8)
@@ -129,4 +138,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:
         print_peak(int(sys.argv[2]), int(sys.argv[3]))
     else:
+        words(__doc__, ())
         main()

@@ -31,7 +31,7 @@ from pscr_engine.bench.ceilings import instruction_peak
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import usable_cpus
 
-from .common import CACHE, RESULTS, ROOT, random_patches, record, spread, untrained_bundle
+from .common import CACHE, RESULTS, ROOT, random_patches, record, spread, untrained_bundle, words
 
 ROUNDS = 4
 SPEED_METHOD = (
@@ -221,4 +221,4 @@ def backbones(chosen: list[str]) -> Path:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(words(__doc__, ("speed", "accuracy", "backbones", *BACKBONES)))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from .common import CACHE, answering_bundle, record, untrained_bundle
+from .common import CACHE, answering_bundle, record, untrained_bundle, words
 
 ROWS = (100_000, 10_000_000)
 METHOD = (
@@ -73,4 +73,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    words(__doc__, ())
     main()

@@ -27,7 +27,7 @@ from pscr_engine.records import Query
 from pscr_engine.stages.decode import DecodeOptions, decode
 from pscr_engine.stages.infer import PatchScorer
 
-from .common import CACHE, answering_bundle, made_up_images, random_patches, record, spread, untrained_bundle
+from .common import CACHE, answering_bundle, made_up_images, random_patches, record, spread, untrained_bundle, words
 
 ROUNDS = 4
 INFER_IMAGES = 256
@@ -203,4 +203,4 @@ def main(sections: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(words(__doc__, ("network", "engines", "overhead")))

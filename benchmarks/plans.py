@@ -18,7 +18,7 @@ from typing import Any
 from pscr_engine.backends.tensorrt.library import RTX, require_tensorrt
 from pscr_engine.cuda.engine import Shape
 
-from .common import RESULTS, record, versions, write_scoring_graph
+from .common import RESULTS, record, versions, words, write_scoring_graph
 
 EXEMPLARS = 10
 BATCH_SIZE = 64
@@ -79,11 +79,10 @@ def measure(graph: Path, shape: Shape) -> dict[str, Any]:
 def main() -> None:
     from pscr_export.backbones import BACKBONES
 
-    if unknown := set(sys.argv[1:]) - set(BACKBONES):
-        raise SystemExit(f"error: no backbone {', '.join(sorted(unknown))}: there are {', '.join(BACKBONES)}")
+    chosen = words(__doc__, BACKBONES)
     path = RESULTS / "tensorrt-rtx-plans.json"
     figures: dict[str, Any] = json.loads(path.read_text())["plans"] if path.exists() else {}
-    for backbone in sys.argv[1:] or BACKBONES:
+    for backbone in chosen or BACKBONES:
         for precision in PRECISIONS:
             with tempfile.TemporaryDirectory() as folder:
                 graph = Path(folder) / "scorer.onnx"

@@ -21,7 +21,7 @@ from pscr_engine.runners.ledger import Chunk, ChunkDone, Ledger
 from pscr_engine.runners.progress import RunProgress, Snapshot
 from pscr_engine.runners.ray.actor import Answer
 
-from .common import RESULTS, record, spread, untrained_bundle, versions
+from .common import RESULTS, record, spread, untrained_bundle, versions, words
 from .pipeline import whole_run
 
 IMAGES, CHUNK_ROWS, ROUNDS = 1800, 60, 3
@@ -195,4 +195,4 @@ def _pool_seconds(workers: int, chunks: int, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(words(__doc__, ("overhead", "handout")))

@@ -5,6 +5,7 @@ python -m benchmarks.report [ROWS]
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -136,7 +137,11 @@ def measure(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "rows", nargs="?", type=int, default=ROWS, metavar="ROWS", help="of the run, %(default)s if not given"
+    )
+    rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory(prefix="pscr-engine-report-") as temporary:
         folder = Path(temporary)
         make(folder, rows)

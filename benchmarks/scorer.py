@@ -18,7 +18,7 @@ from pscr_engine.backends.precision import fast_int8
 from pscr_engine.models import DEFAULT_MODEL
 from pscr_engine.scoring import score_images
 
-from .common import made_up_images, record, spread
+from .common import made_up_images, record, spread, words
 
 CALLERS = 32
 ROUNDS = 3
@@ -153,4 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    words(__doc__, ())
     main()

@@ -5,6 +5,7 @@ python -m benchmarks.versions CHECKOUT IMAGES   (a folder of images; 2,000 of th
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -76,4 +77,8 @@ def main(other: str, images: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", metavar="CHECKOUT", help="folder of the other version")
+    parser.add_argument("images", metavar="IMAGES", help="folder of images")
+    arguments = parser.parse_args()
+    main(arguments.checkout, arguments.images)
