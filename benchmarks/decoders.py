@@ -28,8 +28,8 @@ from .common import jpeg_files, record, spread, versions
 ROUNDS, MOST = 5, 600
 METHOD = (
     "Files in memory, decoded to RGB arrays. 'stage' is the decode stage of a run: Pillow reads the header, simplejpeg "
-    "the pixels. In each round all decode all files in turn, on one thread, and on as many as there are cores; medians of five rounds after one that warms "
-    "up. 'equal': share of the files whose pixels equal Pillow's in every byte."
+    "the pixels. In each round all decode all files in turn, on one thread, and on as many as there are cores; medians "
+    "of five rounds after one that warms up. 'equal': share of the files whose pixels equal Pillow's in every byte."
 )
 
 

@@ -304,7 +304,7 @@ def test_tasks_are_answered_in_order_and_leave_the_queue_when_cancelled(held):
         doomed.cancel()
         with pytest.raises(asyncio.CancelledError):
             await doomed
-        assert scorer.waiting == before - 1
+        assert scorer.waiting < before  # what waited behind it may have gone on, too
         first.cancel()  # it is being scored, for nobody now
         with pytest.raises(asyncio.CancelledError):
             await first
