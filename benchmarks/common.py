@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import platform
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,8 @@ def versions(*names: str) -> dict[str, str]:
 
 
 def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
-    """Return a bundle of `backbone` with random weights and ten made-up exemplars, made once and kept."""
-    path = CACHE / f"{'-'.join([backbone, *precisions[1:]])}.pscr"
+    """Return a bundle of `backbone` with random weights and ten made-up exemplars, made once per version of the export."""
+    path = CACHE / f"{'-'.join([backbone, *precisions[1:], _export_version()])}.pscr"
     if not path.exists():
         from pscr_export.export import ExportConfig, export_bundle
 
@@ -68,6 +70,15 @@ def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> 
         checkpoint, exemplars = untrained_checkpoint(backbone), exemplar_list()
         export_bundle(ExportConfig(checkpoint, exemplars, path, precisions=precisions, accept_parity=accepted))
     return Bundle.open(path)
+
+
+@cache
+def _export_version() -> str:
+    """Return what changes with the export's sources, so that bundles of other versions are not measured as this one's."""
+    digest = hashlib.sha256()
+    for file in sorted((ROOT / "export" / "pscr_export").rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def untrained_checkpoint(backbone: str) -> Path:

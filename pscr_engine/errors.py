@@ -6,6 +6,7 @@
     ├── UsageError             exit code 2: an argument or a combination of arguments is wrong; nothing was done
     │   ├── ManifestError      the manifest can't be read as asked
     │   └── OutputError        the output folder holds something else, or can't be written
+    │       └── InUseError     exit code 1: another process is at work there; the same command may succeed later
     ├── BundleError            a bundle is missing, damaged, or of another format version
     ├── BackendError           an inference backend can't run on this host
     │   └── DeviceLostError    a GPU has dropped out in the middle of the work
@@ -106,6 +107,15 @@ class ManifestError(UsageError):
 
 class OutputError(UsageError):
     """The output folder belongs to another run, holds foreign files, or can't be written."""
+
+
+class InUseError(OutputError):
+    """Another process is at work in the output folder, or has taken this one's claim over.
+
+    It is no wrong usage for whoever starts processes anew: the same command may succeed later.
+    """
+
+    exit_code = 1
 
 
 class BundleError(PscrError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, Protocol
 
-from ..errors import OutputError, option
+from ..errors import InUseError, option
 from ..stores.uri import Place
 from .shard import WHOLE, Shard
 
@@ -26,7 +26,7 @@ class Lock(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise OutputError if the claim has been lost."""
+        """Raise InUseError if the claim has been lost."""
         ...
 
     def release(self) -> None:
@@ -88,7 +88,7 @@ class Folder(Protocol):
             purpose: names the run that it is claimed for, for the `rival` of other shards.
 
         Raises:
-            OutputError: another process has this shard, or one of another count.
+            InUseError: another process has this shard, or one of another count.
         """
         ...
 
@@ -114,15 +114,15 @@ def is_partial(name: str) -> bool:
     return PARTIAL.fullmatch(name) is not None
 
 
-def in_use(location: Place, holder: str, shard: Shard, other: Shard) -> OutputError:
+def in_use(location: Place, holder: str, shard: Shard, other: Shard) -> InUseError:
     """Return the error for a process that wants `shard` while `holder` has `other`."""
     if shard.count == other.count:
         whose = "another run" if shard == WHOLE else f"another process with {option('--shard')} {shard}"
-        return OutputError(
+        return InUseError(
             f"{location}: {whose} is writing there ({holder}); wait for it, or choose another {option('--out')}"
         )
     whose = f"a run without {option('--shard')}" if other == WHOLE else f"shard {other}"
-    return OutputError(
+    return InUseError(
         f"{location}: {whose} is writing there ({holder}); wait for it before you change the number of shards, "
         f"or choose another {option('--out')}"
     )

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic, sleep
 
-from ..errors import OutputError, StoreError, UsageError
+from ..errors import InUseError, StoreError, UsageError
 from ..stores import objects
 from ..stores.objects import StoredObject
 from ..stores.uri import StorePath
@@ -67,11 +67,11 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise OutputError if the lease has been lost."""
+        """Raise InUseError if the lease has been lost."""
         if not self._lost and monotonic() - self._renewed > SECONDS:
             self._lost = "it could not be renewed in time"
         if self._lost:
-            raise OutputError(
+            raise InUseError(
                 f"{self._path.parent.parent}: the claim to write there is lost ({self._lost}); "
                 "see that no other run is at work there, and give the same command again to go on"
             )
@@ -108,7 +108,7 @@ def claim(folder: StorePath, shard: Shard, purpose: str = "") -> Lease:
     """Claim a shard of an output folder. A lease that proves dead is taken over.
 
     Raises:
-        OutputError: another process is at work there.
+        InUseError: another process is at work there.
         StoreError: the store can't be read or written.
     """
     lease = _claim_own(folder, shard, purpose)

@@ -228,7 +228,7 @@ def test_a_second_run_on_the_same_folder_is_refused_while_the_first_lives(cli, t
     first.send_signal(signal.SIGSTOP)  # alive, and never done
     for options in ([], ["--overwrite"]):
         second = cli(*command, *options)
-        assert second.returncode == 2
+        assert second.returncode == 1  # no wrong usage: it may succeed later
         assert f"another run is writing there (process {first.pid} on " in second.stderr
     first.kill()
     first.communicate()

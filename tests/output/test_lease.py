@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pscr_engine.errors import OutputError, StoreError
+from pscr_engine.errors import InUseError, OutputError, StoreError
 from pscr_engine.output import lease as lease_module
 from pscr_engine.output.lease import claim, replacing
 from pscr_engine.output.run_directory import RunDirectory
@@ -69,7 +69,7 @@ def test_who_loses_the_claim_notices(out):
     objects.remove([out / ".locks" / "0-of-1"])
     thief = claim(out, WHOLE)
     deadline = time.monotonic() + 5
-    with pytest.raises(OutputError, match=r"the claim to write there is lost \(another process has taken it over\)"):
+    with pytest.raises(InUseError, match=r"the claim to write there is lost \(another process has taken it over\)"):
         while time.monotonic() < deadline:
             lease.check()
             time.sleep(0.05)
