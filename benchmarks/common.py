@@ -61,7 +61,7 @@ def versions(*names: str) -> dict[str, str]:
 
 
 def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
-    """Return a bundle of `backbone` with random weights and ten made-up exemplars, made once per version of the export."""
+    """Return a bundle of `backbone` with random weights and ten exemplars, made once per version of the export."""
     path = CACHE / f"{'-'.join([backbone, *precisions[1:], _export_version()])}.pscr"
     if not path.exists():
         from pscr_export.export import ExportConfig, export_bundle
@@ -74,7 +74,7 @@ def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> 
 
 @cache
 def _export_version() -> str:
-    """Return what changes with the export's sources, so that bundles of other versions are not measured as this one's."""
+    """Return what changes with the sources of the export: bundles of earlier ones must not be measured as of this one."""
     digest = hashlib.sha256()
     for file in sorted((ROOT / "export" / "pscr_export").rglob("*.py")):
         digest.update(file.read_bytes())
