@@ -74,7 +74,7 @@ def untrained_bundle(backbone: str, precisions: tuple[str, ...] = ("fp32",)) -> 
 
 @cache
 def _export_version() -> str:
-    """Return what changes with the sources of the export: bundles of earlier ones must not be measured as of this one."""
+    """Return what changes with the sources of the export: bundles of earlier ones must not be measured again."""
     digest = hashlib.sha256()
     for file in sorted((ROOT / "export" / "pscr_export").rglob("*.py")):
         digest.update(file.read_bytes())
