@@ -24,6 +24,9 @@ pytest_plugins = ["tests.helpers.store_fixtures"]
 
 # What an engine's speed is must decide no test, and to measure it takes seconds.
 os.environ["PSCR_ENGINE_CPU_BACKEND"] = "onnxruntime"
+# OpenMP's threads spin while they wait. Where two processes share the cores, PyTorch then takes two to eight times as
+# long as with threads that sleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
