@@ -1,7 +1,8 @@
 """JPEG by libjpeg-turbo's own interface, in place of Pillow's, where the pixels are the same.
 
-Pillow decodes with libjpeg-turbo, too, but keeps four bytes per pixel, and packs and copies them for NumPy. Whether both give the same pixels is
-checked once in each process; what is odd about a file is left to Pillow, so that messages are always Pillow's.
+Pillow decodes with libjpeg-turbo, too, but keeps four bytes per pixel, and packs and copies them for NumPy. Whether
+both give the same pixels is checked once in each process; what is odd about a file is left to Pillow, so that messages
+are always Pillow's.
 """
 
 from __future__ import annotations
