@@ -41,6 +41,7 @@ _PACKAGES = (
     "numpy",
     "pillow",
     "pyarrow",
+    "simplejpeg",
     "spdl-core",
     "pycuda",
 )
