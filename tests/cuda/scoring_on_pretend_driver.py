@@ -200,8 +200,10 @@ def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
     the_same(scorer.score(images, batch_size=16, features=True, exemplar_scores=True), expected)
     assert driver.pretend_copies_on_device() > before
     room = 3
+    # Without those that never reach the GPU: what is tried once more after an error would leave good stages open.
+    decodable = [image for image, other in zip(images, expected, strict=True) if other.status == "ok"]
     with pytest.raises(DeviceMemoryError, match="out of memory"):
-        scorer.score(images, batch_size=16)
+        scorer.score(decodable, batch_size=16)
     onnxruntime_cuda.OnnxRuntimeEngine.enqueue = original
     settles(driver, resident)
     the_same(scorer.score(images, batch_size=16, features=True, exemplar_scores=True), expected)
