@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -15,12 +14,10 @@ from spdl.pipeline import Pipeline as Threads
 from spdl.pipeline import PipelineBuilder
 
 from .backends.base import Backend
-from .records import MicroBatch, Query, RunStats
+from .records import MicroBatch, Query, RunStats, take_group
 from .stages.base import Stage, StageSettings
 from .stages.fetch import Fetcher
 
-# A micro-batch with large images that are in memory from the start is cut short here.
-_HELD_BYTES = 64 * 2**20
 FETCH_THREADS = 4
 _QUEUED_RESULTS = 2
 _DRAIN_SECONDS = 2.0
@@ -62,14 +59,8 @@ class Pipeline:
         """Group queries by `settings.rows`; fewer at the end, or where large images are in memory."""
         queries = iter(queries)
         while True:
-            group: list[Query] = []
             with self.stats.source.measure(0):
-                held = 0
-                for query in islice(queries, self.settings.rows):
-                    group.append(query)
-                    held += query.bytes_held
-                    if held >= _HELD_BYTES:
-                        break
+                group = take_group(queries, self.settings.rows)
             if not group:
                 return
             self.stats.source.items += len(group)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -26,6 +27,8 @@ Pixels = NDArray[np.uint8]
 MAX_FILE_BYTES = 512 * 2**20
 """Larger files are not read: no image within any sane limit on pixels needs them."""
 
+HELD_BYTES = 64 * 2**20
+"""Queries that hold so many bytes of images are enough for a group, however few they are."""
 
 STAMP_BYTES = 16
 """Length of `Query.stamp`."""
@@ -111,6 +114,18 @@ class Query:
         self.error = error if len(error) <= 500 else error[:497] + "..."
         self.data = None
         self.pixels = None
+
+
+def take_group(queries: Iterator[Query], most: int) -> list[Query]:
+    """Take up to `most` queries, fewer where they hold `HELD_BYTES` of images; none at the end."""
+    group: list[Query] = []
+    held = 0
+    for query in islice(queries, most):
+        group.append(query)
+        held += query.bytes_held
+        if held >= HELD_BYTES:
+            break
+    return group
 
 
 @dataclass(slots=True)

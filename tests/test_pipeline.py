@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from pscr_engine import pipeline as pipeline_module
+from pscr_engine import records
 from pscr_engine.backends import BatchScores
 from pscr_engine.errors import BackendError
 from pscr_engine.pipeline import Pipeline
@@ -161,7 +161,7 @@ def test_a_consumer_that_stops_early_stops_the_threads():
 
 
 def test_large_images_in_memory_go_in_small_groups(monkeypatch):
-    monkeypatch.setattr(pipeline_module, "_HELD_BYTES", 10_000)
+    monkeypatch.setattr(records, "HELD_BYTES", 10_000)
     images = [Query(row, pixels=np.zeros((40, 40, 3), np.uint8)) for row in range(10)]  # 4,800 bytes each
     p = pipeline()
     assert [len(batch.queries) for batch in p.micro_batches(images)] == [3, 3, 3, 1]

@@ -6,12 +6,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
-from itertools import islice
 from queue import Full, Queue
 from threading import Event, Thread
 
 from ..errors import UsageError
-from ..records import Query
+from ..records import Query, take_group
 from ..stages.base import StageSettings
 from .gatherer import CLOSED, Gatherer
 from .request import Request
@@ -21,7 +20,6 @@ from .request import Request
 _IMAGES = 4
 # Requests of one caller at a time, waiting or under way.
 _AHEAD = 6
-_HELD_BYTES = 64 * 2**20
 _WAIT_SECONDS = 0.05
 
 
@@ -30,13 +28,7 @@ def requests_of(queries: Iterable[Query], settings: Callable[[], StageSettings])
     queries = iter(queries)
     while True:
         wanted = settings()
-        group: list[Query] = []
-        held = 0
-        for query in islice(queries, min(wanted.rows, max(wanted.batch_size, _IMAGES))):
-            group.append(query)
-            held += query.bytes_held
-            if held >= _HELD_BYTES:
-                break
+        group = take_group(queries, min(wanted.rows, max(wanted.batch_size, _IMAGES)))
         if not group:
             return
         yield Request(group, wanted)

@@ -1,17 +1,39 @@
-"""Made-up runs: the output folder of `pscr-engine score`, without scoring."""
+"""Runs: lists for them, what is in their output folders, and made-up folders, without scoring."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pscr_engine.manifests import ManifestOptions, open_manifest
 from pscr_engine.output.parts import Parts
 from pscr_engine.stages.sink import output_schema
+
+
+def write_manifest(path: Path, names: Iterable[str], **columns: Iterable[Any]) -> Path:
+    """Write a CSV list of images, with more columns if any are given, and return its path."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", *columns])
+        writer.writerows(zip(names, *columns.values(), strict=True))
+    return path
+
+
+def parts(out: Path) -> list[Path]:
+    """Return the parts in an output folder, in order."""
+    return sorted(out.glob("part-*.parquet"))
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """Return all rows in an output folder, in order."""
+    return pa.concat_tables(pq.read_table(part) for part in parts(out)).to_pylist()
 
 
 def make_run(

@@ -1,6 +1,5 @@
 """`score --known`: real runs that take over what an earlier one has scored."""
 
-import csv
 import io
 import json
 import os
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ..helpers.images import encoded, pixels
+from ..helpers.runs import parts, rows, write_manifest
 from ..helpers.tiny import make_bundle
 
 RESULT = ["score", "score_std", "status", "error", "width", "height", "features"]
@@ -29,22 +29,6 @@ def settle(path, seconds=3600):
     """Let a file be an hour old: one that has just been written is not known by its time."""
     now = time.time() - seconds
     os.utime(path, (now, now))
-
-
-def write_list(path, names, **columns):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *columns])
-        writer.writerows(zip(names, *columns.values(), strict=True))
-    return path
-
-
-def parts(out):
-    return sorted(out.glob("part-*.parquet"))
-
-
-def rows(out):
-    return pa.concat_tables(pq.read_table(part) for part in parts(out)).to_pylist()
 
 
 def results(table):
@@ -68,8 +52,8 @@ def place(tmp_path):
     images.mkdir()
     for index in range(40):
         save(images / f"{index:03d}.png", index)
-    write_list(images / "old.csv", names(*range(OLD)))
-    write_list(images / "new.csv", names(*range(39, -1, -1)))
+    write_manifest(images / "old.csv", names(*range(OLD)))
+    write_manifest(images / "new.csv", names(*range(39, -1, -1)))
     return tmp_path
 
 
@@ -181,7 +165,7 @@ def test_what_makes_no_sense_is_refused(cli, place):
     assert "no such folder" in score(cli, "old.csv", "new", "--known", "nowhere", rc=2).stderr
     assert "holds no digests of its images" in refused(cli, "new.csv", "--known-by", "content")
     assert "the list has no identifiers" in refused(cli, "new.csv", "--known-by", "id")
-    write_list(place / "images" / "ids.csv", names(1), id=["a"])
+    write_manifest(place / "images" / "ids.csv", names(1), id=["a"])
     assert "holds no identifiers" in refused(cli, "ids.csv", "--known-by", "id")
 
 
@@ -218,11 +202,11 @@ def test_a_run_of_an_earlier_version_has_no_stamps(cli, place):
 
 def test_known_by_identifiers(cli, place):
     folder = place / "images"
-    write_list(folder / "old.csv", names(0, 1, 2, 3, 4, 5), id=["a", "b", "c", "d", "d", ""])
+    write_manifest(folder / "old.csv", names(0, 1, 2, 3, 4, 5), id=["a", "b", "c", "d", "d", ""])
     score(cli, "old.csv", "old")
     for index in range(6):
         (folder / f"{index:03d}.png").unlink()
-    write_list(folder / "new.csv", [*names(9, 1, 2, 9, 9), ""], id=["b", "a", "new", "d", "c", "b"])
+    write_manifest(folder / "new.csv", [*names(9, 1, 2, 9, 9), ""], id=["b", "a", "new", "d", "c", "b"])
     outcome = score(cli, "new.csv", "new", "--known", "old", "--known-by", "id")
     assert "taken over from earlier runs: 3 rows" in outcome.stdout
     old, new = ({row["row"]: row for row in rows(place / name)} for name in ("old", "new"))
@@ -285,7 +269,7 @@ def test_failed_rows_are_scored_again_unless_they_are_asked_for(cli, place):
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
 def test_killed_and_resumed(cli, place, devices):
-    write_list(place / "images" / "long.csv", names(*[row % 40 for row in range(1200)]))
+    write_manifest(place / "images" / "long.csv", names(*[row % 40 for row in range(1200)]))
     score(cli, "old.csv", "old")
     command = ["score", "--manifest", "images/long.csv", "--chunk-rows", "8", "--known", "old"]
     command += ["--devices", devices]

@@ -1,6 +1,5 @@
 """`pscr-engine score` as a user runs it: real processes, real files, a tiny network."""
 
-import csv
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ import pytest
 from pscr_engine.bundle import Bundle
 
 from ..helpers.images import encoded, pixels, write_troublesome
+from ..helpers.runs import parts, rows, write_manifest
 from ..helpers.tiny import expected_score, make_bundle
 
 COLUMNS = ["row", "path", "score", "score_std", "status", "error", "width", "height", "stamp"]
@@ -36,22 +36,6 @@ def collection(tmp_path_factory):
 @pytest.fixture
 def model(tmp_path):
     return make_bundle(tmp_path / "model.pscr")
-
-
-def write_manifest(path, names, **columns):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *columns])
-        writer.writerows(zip(names, *columns.values(), strict=True))
-    return path
-
-
-def parts(out):
-    return sorted(out.glob("part-*.parquet"))
-
-
-def rows(out):
-    return pa.concat_tables(pq.read_table(part) for part in parts(out)).to_pylist()
 
 
 def test_one_row_per_manifest_row_with_the_networks_scores(cli, tmp_path, model, collection):

@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ..helpers.images import encoded, pixels
+from ..helpers.runs import rows
 from ..helpers.tiny import make_bundle
 
 ROWS = 2000
@@ -36,10 +35,6 @@ def place(tmp_path_factory):
 
 
 COMMAND = [sys.executable, "-m", "pscr_engine", "score", "--manifest", "m.csv", "--chunk-rows", "20"]
-
-
-def rows(out):
-    return pa.concat_tables(pq.read_table(part) for part in sorted(out.glob("part-*.parquet"))).to_pylist()
 
 
 def start(place, out, *options, **environment):

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
-from ...records import Query, Status
+from ...records import Query, Status, take_group
 from ...stages.fetch import file_state
 from ...stores.uri import WEB_SCHEMES, StorePath, scheme_of
 from .earlier_run import KnownBy
 from .index import STATUSES, Index
 from .keys import id_keys, keys_of
 
-_BLOCK_ROWS, _BLOCK_BYTES = 256, 64 * 2**20
+_BLOCK_ROWS = 256
 # Files on a network are looked at side by side, some at a time: one by one the hand-over would take longer.
 _THREADS, _FILES_AT_ONCE = 8, 32
 
@@ -58,7 +57,7 @@ class KnownImages:
 
     def split(self, queries: Iterator[Query], taken: list[Query], most: int) -> Iterator[Query]:
         """Yield the queries whose images are not known, and add the others to `taken`, until these are `most`."""
-        while len(taken) < most and (block := _block(queries)):
+        while len(taken) < most and (block := take_group(queries, _BLOCK_ROWS)):
             self._before_fetch([query for query in block if query.ok])
             for query in block:
                 if query.taken_from is None:
@@ -146,16 +145,6 @@ def _stamp(query: Query, state: str | None) -> bytes | None:
     query.note_state(state)
     stamp, query.stamp = query.stamp, None
     return stamp
-
-
-def _block(queries: Iterable[Query]) -> list[Query]:
-    block, held = [], 0
-    for query in islice(queries, _BLOCK_ROWS):
-        block.append(query)
-        held += query.bytes_held
-        if held >= _BLOCK_BYTES:
-            break
-    return block
 
 
 def _is_unicode(value: Any) -> bool:
