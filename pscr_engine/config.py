@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError, option
 from .manifests import Manifest, ManifestOptions
-from .models import BundleChoice
+from .models import GivenBundle, Panel, one_or_panel
 from .output.shard import WHOLE, Shard
 from .stages.base import DEFAULT_VERIFIED_SHARE
 from .stages.decode import DEFAULT_MAX_PIXELS
@@ -73,7 +73,9 @@ class ScoreConfig:
     Args:
         manifest: the list of images: a file, a directory or a glob, on this host or in an object store.
         bundle: folder of the exported model, the URI of its copy in an object store, or the name of a shipped model;
-            None for `model.pscr` in the current folder or else the shipped model, decided when the run begins.
+            None for `model.pscr` in the current folder or else the shipped model, decided when the run begins. Several
+            score every image in one pass, and have columns with their names: a mapping's keys, or those of a list's
+            files; "NAME=PATH" in a list gives another.
         out: folder for the parts, `_run.json` and `_SUCCESS`, or its URI in an object store.
         columns: which columns of the manifest to use, and where relative paths start.
         devices: "auto", "all", or a list of devices, "cuda:0,cuda:1" for example: one worker each.
@@ -102,7 +104,7 @@ class ScoreConfig:
     """
 
     manifest: str
-    bundle: str | Place | BundleChoice | None = None
+    bundle: GivenBundle | Panel | Mapping[str, GivenBundle] | Iterable[GivenBundle] | None = None
     out: Place = Path("scores")
     columns: ManifestOptions = field(default_factory=ManifestOptions)
     devices: str = "auto"
@@ -129,9 +131,11 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", place(self.out, option("--out")))  # text is welcome, too
+        object.__setattr__(self, "bundle", one_or_panel(self.bundle))
         if isinstance(self.bundle, str):
             place(self.bundle, option("--bundle"))  # refuses what can't be one
         self._check_known()
+        self._check_panel()
         self._check_metrics()
         if isinstance(self.shard, str):
             object.__setattr__(self, "shard", Shard.parse(self.shard))
@@ -164,6 +168,19 @@ class ScoreConfig:
             self._check_ray()
         elif self.ray != RayOptions():
             raise UsageError(f"{self.ray.given()[0]} is for a Ray cluster: add {option('--runner', 'ray')}")
+
+    def _check_panel(self) -> None:
+        if not isinstance(self.bundle, Panel):
+            return
+        for flag, value, given in (
+            ("--runner", "ray", self.runner == "ray"),
+            ("--known", None, bool(self.known)),
+        ):
+            if given:
+                raise UsageError(
+                    f"{option(flag, value)} is for runs with one bundle that has no name: leave it out, or give a "
+                    f"command for each bundle, with another {option('--out')}"
+                )
 
     def _check_known(self) -> None:
         given = (self.known,) if isinstance(self.known, str | Path | StorePath) else self.known
@@ -223,9 +240,9 @@ class ScoreConfig:
     def identity(
         self,
         *,
-        bundle_digest: str,
+        bundle_digest: str | Mapping[str, str],
         manifest: Manifest,
-        precision: str,
+        precision: str | Mapping[str, str],
         chunk_rows: int,
         known: Sequence[str] = (),
     ) -> dict[str, Any]:
@@ -236,9 +253,9 @@ class ScoreConfig:
         of `known` runs is there only if it was asked for.
 
         Args:
-            bundle_digest: the bundle's.
+            bundle_digest: the bundle's; name → digest of several, in whatever order.
             manifest: the list of images.
-            precision: which of the bundle's graphs.
+            precision: which of the bundle's graphs; name → precision of several.
             chunk_rows: manifest rows per part.
             known: digests of the earlier runs that results are taken over from.
         """

@@ -67,6 +67,7 @@ class Query:
             tells.
         sha256: digest of the image's bytes, where a run asks for it.
         taken_from: the earlier run's output that the result is taken over from; None if the image is scored here.
+        results: name of a model → what it made of this image, in a run of several; None in a run of one.
     """
 
     row: int
@@ -88,6 +89,7 @@ class Query:
     stamp: bytes | None = None
     sha256: bytes | None = None
     taken_from: str | None = None
+    results: dict[str, Query] | None = None
 
     @property
     def ok(self) -> bool:
@@ -126,6 +128,27 @@ def take_group(queries: Iterator[Query], most: int) -> list[Query]:
         if held >= HELD_BYTES:
             break
     return group
+
+
+_RESULTS = ("score_std", "score", "features")
+
+
+def result_column(kind: str, model: str) -> str:
+    """Return the name of a column of results, "score" for example: a model's in a run of several, which have names.
+
+    Args:
+        kind: "score", "score_std" or "features".
+        model: the model's name; "" in a run of one.
+    """
+    return f"{kind}_{model}" if model else kind
+
+
+def result_of_column(column: str) -> tuple[str, str] | None:
+    """Return kind and model of a column of results, as `result_column` takes them; None for any other column."""
+    for kind in _RESULTS:  # no model is called std or std_…
+        if column == kind or column.startswith(f"{kind}_"):
+            return kind, column[len(kind) + 1 :]
+    return None
 
 
 @dataclass(slots=True)

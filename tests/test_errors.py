@@ -100,7 +100,7 @@ def test_commands_and_the_python_interface_name_the_same_mistake_differently(tmp
 def test_worker_processes_speak_as_their_run_does(tmp_path: Path, cli: CommandLine) -> None:
     from pscr_engine.runners.worker import WorkerSetup
 
-    setup = WorkerSetup(ScoreConfig("x"), None, "cpu", "fp32", "", on_command_line=True)  # type: ignore[arg-type]
+    setup = WorkerSetup(ScoreConfig("x"), None, "cpu", {}, on_command_line=True)  # type: ignore[arg-type]
     try:
         setup.speak()
         assert option("--out") == "--out"

@@ -10,7 +10,7 @@ import click
 from ..bundle import Bundle
 from ..errors import UsageError
 from . import logs
-from .parameters import default_option, precision_option
+from .parameters import default_option, one_bundle, precision_option
 from .step_progress import progress
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 @click.command(name="compile")
 @default_option(
     "--bundle",
-    "model.pscr",
+    ("model.pscr",),
     "Where plans are kept, too; of one in an object store, in its copy in this user's cache.",
     short="-b",
     metavar="NAME|PATH|URI",
+    multiple=True,
+    callback=one_bundle,
 )
 @default_option(
     "--backend",

@@ -40,17 +40,31 @@ def default_option(
     return click.option(*names, default=default, show_default=True, help=help, **settings)
 
 
-def bundle_option(help: str = "What pscr-engine export made.") -> Callable[[Command], Command]:
+def one_bundle(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Return the one value of an option --bundle; more than one are refused (a click callback)."""
+    if len(values) > 1:
+        raise click.UsageError(f"--bundle is given {len(values)} times, and {context.info_name} takes one: give one")
+    return values[0] if values else None
+
+
+def bundle_option(
+    help: str = "What pscr-engine export made.", *, several: str | None = None
+) -> Callable[[Command], Command]:
     """Make the option --bundle of commands that fall back on the shipped model.
 
     Args:
         help: the first sentence of the option's help.
+        several: what it means to give it several times; None for commands that take one bundle.
     """
+
     return click.option(
         "--bundle",
         "-b",
-        metavar="NAME|PATH|URI",
-        help=f"{help} NAME: a shipped model's.  [default: model.pscr if it is here, else the shipped model]",
+        multiple=True,
+        callback=one_bundle if several is None else None,
+        metavar="NAME|PATH|URI" if several is None else "[COLUMN=]NAME|PATH|URI",
+        help=f"{help} NAME: a shipped model's. {several or ''} "
+        "[default: model.pscr if it is here, else the shipped model]",
     )
 
 
@@ -71,6 +85,15 @@ def moved_manifest_option() -> Callable[[Command], Command]:
     """Make the option --manifest of commands that read a run."""
     return click.option(
         "--manifest", "-m", help="Where the manifest is now.  [default: where it was when it was scored]"
+    )
+
+
+def score_option() -> Callable[[Command], Command]:
+    """Make the option --score of commands that read a run, which may have several."""
+    return click.option(
+        "--score",
+        metavar="COLUMN",
+        help="Which of the scores, in a run of several bundles: score_NAME.  [default: the only one]",
     )
 
 

@@ -8,12 +8,13 @@ import click
 
 from ..stores.uri import Place
 from . import logs
-from .parameters import default_option, moved_manifest_option, out_option, to_place
+from .parameters import default_option, moved_manifest_option, out_option, score_option, to_place
 
 
 @click.command()
 @click.argument("scores", default="scores", metavar="[SCORES]", callback=to_place)
 @out_option("report.html", "The page to write. An earlier report is replaced, any other file is not.")
+@score_option()
 @click.option("--by", metavar="COLUMN", help="Show the scores by group, of this column of the manifest.")
 @click.option(
     "--caption", metavar="COLUMN", help="Show this column of the manifest under each image, the prompt perhaps."
@@ -32,7 +33,7 @@ def report(scores: Place, **settings: Any) -> None:
     SCORES is the folder that pscr-engine score wrote; an unfinished run is shown as far as it is. The page is
     one HTML file that needs no network: distribution and quantiles, a slider that says how many images a
     threshold keeps, score_std against score, the best, worst, median and most uncertain images, failures by
-    reason, what ran and how fast.
+    reason, what ran and how fast. A run with several bundles has a page for each of its scores.
 
     \b
     Examples:

@@ -40,7 +40,10 @@ from .score_progress import run_progress
     help="Parquet, CSV, TSV, JSONL, .txt (paths) or WebDataset tar file; directory; quoted glob; or image. Here, or on "
     "s3://, gs:// or az://.",
 )
-@bundle_option("What pscr-engine export made. One in an object store is kept in this user's cache.")
+@bundle_option(
+    "What pscr-engine export made. One in an object store is kept in this user's cache.",
+    several="Several score each image in one pass, into score_COLUMN and so on; COLUMN is the file's name by default.",
+)
 @default_option(
     "--out",
     "scores",
@@ -161,6 +164,7 @@ def score(
     workers: int | None,
     cpus_per_worker: int | None,
     gpus_per_worker: int | None,
+    bundle: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Score the images of a manifest.
@@ -169,12 +173,14 @@ def score(
     Writes one row per manifest row to OUT/part-*.parquet: row, id, path, score, score_std, status,
     error, width, height, stamp. A bad image is a row with a status, not an error. After a crash, give the
     same command again: it goes on with what is missing. OUT/_SUCCESS is there when all is done.
+    With several --bundle, columns score_NAME and score_std_NAME of each take the place of score and score_std.
 
     \b
     Examples:
       pscr-engine score images.parquet
       pscr-engine score photos/ --out photo-scores
       pscr-engine score --manifest 'batch-*/**/*.png' --bundle agiqa3k-lite0
+      pscr-engine score images.parquet --bundle quality.pscr --bundle taste=runs/7/model.pscr
       pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores
       pscr-engine score more.parquet --known scores --out more-scores
       pscr-engine score --manifest images.parquet --shard $SLURM_ARRAY_TASK_ID/16
@@ -185,7 +191,9 @@ def score(
     columns = ManifestOptions(path_column, id_column, root, allow_http, allow_private_addresses)
     ray = RayOptions(ray_address, workers, cpus_per_worker, gpus_per_worker)
     part = WHOLE if shard is None else Shard.parse(shard)
-    config = ScoreConfig(_manifest(named, manifest), columns=columns, shard=part, ray=ray, **settings)
+    config = ScoreConfig(
+        _manifest(named, manifest), bundle or None, columns=columns, shard=part, ray=ray, **settings
+    )
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer

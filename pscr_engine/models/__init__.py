@@ -11,16 +11,20 @@ Wherever a command or the Python API takes a bundle, NAME stands for that bundle
 
 from .choice import BundleChoice, choose_bundle
 from .facts import Figures, Interval, ModelFacts
+from .panel import GivenBundle, Panel, one_or_panel
 from .shipped import DEFAULT_MODEL, ShippedModel, find_model, shipped_models
 
 __all__ = [
     "DEFAULT_MODEL",
     "BundleChoice",
     "Figures",
+    "GivenBundle",
     "Interval",
     "ModelFacts",
+    "Panel",
     "ShippedModel",
     "choose_bundle",
     "find_model",
+    "one_or_panel",
     "shipped_models",
 ]

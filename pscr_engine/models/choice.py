@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..errors import BundleError, option
-from ..stores.uri import Place, place
+from ..errors import BundleError, UsageError, option
+from ..stores.uri import Place, StorePath, place
 from .shipped import DEFAULT_MODEL, find_model, shipped_models, suggest
 
 log = logging.getLogger("pscr_engine")
@@ -87,6 +87,8 @@ def choose_bundle(given: str | Place | BundleChoice | None, what: str | None = N
         return given
     if given is None:
         return _default()
+    if not isinstance(given, str | Path | StorePath):
+        raise UsageError(f"{what or option('--bundle')} {given}: one bundle is wanted here; give its path or name")
     location = place(given, what or option("--bundle"))
     if not isinstance(given, str) or not isinstance(location, Path):
         return BundleChoice(location)

@@ -116,14 +116,25 @@ def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[s
     """
     try:
         then, now = earlier["settings"]["bundle"], run["settings"]["bundle"]
-        described = _describe_bundle(earlier), _describe_bundle(run)
+        described = _describe_bundles(earlier), _describe_bundles(run)
     except (KeyError, TypeError, AttributeError):  # a run of an earlier version, or a damaged file
         return None
-    return None if then == now else (*described, f"go on with {option('--bundle')} {then}, ")
+    if then == now:
+        return None
+    named = [f"{name}={each}" for name, each in then.items()] if isinstance(then, dict) else [then]
+    flags = " ".join(f"{option('--bundle')} {each}" for each in named)
+    return (*described, f"go on with {flags}, ")
 
 
-def _describe_bundle(run: Mapping[str, Any]) -> str:
-    name, facts = run["settings"]["bundle"], run["bundle"]
+def _describe_bundles(run: Mapping[str, Any]) -> str:
+    """Say which bundle a run has, or, by name, which bundles."""
+    given = run["settings"]["bundle"]
+    if not isinstance(given, dict):
+        return _describe_bundle(given, run["bundle"])
+    return " and ".join(f"{name}={_describe_bundle(each, run['bundles'][name])}" for name, each in given.items())
+
+
+def _describe_bundle(name: str, facts: Mapping[str, Any]) -> str:
     shipped = facts.get("shipped_model") is not None
     by_default = ", taken since none was named" if facts.get("by_default") else ""
     return f"the shipped model {name}{by_default}" if shipped else f"{name}{by_default}"

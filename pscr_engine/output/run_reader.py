@@ -18,6 +18,7 @@ from ..stores.uri import Place
 from .parts import Parts
 from .run_directory import read_success
 from .run_file import RUN_FILE, read_run_file
+from .score_columns import ScoreColumns, are_names, choose_columns, score_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class RunReader:
                 raise TypeError
             if int(identity["chunk_rows"]) < 1:
                 raise ValueError
+            if "bundles" in run and not are_names(run["bundles"]):
+                raise TypeError
         except (FileNotFoundError, NotADirectoryError):
             what = f"no {RUN_FILE} in it" if not isinstance(path, Path) or path.is_dir() else "no such folder"
             raise OutputError(f"{path}: {what}; name the folder that pscr-engine score wrote") from None
@@ -73,6 +76,19 @@ class RunReader:
     def settings(self) -> Mapping[str, Any]:
         """Return the options that the run was given."""
         return dict(self.run["settings"])
+
+    @property
+    def scores(self) -> list[ScoreColumns]:
+        """Return the columns that hold scores: one pair, or one per bundle of several."""
+        return score_columns(self.run)
+
+    def score(self, wanted: str | None = None) -> ScoreColumns:
+        """Return the columns of the score that is called `wanted`; None for the only one.
+
+        Raises:
+            UsageError: there is none of that name, or several and none is named.
+        """
+        return choose_columns(self.scores, wanted, self.path)
 
     @property
     def name(self) -> str:

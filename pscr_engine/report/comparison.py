@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError, option
 from ..output.run_reader import RunReader
+from ..output.score_columns import ScoreColumns
 from ..records import Status
 from ..statistics.ranks import spearman
 from .axis import Axis
@@ -81,7 +82,7 @@ class Comparison:
     change: Change | None
 
 
-def compare(run: RunReader, other: RunReader, images: int) -> Comparison:
+def compare(run: RunReader, other: RunReader, images: int, score: ScoreColumns | None = None) -> Comparison:
     """Compare two runs row by row.
 
     Both runs' scores are in memory, 4 bytes per row each, and a sorted copy of each for the exact rank
@@ -91,9 +92,12 @@ def compare(run: RunReader, other: RunReader, images: int) -> Comparison:
         run: this run.
         other: the other run; of the same manifest, with any bundle and settings.
         images: how many of the most risen and of the most fallen images to return.
+        score: which of this run's scores; None for the only one. The other run's is the one of that name, or its only
+            one.
 
     Raises:
         OutputError: the runs are of different manifests, or a part can't be read.
+        UsageError: either has several scores, and nothing says which.
     """
     for name in ("manifest", "path_column"):
         ours, theirs = run.identity.get(name), other.identity.get(name)
@@ -103,8 +107,10 @@ def compare(run: RunReader, other: RunReader, images: int) -> Comparison:
                 f"{_short(ours)}); {option('--compare')} needs two runs over the same rows"
             )
     end = max(run.end(), other.end())
-    after, status_after = _dense(run, end)
-    before, status_before = _dense(other, end)
+    score = score or run.score()
+    theirs_too = any(each.score == score.score for each in other.scores)
+    after, status_after = _dense(run, end, score)
+    before, status_before = _dense(other, end, other.score(score.score if theirs_too else None))
     statuses: Counter[tuple[str, str]] = Counter()
     pairs = np.bincount(status_before * len(_STATUSES) + status_after, minlength=len(_STATUSES) ** 2)
     for pair in np.flatnonzero(pairs).tolist():
@@ -172,12 +178,14 @@ def _blocks(
         yield rows + start, was[rows], now[rows]
 
 
-def _dense(run: RunReader, end: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+def _dense(
+    run: RunReader, end: int, score: ScoreColumns
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """Read score, float32 [end], and status as an index into `_STATUSES`, int8 [end], of all rows below `end`."""
     scores, statuses = np.full(end, np.nan, np.float32), np.zeros(end, np.int8)
-    for batch in run.batches("row", "score", "status"):
+    for batch in run.batches("row", score.score, "status"):
         rows = batch.column("row").to_numpy()
-        scores[rows] = batch.column("score").to_numpy(zero_copy_only=False)
+        scores[rows] = batch.column(score.score).to_numpy(zero_copy_only=False)
         encoded = batch.column("status").dictionary_encode()
         numbers = np.array([_STATUSES.index(name) for name in encoded.dictionary.to_pylist()], np.int8)
         statuses[rows] = numbers[encoded.indices.to_numpy()]

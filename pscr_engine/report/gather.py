@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..output.run_groups import Groups, with_groups
 from ..output.run_reader import RunReader
+from ..output.score_columns import ScoreColumns
 from ..statistics.float_order import shortest
 from ..statistics.order_statistics import OrderStatistics, Statistic
 from .axis import Axis
@@ -79,7 +81,9 @@ class Gathered:
         return self.rows - self.failures.total
 
 
-def gather(run: RunReader, images: int, groups: Groups | None = None) -> Gathered:
+def gather(
+    run: RunReader, images: int, groups: Groups | None = None, score: ScoreColumns | None = None
+) -> Gathered:
     """Read a run's parts in three passes, and gather what the page shows of them.
 
     Only counters are kept between passes. The first pass counts failures and the leading bits of all
@@ -90,10 +94,13 @@ def gather(run: RunReader, images: int, groups: Groups | None = None) -> Gathere
         run: the run.
         images: how many to show per gallery.
         groups: which group each row is in; None for no groups.
+        score: which of the run's scores; None for the only one.
 
     Raises:
         OutputError: a part can't be read.
     """
+    score = score or run.score()
+    numbers = ("row", score.score, score.std)
     failures, totals = Failures(), _Totals()
     scores = OrderStatistics(lambda count: [_rank(count, share) for share in range(1001)])
     deviations = OrderStatistics(lambda count: [_rank(count, share) for share in (_TAIL, 1000 - _TAIL)])
@@ -102,8 +109,8 @@ def gather(run: RunReader, images: int, groups: Groups | None = None) -> Gathere
     first = True
     statistics: list[OrderStatistics | GroupTable] = [scores, deviations, *([] if table is None else [table])]
     while True in [each.wants_pass() for each in statistics]:  # not any(): the call prepares each of them for the pass
-        for batch, of_rows in with_groups(run, groups, *_NUMBERS, *(_TEXTS if first else ())):
-            scored = _scored(batch)
+        for batch, of_rows in with_groups(run, groups, *numbers, *(_TEXTS if first else ())):
+            scored = _scored(batch, numbers)
             scores.add(scored.score)
             deviations.add(scored.std)
             if table is not None and of_rows is not None:
@@ -116,7 +123,7 @@ def gather(run: RunReader, images: int, groups: Groups | None = None) -> Gathere
                 uncertain.add(scored.std, scored.row, scored.score, scored.std)
         first = False
     galleries = {"best": best.picks(), "worst": worst.picks(), "uncertain": uncertain.picks()}
-    shape = _shape(run, images, scores.of(), deviations.of(), totals, galleries) if totals.count else None
+    shape = _shape(run, images, scores.of(), deviations.of(), totals, galleries, numbers) if totals.count else None
     return Gathered(failures, shape, table.lines() if table is not None else [])
 
 
@@ -127,6 +134,7 @@ def _shape(
     deviations: list[Statistic],
     totals: _Totals,
     galleries: dict[str, list[Pick]],
+    numbers: Sequence[str],
 ) -> Shape:
     """Make the third pass: count along axes that fit the quantiles, and find the images nearest to some of these."""
     low, high = (float(quantiles[share].value) for share in (_TAIL, 1000 - _TAIL))
@@ -137,8 +145,8 @@ def _shape(
     spread = (float(deviations[0].value), float(deviations[1].value))
     coarser = max(0.5, fineness)
     density = Density(Axis.around(low, high, int(_CELLS_X * coarser)), Axis.around(*spread, int(_CELLS_Y * coarser)))
-    for batch in run.batches(*_NUMBERS):
-        scored = _scored(batch)
+    for batch in run.batches(*numbers):
+        scored = _scored(batch, numbers)
         histogram.add(scored.score)
         density.add(scored.score, scored.std)
         thresholds.add(scored.score)
@@ -178,7 +186,7 @@ class _Totals:
         return float(max(0.0, self._squares / self.count - (self._sum / self.count) ** 2) ** 0.5)
 
 
-_NUMBERS, _TEXTS = ("row", "score", "score_std"), ("path", "status", "error")
+_TEXTS = ("path", "status", "error")
 
 
 class _Scored(NamedTuple):
@@ -190,8 +198,8 @@ class _Scored(NamedTuple):
     positions: NDArray[np.int64]
 
 
-def _scored(batch: pa.RecordBatch) -> _Scored:
-    row, score, std = (batch.column(name).to_numpy(zero_copy_only=False) for name in _NUMBERS)
+def _scored(batch: pa.RecordBatch, numbers: Sequence[str]) -> _Scored:
+    row, score, std = (batch.column(name).to_numpy(zero_copy_only=False) for name in numbers)
     positions = np.flatnonzero(~np.isnan(score))
     return _Scored(row[positions], score[positions], std[positions], positions)
 

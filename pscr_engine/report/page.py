@@ -10,6 +10,7 @@ from typing import Any
 from .._version import __version__
 from ..html import ScoreFormat, asset, policy, template
 from ..output.run_reader import RunReader
+from ..output.score_columns import ScoreColumns
 from .comparison import Comparison
 from .formatting import Shown, count, images, percent
 from .gather import Gathered
@@ -29,6 +30,7 @@ class Content:
         run: the run.
         gathered: what was gathered from its rows.
         shown: row → the image, for every image in a gallery.
+        score: which of the run's scores the page is about.
         group_column: the manifest's column that scores are grouped by; None without groups.
         comparison: the comparison with another run; None without one.
         notes: what could not be shown, and why.
@@ -37,6 +39,7 @@ class Content:
     run: RunReader
     gathered: Gathered
     shown: Mapping[int, Shown]
+    score: ScoreColumns
     group_column: str | None = None
     comparison: Comparison | None = None
     notes: Sequence[str] = ()
@@ -77,10 +80,10 @@ def _context(content: Content) -> dict[str, Any]:
         "groups": None,
         "keep": None,
         "comparison": None,
-        **run_section(run, gathered, scale),
+        **run_section(run, gathered, scale, content.score),
     }
     if shape is not None:
-        context |= score_sections(run.path, shape, gathered.scored, content.shown, scale)
+        context |= score_sections(run.path, shape, gathered.scored, content.shown, scale, content.score)
     if column is not None:
         context |= group_section(column, gathered.groups)
     if comparison is not None:

@@ -37,6 +37,7 @@ class ReportConfig:
         caption: column of the manifest to show under each image; None for none.
         compare: folder of another run over the same rows; None for none.
         images: how many images each gallery has.
+        score: column of the scores that the page is about, in a run of several bundles; None for the only one.
     """
 
     scores: Place
@@ -46,6 +47,7 @@ class ReportConfig:
     caption: str | None = None
     compare: Place | None = None
     images: int = 12
+    score: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.images <= MOST_IMAGES:
@@ -72,21 +74,23 @@ def report(config: ReportConfig) -> Reported:
     """Write the page about a run, in memory that doesn't grow with its rows, except 16 bytes per row to compare runs.
 
     Raises:
+        UsageError: a run has several scores, and none is named.
         OutputError: a folder is no run, a part is damaged, the runs don't fit, or `out` is taken.
         ManifestError: a column is asked for, and the manifest or the column isn't there.
         PscrError: the page can't be written.
     """
     require_jinja2()
     run = RunReader.open(config.scores)
+    score = run.score(config.score)
     other = None if config.compare is None else RunReader.open(config.compare)
     check_output_file(config.out, "report", _is_report)
     columns = [name for name in (config.by, config.caption) if name is not None]
     manifest = run.open_table(columns, config.manifest) if columns else None
-    comparison = None if other is None else compare(run, other, config.images)
+    comparison = None if other is None else compare(run, other, config.images, score)
     groups = None
     if config.by is not None and manifest is not None:
         groups = read_groups(run, manifest, config.by, MOST_GROUPS)
-    gathered = gather(run, config.images, groups)
+    gathered = gather(run, config.images, groups, score)
     rows = _rows_to_show(gathered, comparison)
     paths = {row: line["path"] for row, line in run.lines(rows, ["path"]).items()}
     for row in rows:  # a row that only the other run has
@@ -99,7 +103,7 @@ def report(config: ReportConfig) -> Reported:
     if manifest is not None:
         manifest.check_files_unchanged()
     shown = {row: Shown(paths[row], thumbnails[row], captions.get(row)) for row in rows}
-    page = render(Content(run, gathered, shown, config.by, comparison, [note] if note else []))
+    page = render(Content(run, gathered, shown, score, config.by, comparison, [note] if note else []))
     try:
         with atomic_file(config.out) as temporary:
             temporary.write_text(page, encoding="utf-8", errors="replace")

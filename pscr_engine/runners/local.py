@@ -17,7 +17,7 @@ from .local_pool import Pool
 from .progress import Report, RunProgress
 from .run import Job, RunResult, Task, run_manifest
 from .run_record import has_stamps
-from .worker import Worker, WorkerSetup
+from .worker import Worker, WorkerSetup, expected
 
 
 def run(config: ScoreConfig, report: Report = lambda snapshot: None) -> RunResult:
@@ -45,14 +45,15 @@ class _Local:
         if job.config.columns.allow_http:
             from ..stores import web as web  # says what is missing
         for device in self.devices:
-            check_backend(job.bundle, backend=job.config.backend, device=device, precision=job.precision)
+            for model in job.models.all:
+                check_backend(model.bundle, backend=job.config.backend, device=device, precision=model.precision)
         if len(self.devices) == 1:
-            self._worker = Worker.open(_setups(job, self.devices)[0], job.bundle)
+            self._worker = Worker.open(_setups(job, self.devices)[0], job.models)
 
     def score(self, task: Task) -> None:
         setups = _setups(task.job, self.devices, stamps=has_stamps(task.directory.run))
         if len(setups) == 1:
-            worker = self._worker or Worker.open(setups[0], task.job.bundle)
+            worker = self._worker or Worker.open(setups[0], task.job.models)
             task.progress.ready(0, setups[0].device)
             task.progress.begin(worker.backend)
             _score_here(worker, task.ledger, task.progress)
@@ -69,7 +70,7 @@ def _setups(job: Job, devices: Sequence[str], *, stamps: bool = True) -> list[Wo
     folder, told = identity_of(job.manifest.folder), is_on_command_line()
     return [
         WorkerSetup(
-            job.config, job.manifest, device, job.precision, job.bundle.digest, folder, threads, told, known, stamps
+            job.config, job.manifest, device, expected(job.models), folder, threads, told, known, stamps
         )
         for device in devices
     ]

@@ -13,13 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.precision import choose_precision
-from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import TooManyFailuresError, option
 from ..manifests import Manifest, open_manifest
 from ..metrics import Figures, Meter, metered
-from ..models import choose_bundle
 from ..output.parts import Parts
 from ..output.processes import Share, shares_of
 from ..output.run_directory import RunDirectory
@@ -29,9 +26,10 @@ from ..records import Status
 from ..stores.uri import Place
 from .known import KnownRuns, count_taken
 from .ledger import Ledger
+from .open_models import Models, choose_models, open_models
 from .process_share import ProcessShare
 from .progress import Report, RunProgress, Snapshot
-from .run_record import has_stamps, run_facts, throughput_facts
+from .run_record import has_stamps, run_facts, run_identity, throughput_facts
 from .worker import part_schema
 
 log = logging.getLogger("pscr_engine")
@@ -78,15 +76,13 @@ class Job:
     Args:
         config: of the run.
         manifest: the list of images, opened.
-        bundle: the model, opened.
-        precision: which of its graphs.
+        models: the bundle, or several, opened.
         known: the earlier runs that results are taken over from; None if there are none.
     """
 
     config: ScoreConfig
     manifest: Manifest
-    bundle: Bundle
-    precision: str
+    models: Models
     known: KnownRuns | None = None
 
 
@@ -112,7 +108,7 @@ class Runner(Protocol):
 
     @property
     def devices(self) -> Sequence[str]:
-        """Return the devices it scores on; the precision follows them."""
+        """Return the devices it scores on; precisions follow them."""
         ...
 
     @property
@@ -154,23 +150,30 @@ def run_manifest(config: ScoreConfig, runner: Runner, report: Report) -> RunResu
 
 
 def _run(config: ScoreConfig, runner: Runner, report: Report, meter: Meter) -> RunResult:
-    choice = choose_bundle(config.bundle)
-    config = replace(config, bundle=choice)  # decided once: workers open this one, wherever they are
-    bundle = choice.open()
+    config = choose_models(config)
+    models = open_models(config, runner.devices)
     manifest = open_manifest(config.manifest, config.columns)
-    precision = choose_precision(bundle, config.precision, runner.devices, backend=config.backend)
-    log.info(
-        "bundle %s: %s, %s, %d exemplars", choice.describe(), bundle.info.backbone, precision, bundle.exemplars.count
+    for model in models.all:
+        log.info(
+            "bundle %s%s: %s, %s, %d exemplars",
+            f"{model.name}: " if models.named else "",
+            model.choice.describe(),
+            model.bundle.info.backbone,
+            model.precision,
+            model.bundle.exemplars.count,
+        )
+    meter.identify(
+        bundle=models.text(lambda model: str(model.choice)),
+        precision=models.text(lambda model: model.precision),
+        runner=config.runner,
+        shard=str(config.shard),
     )
-    meter.identify(bundle=str(choice), precision=precision, runner=config.runner, shard=str(config.shard))
     chunk_rows = config.rows_per_chunk(manifest.num_rows)
-    identity = config.identity(
-        bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows
-    )
-    known = KnownRuns.open(config, manifest, identity, bundle.info.feature_size)
+    identity = run_identity(config, models, manifest, chunk_rows)
+    known = None if models.named else KnownRuns.open(config, manifest, identity, models.only.bundle.info.feature_size)
     digests = () if known is None else known.digests
-    facts = run_facts(config, choice, bundle, manifest, precision, chunk_rows, digests)
-    job, since = Job(config, manifest, bundle, precision, known), monotonic()
+    facts = run_facts(config, models, manifest, chunk_rows, digests)
+    job, since = Job(config, manifest, models, known), monotonic()
     with ExitStack() as stack:
         if known is not None:
             stack.enter_context(closing(known))
@@ -236,7 +239,7 @@ def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> 
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described, progress.backend)
     if not rows:  # readers of parts want at least their columns
         directory.parts.write(
-            0, part_schema(task.job.manifest, task.job.bundle, config, stamps=has_stamps(directory.run)).empty_table()
+            0, part_schema(task.job.manifest, task.job.models.feature_sizes, config, stamps=has_stamps(directory.run)).empty_table()
         )
     facts.update(count_taken(config, directory.parts))
     success = directory.finish(rows, max(1, math.ceil(rows / chunk_rows)), facts, share.so_far(last.seconds))

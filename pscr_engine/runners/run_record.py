@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from .._version import __version__
-from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..host import usable_cpus
 from ..manifests import Manifest
-from ..models import BundleChoice
 from ..output.shard import WHOLE
 from ..records import CHECKS, STAGES
+from .open_models import Model, Models
 from .progress import Snapshot
 
 
@@ -59,16 +58,16 @@ def has_stamps(run: Mapping[str, Any]) -> bool:
 
 def run_facts(
     config: ScoreConfig,
-    choice: BundleChoice,
-    bundle: Bundle,
+    models: Models,
     manifest: Manifest,
-    precision: str,
     chunk_rows: int,
     known: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the content of `_run.json`: what was asked for, of which bundle, on which host."""
-    settings = asdict(config)
-    settings.update(manifest=str(config.manifest), bundle=str(choice), out=str(config.out))
+    """Return the content of `_run.json`: what was asked for, of which bundle, or of which by name, on which host."""
+    settings = asdict(replace(config, bundle=None))
+    settings.update(
+        manifest=str(config.manifest), bundle=models.each(lambda model: str(model.choice)), out=str(config.out)
+    )
     settings["shard"] = str(config.shard)
     settings["known"] = [str(each) for each in config.known]
     for each in ("metrics_file", "metrics_port", "metrics_host"):  # where this process tells of itself
@@ -76,25 +75,41 @@ def run_facts(
     return {
         "pscr_engine": __version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "identity": config.identity(
-            bundle_digest=bundle.digest, manifest=manifest, precision=precision, chunk_rows=chunk_rows, known=known
-        ),
+        "identity": run_identity(config, models, manifest, chunk_rows, known),
         "stamps": True,
         "settings": settings,
-        "bundle": {
-            "path": str(bundle.source or bundle.path.absolute()),
-            "shipped_model": choice.model,
-            "by_default": choice.default,
-            "backbone": bundle.info.backbone,
-            "sampling": bundle.info.sampling.as_json(),
-            "exemplars": bundle.exemplars.count,
-            "precision": precision,
-            "parity": bundle.info.graphs[precision].parity.as_json(),
-        },
+        "bundles" if models.named else "bundle": models.each(_bundle_facts),
         "host": {
             "name": platform.node(),
             "machine": platform.machine(),
             "cpus": usable_cpus(),
             "pid": os.getpid(),
         },
+    }
+
+
+def run_identity(
+    config: ScoreConfig, models: Models, manifest: Manifest, chunk_rows: int, known: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return all that a run's rows depend on, as `ScoreConfig.identity` says."""
+    return config.identity(
+        bundle_digest=models.each(lambda model: model.bundle.digest),
+        manifest=manifest,
+        precision=models.each(lambda model: model.precision),
+        chunk_rows=chunk_rows,
+        known=known,
+    )
+
+
+def _bundle_facts(model: Model) -> dict[str, Any]:
+    choice, bundle = model.choice, model.bundle
+    return {
+        "path": str(bundle.source or bundle.path.absolute()),
+        "shipped_model": choice.model,
+        "by_default": choice.default,
+        "backbone": bundle.info.backbone,
+        "sampling": bundle.info.sampling.as_json(),
+        "exemplars": bundle.exemplars.count,
+        "precision": model.precision,
+        "parity": bundle.info.graphs[model.precision].parity.as_json(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from ..backends import Backend, create_backend
 from ..backends.devices import is_gpu
+from ..backends.panel import PanelBackend
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import BundleError, option, speak
 from ..host import usable_cpus
 from ..manifests import Manifest
-from ..models import BundleChoice, choose_bundle
+from ..models import BundleChoice, Panel, choose_bundle
 from ..output.parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, RunStats, StageCounts, Status
@@ -29,6 +30,7 @@ from ..stages.sink import SHA256, STAMP, TAKEN_FROM, in_order, merge, output_sch
 from .image_folders import ImageFolders
 from .known import KnownImages, KnownSetup
 from .ledger import Chunk, ChunkDone
+from .open_models import Models
 
 _NOT_READ = (Status.MISSING, Status.UNREADABLE)
 # Rows that are taken over wait for their chunk's end as tables: this many at a time, as queries.
@@ -38,6 +40,23 @@ _TAKEN_AT_ONCE = 1024
 _ROWS_WORTH_TUNING = {"gpu": 50_000, "cpu": 2_000}
 
 
+class Expected(NamedTuple):
+    """What a worker must find, and what it does with it.
+
+    Args:
+        digest: the bundle's.
+        precision: which of its graphs runs.
+    """
+
+    digest: str
+    precision: str
+
+
+def expected(models: Models) -> dict[str, Expected]:
+    """Say which bundles a run's workers must find."""
+    return {model.name: Expected(model.bundle.digest, model.precision) for model in models.all}
+
+
 class WorkerSetup(NamedTuple):
     """All that a worker needs to know, whichever process it is in.
 
@@ -45,8 +64,7 @@ class WorkerSetup(NamedTuple):
         config: the run's settings.
         manifest: the list of images, opened.
         device: which one of the run's devices is this worker's.
-        precision: which of the bundle's graphs.
-        bundle_digest: the bundle's digest at the start of the run.
+        models: name → what its bundle was at the start of the run; the name is "" in a run of one bundle.
         folder: what identified the images' folder at the start, see `identity_of`.
         threads: processor threads that it may use; None for all usable cores.
         on_command_line: whether the run's caller is there, and its messages speak of options.
@@ -57,8 +75,7 @@ class WorkerSetup(NamedTuple):
     config: ScoreConfig
     manifest: Manifest
     device: str
-    precision: str
-    bundle_digest: str
+    models: Mapping[str, Expected]
     folder: tuple[int, int] | None = None
     threads: int | None = None
     on_command_line: bool = False
@@ -70,14 +87,17 @@ class WorkerSetup(NamedTuple):
         speak(on_command_line=self.on_command_line)
 
 
-def part_schema(manifest: Manifest, bundle: Bundle, config: ScoreConfig, *, stamps: bool) -> pa.Schema:
-    """Return the columns of a run's parts."""
+def part_schema(
+    manifest: Manifest, feature_sizes: Mapping[str, int], config: ScoreConfig, *, stamps: bool
+) -> pa.Schema:
+    """Return the columns of a run's parts; `feature_sizes` has C by the name of each model, "" for one alone."""
     more = [
         *([STAMP] if stamps else []),
         *([SHA256] if config.known_by == "content" else []),
         *([TAKEN_FROM] if config.known else []),
     ]
-    return output_schema(manifest.id_type, bundle.info.feature_size if config.features else None, *more)
+    models = {name: size if config.features else None for name, size in feature_sizes.items()}
+    return output_schema(manifest.id_type, None, *more, models=models)
 
 
 class _Taken(NamedTuple):
@@ -125,33 +145,23 @@ class Worker:
     _unread: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, setup: WorkerSetup, bundle: Bundle | None = None) -> Worker:
-        """Load the bundle onto the worker's device.
+    def open(cls, setup: WorkerSetup, models: Models | None = None) -> Worker:
+        """Load the bundle, or several, onto the worker's device.
 
         Args:
             setup: what the worker is to do.
-            bundle: the run's, if this process has it open: to open it is to read and verify all of it.
+            models: the run's, if this process has them open: to open a bundle is to read and verify all of it.
 
         Raises:
             BundleError, BackendError, MissingDependencyError: the bundle can't be run there.
         """
         config = setup.config
-        choice = choose_bundle(config.bundle)
-        bundle = bundle or choice.open()
-        if bundle.digest != setup.bundle_digest:
-            raise _changed(choice)
+        bundles = _bundles(setup) if models is None else {model.name: model.bundle for model in models.all}
         setup.manifest.check_unchanged()
-        backend = create_backend(
-            bundle,
-            backend=config.backend,
-            device=setup.device,
-            precision=setup.precision,
-            batch_size=config.batch_size,
-            threads=setup.threads,
-            throughput=True,
-            tune=_worth_tuning(setup),
-        )
-        schema = part_schema(setup.manifest, bundle, config, stamps=setup.stamps)
+        backend = _backend(setup, bundles)
+        sizes = {name: bundle.info.feature_size for name, bundle in bundles.items()}
+        schema = part_schema(setup.manifest, sizes, config, stamps=setup.stamps)
+        bundle = next(iter(bundles.values()))  # of several, each has stages of its own, see `PanelStages`
         known = _known(setup, bundle)
         pipeline = _pipeline(config, bundle, backend, setup.threads, known)
         folders = ImageFolders(setup.manifest.folder, setup.folder)
@@ -239,6 +249,35 @@ class Worker:
             if chunk.again is not None:
                 part = merge(self.parts.read(chunk.index), part)
             self.pipeline.stats.written.add(self.parts.write(chunk.index, part), 0.0)
+
+
+def _bundles(setup: WorkerSetup) -> dict[str, Bundle]:
+    """Open the run's bundles, name → bundle; raises BundleError if one is not what it was."""
+    given = setup.config.bundle
+    choices = given.choose() if isinstance(given, Panel) else {"": choose_bundle(given)}
+    bundles = {name: choice.open() for name, choice in choices.items()}
+    for name, bundle in bundles.items():
+        if bundle.digest != setup.models[name].digest:
+            raise _changed(choices[name])
+    return bundles
+
+
+def _backend(setup: WorkerSetup, bundles: Mapping[str, Bundle]) -> Backend:
+    config = setup.config
+    backends = {
+        name: create_backend(
+            bundle,
+            backend=config.backend,
+            device=setup.device,
+            precision=setup.models[name].precision,
+            batch_size=config.batch_size,
+            threads=setup.threads,
+            throughput=True,
+            tune=_worth_tuning(setup),
+        )
+        for name, bundle in bundles.items()
+    }
+    return backends[""] if "" in backends else PanelBackend(bundles, backends, config.batch_size)
 
 
 def _changed(choice: BundleChoice) -> BundleError:

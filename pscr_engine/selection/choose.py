@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..output.run_groups import Groups, with_groups
 from ..output.run_reader import RunReader
+from ..output.score_columns import ScoreColumns
 from ..statistics.order_statistics import OrderStatistics
 from .rule import Rule
 
@@ -64,16 +65,17 @@ def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
     def ranks(size: int) -> list[int]:
         return [size - rule.top.of(size) if rule.top is not None else 0]
 
+    by = run.score(rule.score)
     statistics = OrderStatistics(ranks, 1 if groups is None else len(groups))
     rows = scored = 0
     first = True
     while statistics.wants_pass():
-        for batch, of_rows in with_groups(run, groups, "score", "score_std"):
-            scores, takes_part = _taking_part(batch, rule)
+        for batch, of_rows in with_groups(run, groups, by.score, by.std):
+            scores, takes_part = _taking_part(batch, rule, by)
             statistics.add(scores[takes_part], None if of_rows is None else of_rows[takes_part])
             if first:
                 rows += batch.num_rows
-                scored += batch.num_rows - batch.column("score").null_count
+                scored += batch.num_rows - batch.column(by.score).null_count
         first = False
     by_group = dict(statistics.all())
     chosen = []
@@ -95,9 +97,10 @@ def kept_rows(
         [np.inf if group.threshold is None else group.threshold for group in choice.groups], np.float32
     )
     left = np.array([group.kept_at_threshold for group in choice.groups], np.int64)
-    needed = list(dict.fromkeys(["score", "score_std", *columns]))
+    by = run.score(rule.score)
+    needed = list(dict.fromkeys([by.score, by.std, *columns]))
     for batch, of_rows in with_groups(run, groups, *needed):
-        scores, takes_part = _taking_part(batch, rule)
+        scores, takes_part = _taking_part(batch, rule, by)
         of_rows = np.zeros(batch.num_rows, np.int32) if of_rows is None else of_rows
         limits = thresholds[of_rows]
         keep = takes_part & (scores > limits)
@@ -108,14 +111,16 @@ def kept_rows(
             yield batch.select(columns).filter(pa.array(keep))
 
 
-def _taking_part(batch: pa.RecordBatch, rule: Rule) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _taking_part(
+    batch: pa.RecordBatch, rule: Rule, by: ScoreColumns
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return a batch's scores, float32 [N], NaN where there is none, and which of them take part, bool [N]."""
-    scores = batch.column("score").to_numpy(zero_copy_only=False)
+    scores = batch.column(by.score).to_numpy(zero_copy_only=False)
     takes_part = ~np.isnan(scores)
     if rule.min_score is not None:
         takes_part &= scores >= np.float32(rule.min_score)
     if rule.max_std is not None:
-        takes_part &= batch.column("score_std").to_numpy(zero_copy_only=False) <= np.float32(rule.max_std)
+        takes_part &= batch.column(by.std).to_numpy(zero_copy_only=False) <= np.float32(rule.max_std)
     return scores, takes_part
 
 

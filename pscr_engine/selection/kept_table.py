@@ -1,10 +1,10 @@
-"""The table of the images that are kept: the manifest's columns, then score, score_std, row."""
+"""The table of the images that are kept: the manifest's columns, then score, score_std (or those of several bundles), row."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from ..output.parts import is_part
 from ..output.run_reader import RunReader
 from .table_files import MARK, check_kind, is_selection, open_writer
 
-SCORE_FIELDS = (pa.field("score", pa.float32()), pa.field("score_std", pa.float32()), pa.field("row", pa.int64()))
 # Limits of a row group of the output: enough rows to be read fast, but few of those that hold images.
 _GROUP_ROWS, _GROUP_BYTES = 2**16, 64 * 2**20
+
+
+def score_fields(run: RunReader) -> list[pa.Field]:
+    """Return the last fields of the output: all scores of the run, then row."""
+    return [*(field for columns in run.scores for field in columns.fields), pa.field("row", pa.int64())]
 
 
 def check_output(out: Path) -> None:
@@ -30,11 +34,11 @@ def check_output(out: Path) -> None:
         raise OutputError(f"{out}: is named like a part of a run; name another file")
     if not out.is_dir():  # which is said below
         check_kind(out)
-    check_output_file(out, "selection", lambda file: is_selection(file, [field.name for field in SCORE_FIELDS]))
+    check_output_file(out, "selection", is_selection)
 
 
 def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str], pa.Schema]:
-    """Choose the columns to take from the parts, and the fields of the output before `SCORE_FIELDS`.
+    """Choose the columns to take from the parts, and the fields of the output before `score_fields`.
 
     The fields are the manifest's columns. If one has a name that the output needs itself, "score" for example,
     it becomes "manifest_score". Without a manifest, they are the parts' path, and id if there is one.
@@ -42,7 +46,7 @@ def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str]
     Raises:
         ManifestError: the manifest has a column twice.
     """
-    ours = [field.name for field in SCORE_FIELDS]
+    ours = [field.name for field in score_fields(run)]
     if manifest is None:
         schema = run.schema()
         fields = [] if schema is None else [schema.field(name) for name in ("id", "path") if name in schema.names]
@@ -65,6 +69,7 @@ def source_columns(run: RunReader, manifest: Manifest | None) -> tuple[list[str]
 def write_kept(
     out: Path,
     kept: Iterator[pa.RecordBatch],
+    run: RunReader,
     manifest: Manifest | None,
     fields: pa.Schema,
     facts: Mapping[str, Any],
@@ -74,6 +79,7 @@ def write_kept(
     Args:
         out: the file; its name says of which kind.
         kept: kept rows of the parts, with the columns that `source_columns` chose.
+        run: the run that they are from.
         manifest: the manifest whose columns to add; None to add none.
         fields: the fields that `source_columns` chose.
         facts: how the selection was made, kept in the metadata of a Parquet file.
@@ -82,7 +88,7 @@ def write_kept(
         ManifestError: the manifest can't be read.
         PscrError: the file or one of its columns can't be written.
     """
-    schema = pa.schema([*fields, *SCORE_FIELDS], metadata={MARK: json.dumps(facts)})
+    schema = pa.schema([*fields, *score_fields(run)], metadata={MARK: json.dumps(facts)})
     reader = None if manifest is None else manifest.columns(list(manifest.column_names))
     try:
         with (
@@ -92,7 +98,7 @@ def write_kept(
         ):
             waiting: list[pa.Table] = []
             rows = nbytes = 0
-            for table in _tables(kept, reader, schema):
+            for table in _tables(kept, reader, schema, [field.name for field in score_fields(run)]):
                 waiting.append(table)
                 rows, nbytes = rows + len(table), nbytes + table.nbytes
                 if rows >= _GROUP_ROWS or nbytes >= _GROUP_BYTES:
@@ -110,22 +116,24 @@ def write_kept(
         raise PscrError(f"{out}: a column can't be written ({one_line(error, 200)})") from error
 
 
-def _tables(kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(
+    kept: Iterator[pa.RecordBatch], reader: Columns | None, schema: pa.Schema, last: Sequence[str]
+) -> Iterator[pa.Table]:
     """Yield the kept rows in pieces of little more than `_GROUP_BYTES`: a manifest may hold the images themselves."""
     step = 64
     for batch in kept:
         at = 0
         while at < batch.num_rows:
-            table = _joined(batch.slice(at, step), reader, schema)
+            table = _joined(batch.slice(at, step), reader, schema, last)
             at += len(table)
             yield table
             step = max(1, min(_GROUP_ROWS, _GROUP_BYTES * len(table) // max(1, table.nbytes)))
 
 
-def _joined(batch: pa.RecordBatch, reader: Columns | None, schema: pa.Schema) -> pa.Table:
+def _joined(batch: pa.RecordBatch, reader: Columns | None, schema: pa.Schema, last: Sequence[str]) -> pa.Table:
     """Add the manifest's columns to kept rows of the parts; without a reader, select the parts' own columns."""
     if reader is None:
         return pa.Table.from_batches([batch.select(schema.names)]).cast(schema)
     columns = reader.take(batch.column("row").to_numpy()).columns
-    scores = [batch.column(field.name) for field in SCORE_FIELDS]
+    scores = [batch.column(name) for name in last]
     return pa.table([*columns, *scores], schema=schema)

@@ -61,12 +61,14 @@ class Rule:
         min_score: smallest score that takes part; None for any.
         max_std: largest `score_std` that takes part; None for any.
         group_column: column of the manifest that says which group an image is in; None for one group.
+        score: column of the scores to go by, in a run of several bundles; None for the only one.
     """
 
     top: Top | None = None
     min_score: float | None = None
     max_std: float | None = None
     group_column: str | None = None
+    score: str | None = None
 
     def __post_init__(self) -> None:
         if self.top is None and self.min_score is None and self.max_std is None:

@@ -10,7 +10,7 @@ from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
 from .choose import Choice, choose, kept_rows
-from .kept_table import SCORE_FIELDS, check_output, source_columns, write_kept
+from .kept_table import check_output, score_fields, source_columns, write_kept
 from .rule import Rule
 from .table_files import check_columns
 
@@ -46,6 +46,7 @@ def select(
         allow_unfinished: take what is there of an unfinished run.
 
     Raises:
+        UsageError: the run has several scores, and the rule doesn't name one of them.
         OutputError: the run is unfinished or damaged, or `out` is taken, of no known kind, or can't hold a column.
         ManifestError: the manifest isn't there any more, has changed, or has no such column.
     """
@@ -55,7 +56,7 @@ def select(
             f"{scores}: this run is not complete; finish it with its score command, or take what is there "
             f"with {option('--allow-unfinished', True)}"
         )
-    table, groups = None, None
+    by, table, groups = run.score(rule.score), None, None
     if rule.group_column is not None:
         table = run.open_table([rule.group_column], manifest)
     elif run.has_columns and out is not None:
@@ -83,7 +84,8 @@ def select(
         "min_score": rule.min_score,
         "max_std": rule.max_std,
         "per_group": rule.group_column,
+        **({"score": by.score} if by.model else {}),
         "kept": choice.kept,
     }
-    write_kept(out, kept_rows(run, rule, groups, choice, columns), table, fields, facts)
-    return Selected(choice, labels, [*fields.names, *(field.name for field in SCORE_FIELDS)])
+    write_kept(out, kept_rows(run, rule, groups, choice, columns), run, table, fields, facts)
+    return Selected(choice, labels, [*fields.names, *(field.name for field in score_fields(run))])

@@ -14,6 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, option
+from ..records import result_of_column
 
 MARK = b"pscr_engine.select"
 """Key in a Parquet file's metadata, by which an earlier selection is known."""
@@ -103,15 +104,11 @@ def open_writer(out: Path, file: IO[bytes], schema: pa.Schema) -> TableWriter:
     return _WRITERS[out.suffix.lower()](file, schema)
 
 
-def is_selection(file: Path, last: Sequence[str]) -> bool:
+def is_selection(file: Path) -> bool:
     """Tell whether a file is an earlier selection, or empty.
 
     Parquet says so in its metadata. Of the others it is known by its last columns: a manifest's own columns are never
     called so in a selection.
-
-    Args:
-        file: what is there.
-        last: names of a selection's last columns.
     """
     suffix = file.suffix.lower()
     try:
@@ -125,6 +122,14 @@ def is_selection(file: Path, last: Sequence[str]) -> bool:
             names = [name.strip('"') for name in first.rstrip("\n").split(_DELIMITERS[suffix])]
         else:
             names = list(json.loads(first))
-        return names[-len(last) :] == list(last)
+        return _are_last(names)
     except (pa.ArrowException, OSError, ValueError, TypeError):
         return False
+
+
+def _are_last(names: Sequence[str]) -> bool:
+    """Tell whether a table's last columns are a selection's: one or several pairs of scores, and row."""
+    if len(names) < 3 or names[-1] != "row":
+        return False
+    score, std = (result_of_column(name) for name in names[-3:-1])
+    return score is not None and std is not None and (score[0], std[0]) == ("score", "score_std") and score[1] == std[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 from ..records import Pixels, Query, Status
+from .base import StageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,42 @@ def assign(
             query.features = features[index]
         if exemplar_scores is not None:
             query.exemplar_scores = exemplar_scores[index]
+
+
+class Inference:
+    """Scores the images of micro-batches batch by batch; side by side, if the backend wants several at once.
+
+    Args:
+        backend: scores the patches.
+        settings: of the run.
+        counts: whether its images are counted; if not, its time alone is.
+    """
+
+    def __init__(self, backend: PatchScorer, settings: StageSettings, *, counts: bool = True) -> None:
+        self._backend, self._settings, self._counts = backend, settings, counts
+        # Batches of two micro-batches share these threads: none of them idles while another has batches left.
+        self._runs = ThreadPoolExecutor(backend.runs, "infer") if backend.runs > 1 else None
+
+    def score(self, queries: Sequence[Query], patches: Pixels) -> None:
+        """Score `queries`, whose patches are uint8 [len(queries)·D, P, P, 3]."""
+        starts = range(0, len(queries), self._settings.batch_size)
+        if self._runs is None:
+            for start in starts:
+                self._batch(queries, patches, start)
+        else:
+            for done in [self._runs.submit(self._batch, queries, patches, start) for start in starts]:
+                done.result()
+
+    def _batch(self, queries: Sequence[Query], patches: Pixels, start: int) -> None:
+        s, D = self._settings, self._settings.sampling.patches
+        if s.stopping.is_set():
+            return
+        queries = queries[start : start + s.batch_size]
+        patches = patches[start * D : (start + len(queries)) * D]
+        with s.stats.infer.measure(len(queries) if self._counts else 0):
+            infer(self._backend, queries, patches, features=s.features, exemplar_scores=s.exemplar_scores)
+
+    def close(self) -> None:
+        """End its threads."""
+        if self._runs is not None:
+            self._runs.shutdown(cancel_futures=True)

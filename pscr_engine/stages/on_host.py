@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 from ..records import MicroBatch
 from .base import Stage, StageSettings
 from .decode import decode
-from .infer import PatchScorer, infer
+from .infer import Inference, PatchScorer
 from .sample import Sampler
 
 
@@ -21,10 +20,9 @@ class HostStages:
     """
 
     def __init__(self, backend: PatchScorer, settings: StageSettings) -> None:
-        self._backend, self._settings = backend, settings
+        self._settings = settings
         self._sampler = Sampler(settings.sampling, settings.rows, settings.decoding.max_pixels)
-        # Batches of two micro-batches share these threads: none of them idles while another has batches left.
-        self._runs = ThreadPoolExecutor(backend.runs, "infer") if backend.runs > 1 else None
+        self._inference = Inference(backend, settings)
         self.stages = (
             Stage("decode", self.decode_and_sample, settings.decode_threads),
             Stage("infer", self.infer, backend.runs),
@@ -52,31 +50,13 @@ class HostStages:
         return batch
 
     def infer(self, batch: MicroBatch) -> MicroBatch:
-        """Score batch by batch; side by side, if the backend wants several at once."""
-        size = self._settings.batch_size
+        """Score what has been sampled, and take the buffer back."""
         if batch.patches is None:
             return batch
-        starts = range(0, len(batch.sampled), size)
-        if self._runs is None:
-            for start in starts:
-                self._infer(batch, start)
-        else:
-            for done in [self._runs.submit(self._infer, batch, start) for start in starts]:
-                done.result()
+        self._inference.score(batch.sampled, batch.patches)
         self._sampler.release(batch)
         return batch
 
-    def _infer(self, batch: MicroBatch, start: int) -> None:
-        s, D = self._settings, self._settings.sampling.patches
-        assert batch.patches is not None
-        if s.stopping.is_set():
-            return
-        queries = batch.sampled[start : start + s.batch_size]
-        patches = batch.patches[start * D : (start + len(queries)) * D]
-        with s.stats.infer.measure(len(queries)):
-            infer(self._backend, queries, patches, features=s.features, exemplar_scores=s.exemplar_scores)
-
     def close(self) -> None:
         """End its threads. Its buffers are ordinary memory."""
-        if self._runs is not None:
-            self._runs.shutdown(cancel_futures=True)
+        self._inference.close()

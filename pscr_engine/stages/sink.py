@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import PscrError
 from ..manifests.unicode import utf8
-from ..records import STAMP_BYTES, Query
+from ..records import STAMP_BYTES, Query, result_column, result_of_column
 
 STAMP = pa.field("stamp", pa.binary(STAMP_BYTES))
 SHA256 = pa.field("sha256", pa.binary(32))
 TAKEN_FROM = pa.field("taken_from", pa.string())
 
 
-def output_schema(id_type: pa.DataType | None, feature_size: int | None, *more: pa.Field) -> pa.Schema:
+def output_schema(
+    id_type: pa.DataType | None,
+    feature_size: int | None,
+    *more: pa.Field,
+    models: Mapping[str, int | None] | None = None,
+) -> pa.Schema:
     """Return the columns of a part.
 
     Args:
         id_type: Arrow type of the manifest's identifiers; None if it has none.
         feature_size: C if features are written; None if not.
         *more: columns by which later runs know images, and of what is taken over from earlier ones.
+        models: name → feature size of each model, in place of `feature_size`, if there are several.
     """
+    sizes = {"": feature_size} if models is None else models
     fields = [pa.field("row", pa.int64(), nullable=False)]
     if id_type is not None:
         fields.append(pa.field("id", id_type))
+    fields.append(pa.field("path", pa.string()))
     fields += [
-        pa.field("path", pa.string()),
-        pa.field("score", pa.float32()),
-        pa.field("score_std", pa.float32()),
+        pa.field(result_column(kind, model), pa.float32()) for model in sizes for kind in ("score", "score_std")
+    ]
+    fields += [
         pa.field("status", pa.string(), nullable=False),
         pa.field("error", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
     ]
-    if feature_size is not None:
-        fields.append(pa.field("features", pa.list_(pa.float32(), feature_size)))
+    fields += [
+        pa.field(result_column("features", model), pa.list_(pa.float32(), size))
+        for model, size in sizes.items()
+        if size is not None
+    ]
     return pa.schema([*fields, *more])
 
 
@@ -69,6 +80,11 @@ def merge(table: pa.Table, fresh: pa.Table) -> pa.Table:
 
 
 def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
+    if (found := result_of_column(field.name)) is not None and found[1]:
+        # A row has the scores of all models or none.
+        nothing, (kind, model) = Query(-1), found
+        queries = [(query.results or {}).get(model, nothing) if query.ok else nothing for query in queries]
+        return _column(field.with_name(kind), queries)
     match field.name:
         case "path" | "error" | "taken_from":
             return pa.array([utf8(getattr(query, field.name)) for query in queries], field.type)

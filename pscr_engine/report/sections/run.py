@@ -8,6 +8,7 @@ from typing import Any
 from ...html import ScoreFormat
 from ...output.processes import Share, count_processes, shares_of, totals
 from ...output.run_reader import RunReader
+from ...output.score_columns import ScoreColumns
 from ...records import STAGES
 from ..charts import draw_stages
 from ..formatting import count, images
@@ -16,14 +17,19 @@ from ..gather import Gathered
 _MOST_PROCESSES = 10
 
 
-def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat) -> dict[str, Any]:
+def run_section(
+    run: RunReader, gathered: Gathered, scale: ScoreFormat, score: ScoreColumns
+) -> dict[str, Any]:
     """Build what the template needs for the sections about the run."""
     success = run.success
-    bundle = _mapping(run.run.get("bundle"))
+    bundle = score.bundle_facts(run.run)
     words = [str(bundle[name]) for name in ("backbone", "precision") if name in bundle]
     when = str((success or {}).get("finished") or run.run.get("started", ""))[:16].replace("T", " ")
     lead = f"{images(gathered.rows)} of {run.run['settings']['manifest']}"
     lead += f", scored with {' '.join(words)}" if words else ""
+    others = [each.score for each in run.scores if each != score]
+    if score.model:
+        lead += f": {score.score}" + (f", beside {', '.join(others)}" if others else "")
     lead += f", {'finished' if success else 'started'} {when} UTC" if when else ""
     stages = _stages(success)
     seconds = {name: each for name, _, each, _ in stages}
@@ -34,7 +40,7 @@ def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat) -> dict[
             "missing": _missing(run),
             "lead": lead,
             "exemplars": bundle.get("exemplars"),
-            "facts": _facts(run, bundle, success),
+            "facts": _facts(run, bundle, success, score),
         },
         "tiles": _tiles(gathered, success, bundle, scale),
         "stages": stages,
@@ -65,15 +71,16 @@ def _tiles(
     return tiles
 
 
-def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any] | None, score: ScoreColumns) -> list[tuple[str, str]]:
     """List what the run's files say of it: name and value, where there is one."""
     identity, settings, host = run.identity, run.run["settings"], _mapping(run.run.get("host"))
     sampling = _mapping(bundle.get("sampling"))
     facts = [
         ("Manifest", settings["manifest"]),
         ("Image folder", identity.get("image_folder")),
-        ("Bundle", settings.get("bundle")),
-        ("Digest", identity.get("bundle") and f"{str(identity['bundle'])[:16]}…"),
+        ("Bundle", _of(settings.get("bundle"), score)),
+        ("Digest", (digest := _of(identity.get("bundle"), score)) and f"{str(digest)[:16]}…"),
+        ("Score", score.model and score.score),
         ("Backbone", bundle.get("backbone")),
         ("Sampling", sampling.get("name")),
         ("Exemplars", bundle.get("exemplars")),
@@ -170,6 +177,11 @@ def _stages(success: Mapping[str, Any] | None) -> list[tuple[str, int, float, fl
         return []
     timed = [(name, stages[name]) for name in STAGES if name in stages]
     return [(name, int(each["items"]), float(each["seconds"]), float(each["seconds"]) / total) for name, each in timed]
+
+
+def _of(value: object, score: ScoreColumns) -> object:
+    """Return a bundle's value, of those that a run of several has by name."""
+    return _mapping(value).get(score.model) if score.model else value
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...html import ScoreFormat
+from ...output.score_columns import ScoreColumns
 from ...stores.uri import Place
 from ..axis import Axis
 from ..charts import Frame, draw_box, draw_density, draw_histogram, quantile_table
@@ -28,7 +29,7 @@ _GALLERIES = {
 
 
 def score_sections(
-    folder: Place, shape: Shape, scored: int, shown: Mapping[int, Shown], scale: ScoreFormat
+    folder: Place, shape: Shape, scored: int, shown: Mapping[int, Shown], scale: ScoreFormat, score: ScoreColumns
 ) -> dict[str, Any]:
     """Build what the template needs for the scores of the run in `folder`."""
     lowest, median, highest = (float(shape.quantiles[index].value) for index in (0, 500, 1000))
@@ -44,7 +45,7 @@ def score_sections(
         "density": draw_density(shape.density),
         "density_text": f"Counts on a grid: score from {x.low:f} to {x.high:f}, score_std {y.low:f} to {y.high:f}.",
         "beyond": shape.density.beyond,
-        "keep": _keep(folder.resolve() if isinstance(folder, Path) else folder, shape, scored),
+        "keep": _keep(folder.resolve() if isinstance(folder, Path) else folder, shape, scored, score),
         "ladder": [(percent, tile(pick, shown, scale)) for percent, pick in shape.ladder.items()],
         "galleries": [
             (*_GALLERIES[name], [tile(pick, shown, scale) for pick in shape.galleries[name]])
@@ -54,7 +55,7 @@ def score_sections(
     }
 
 
-def _keep(folder: Place, shape: Shape, scored: int) -> dict[str, Any]:
+def _keep(folder: Place, shape: Shape, scored: int, score: ScoreColumns) -> dict[str, Any]:
     """Build what the slider needs: thresholds with exact counts, and filters to copy."""
     axis, frame = shape.histogram.axis, Frame()
     texts, kept = [text for text, _ in shape.thresholds], [kept for _, kept in shape.thresholds]
@@ -62,7 +63,7 @@ def _keep(folder: Place, shape: Shape, scored: int) -> dict[str, Any]:
     slider = [index for index, text in enumerate(texts) if text in on_slider]
     start = min(range(len(slider)), key=lambda step: abs(kept[slider[step]] - scored / 2))
     first = texts[slider[start]]
-    lines = _filters(str(folder))
+    lines = _filters(str(folder), score)
     return {
         "slider": slider,
         "start": start,
@@ -91,24 +92,25 @@ def _nearest(kept: list[int], wanted: int) -> int:
     return min(range(len(kept)), key=lambda index: (abs(kept[index] - wanted), -index))
 
 
-def _filters(folder: str) -> list[tuple[str, str, tuple[str, str]]]:
+def _filters(folder: str, score: ScoreColumns) -> list[tuple[str, str, tuple[str, str]]]:
     """List filters that compare as float32, as the counts do: name, title, text before and after the threshold."""
+    by = f" --score {score.score}" if score.model else ""
     parts = f"{glob.escape(folder)}/part-*.parquet".replace("'", "''")
     return [
-        ("duckdb", "DuckDB", (f"SELECT * FROM '{parts}' WHERE score >= '", "'::FLOAT;")),
+        ("duckdb", "DuckDB", (f"SELECT * FROM '{parts}' WHERE {score.score} >= '", "'::FLOAT;")),
         (
             "pyarrow",
             "pyarrow",
             (
                 f"pyarrow.dataset.dataset({folder!r}, exclude_invalid_files=True)"
-                '.to_table(filter=pyarrow.dataset.field("score") >= pyarrow.scalar(',
+                f'.to_table(filter=pyarrow.dataset.field("{score.score}") >= pyarrow.scalar(',
                 ", pyarrow.float32()))",
             ),
         ),
         (
             "select",
             "pscr-engine, with the manifest’s columns",
-            (f"pscr-engine select {shlex.quote(folder)} --min-score=", " --out kept.parquet"),
+            (f"pscr-engine select {shlex.quote(folder)}{by} --min-score=", " --out kept.parquet"),
         ),
     ]
 

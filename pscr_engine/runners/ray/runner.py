@@ -22,7 +22,7 @@ from ..ledger import Chunk
 from ..progress import Report
 from ..run import Job, RunResult, Task, run_manifest
 from ..run_record import has_stamps
-from ..worker import WorkerSetup
+from ..worker import WorkerSetup, expected
 from .actor import ActorSetup, ScoringActor
 from .score_batch import ScoreBatch
 
@@ -168,7 +168,10 @@ class _Ray:
         return (f"ray: {'gpu' if self.placement.gpus else 'cpu'} × {self.most}",)
 
     def prepare(self, job: Job) -> None:
-        check_backend(job.bundle, backend=job.config.backend, device=self.placement.device, precision=job.precision)
+        model = job.models.only
+        check_backend(
+            model.bundle, backend=job.config.backend, device=self.placement.device, precision=model.precision
+        )
 
     def score(self, task: Task) -> None:
         from .pool import RayPool
@@ -179,8 +182,7 @@ class _Ray:
             job.config,
             job.manifest,
             self.placement.device,
-            job.precision,
-            job.bundle.digest,
+            expected(job.models),
             identity_of(job.manifest.folder),
             self.placement.cpus,
             is_on_command_line(),
