@@ -11,7 +11,7 @@ Wherever a command or the Python API takes a bundle, NAME stands for that bundle
 
 from .choice import BundleChoice, choose_bundle
 from .facts import Figures, Interval, ModelFacts
-from .panel import GivenBundle, Panel, one_or_panel
+from .panel import GivenBundle, Panel, choose_bundles, one_or_panel
 from .shipped import DEFAULT_MODEL, ShippedModel, find_model, shipped_models
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Panel",
     "ShippedModel",
     "choose_bundle",
+    "choose_bundles",
     "find_model",
     "one_or_panel",
     "shipped_models",

@@ -84,6 +84,18 @@ def one_or_panel(
     return Panel.of(listed) if isinstance(only, str) and _has_name(only) and not os.path.lexists(only) else only
 
 
+def choose_bundles(
+    given: GivenBundle | Panel | Mapping[str, GivenBundle] | Iterable[GivenBundle] | None,
+) -> dict[str, BundleChoice]:
+    """Decide which bundles are meant, name → choice; the name is "" for a single one without a name.
+
+    Raises:
+        BundleError, UsageError: as in `choose_bundle` and `Panel.of`.
+    """
+    decided = one_or_panel(given)
+    return decided.choose() if isinstance(decided, Panel) else {"": choose_bundle(decided)}
+
+
 def _has_name(text: str) -> bool:
     found = _NAMED.fullmatch(text)
     return found is not None and _NAME.fullmatch(found[1]) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from ..backends.panel import check_panel_devices
 from ..backends.precision import choose_precision
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..models import BundleChoice, Panel, choose_bundle
+from ..models import BundleChoice, Panel, choose_bundles
 
 Value = TypeVar("Value")
 
@@ -74,9 +74,8 @@ def choose_models(config: ScoreConfig) -> ScoreConfig:
     Raises:
         BundleError, UsageError: as in `choose_bundle`.
     """
-    if isinstance(config.bundle, Panel):
-        return replace(config, bundle=Panel(tuple(config.bundle.choose().items())))
-    return replace(config, bundle=choose_bundle(config.bundle))
+    choices = choose_bundles(config.bundle)
+    return replace(config, bundle=choices[""] if "" in choices else Panel(tuple(choices.items())))
 
 
 def open_models(config: ScoreConfig, devices: Sequence[str]) -> Models:
@@ -85,11 +84,9 @@ def open_models(config: ScoreConfig, devices: Sequence[str]) -> Models:
     Raises:
         BundleError, UsageError, BackendError: one of them can't be used, or several not there.
     """
-    if isinstance(config.bundle, Panel):
+    choices = choose_bundles(config.bundle)
+    if "" not in choices:
         check_panel_devices(devices)
-        choices: Mapping[str, BundleChoice] = config.bundle.choose()
-    else:
-        choices = {"": choose_bundle(config.bundle)}
     opened = [(name, choice, choice.open()) for name, choice in choices.items()]
     return Models(
         tuple(

@@ -238,9 +238,9 @@ def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> 
         return replace(result, complete=False, parts=len(directory.parts.indices()))
     facts = throughput_facts(config, last, progress.startup_seconds, runner.described, progress.backend)
     if not rows:  # readers of parts want at least their columns
-        directory.parts.write(
-            0, part_schema(task.job.manifest, task.job.models.feature_sizes, config, stamps=has_stamps(directory.run)).empty_table()
-        )
+        sizes = task.job.models.feature_sizes
+        schema = part_schema(task.job.manifest, sizes, config, stamps=has_stamps(directory.run))
+        directory.parts.write(0, schema.empty_table())
     facts.update(count_taken(config, directory.parts))
     success = directory.finish(rows, max(1, math.ceil(rows / chunk_rows)), facts, share.so_far(last.seconds))
     report(last)

@@ -18,7 +18,7 @@ from ..config import ScoreConfig
 from ..errors import BundleError, option, speak
 from ..host import usable_cpus
 from ..manifests import Manifest
-from ..models import BundleChoice, Panel, choose_bundle
+from ..models import BundleChoice, choose_bundles
 from ..output.parts import Parts
 from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, RunStats, StageCounts, Status
@@ -253,8 +253,7 @@ class Worker:
 
 def _bundles(setup: WorkerSetup) -> dict[str, Bundle]:
     """Open the run's bundles, name → bundle; raises BundleError if one is not what it was."""
-    given = setup.config.bundle
-    choices = given.choose() if isinstance(given, Panel) else {"": choose_bundle(given)}
+    choices = choose_bundles(setup.config.bundle)
     bundles = {name: choice.open() for name, choice in choices.items()}
     for name, bundle in bundles.items():
         if bundle.digest != setup.models[name].digest:

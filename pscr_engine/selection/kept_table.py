@@ -1,4 +1,4 @@
-"""The table of the images that are kept: the manifest's columns, then score, score_std (or those of several bundles), row."""
+"""The table of the images that are kept: the manifest's columns, then score, score_std (or several of them), row."""
 
 from __future__ import annotations
 

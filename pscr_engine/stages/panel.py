@@ -1,4 +1,4 @@
-"""The stages of several models on the processor: each image is decoded once, and its patches are cut once per sampling."""
+"""The stages of several models on the processor: an image is decoded once, its patches are cut once per sampling."""
 
 from __future__ import annotations
 
@@ -127,6 +127,7 @@ class PanelStages:
         """Score by one model after the other; each image counts once."""
         images = sum(query.ok for query in batch.queries)
         for cut, own in zip(self._cuts, batch.work or (), strict=False):
+            assert own.patches is not None
             for name, inference in cut.models.items():
                 results = [Query(query.row) for query in own.queries]
                 inference.score(results, own.patches)

@@ -78,7 +78,12 @@ def test_an_image_is_decoded_once_and_patches_are_cut_once_per_sampling(monkeypa
     decoded, cut = [], []
     decode, sample = panel.decode, panel.Sampler.sample
     monkeypatch.setattr(panel, "decode", lambda query, options: (decoded.append(query.row), decode(query, options)))
-    monkeypatch.setattr(panel.Sampler, "sample", lambda self, query, *rest: (cut.append(query.row), sample(self, query, *rest)))
+
+    def sampled(self, query, *rest):
+        cut.append(query.row)
+        sample(self, query, *rest)
+
+    monkeypatch.setattr(panel.Sampler, "sample", sampled)
     bundles, backends = opened(a=("ops", 32), b=("ops", 32), c=("nops", 32))
     together = PanelBackend(bundles, backends)
     pipeline = Pipeline(together, stage_settings(bundles["a"], together))

@@ -71,7 +71,9 @@ def _tiles(
     return tiles
 
 
-def _facts(run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any] | None, score: ScoreColumns) -> list[tuple[str, str]]:
+def _facts(
+    run: RunReader, bundle: Mapping[str, Any], success: Mapping[str, Any] | None, score: ScoreColumns
+) -> list[tuple[str, str]]:
     """List what the run's files say of it: name and value, where there is one."""
     identity, settings, host = run.identity, run.run["settings"], _mapping(run.run.get("host"))
     sampling = _mapping(bundle.get("sampling"))
