@@ -22,10 +22,11 @@ ROUNDS = 3
 FAST = ("--batch-size", "64", "--chunk-rows", "1024")
 METHOD = (
     "512×512 JPEG (quality 92, made-up scenes) on disk, in the page cache. `pscr-engine score` in its own processes; "
-    "seconds from when a worker is ready to the last part. Within a round 'first', 'second' and 'both' run in turn; 'times as "
-    "fast' is ('first' + 'second') / 'both' within a round, after one that warms up. 'no inference, same sampling': two "
-    "graphs that look at one byte per patch, OPS of 224 pixels, batch 64; 'no inference, two samplings': one with 224, "
-    "one with 299 pixels. 'networks': the shipped model and resnet18 with random weights, FP32, ONNX Runtime."
+    "seconds from when a worker is ready to the last part. Within a round 'first', 'second' and 'both' run in turn; "
+    "'times as fast' is ('first' + 'second') / 'both' within a round, after one that warms up. "
+    "'no inference, same sampling': two graphs that look at one byte per patch, OPS of 224 pixels, batch 64; "
+    "'no inference, two samplings': one with 224, one with 299 pixels. "
+    "'networks': the shipped model and resnet18 with random weights, FP32, ONNX Runtime."
 )
 
 

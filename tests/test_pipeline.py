@@ -12,6 +12,7 @@ from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.stages import fetch as fetch_module
+from pscr_engine.stages import infer as infer_module
 from pscr_engine.stages import on_host
 from pscr_engine.stages.base import StageSettings
 from pscr_engine.stages.decode import DecodeOptions
@@ -31,7 +32,7 @@ def pipeline(backend=None, **options):
 
 def function_of(stage):
     """Return the module and the name of the function that does a stage's work."""
-    return (fetch_module, "read_file") if stage == "fetch" else (on_host, stage)
+    return (fetch_module, "read_file") if stage == "fetch" else (infer_module if stage == "infer" else on_host, stage)
 
 
 def grey(value, side=40):

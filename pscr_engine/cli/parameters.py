@@ -56,7 +56,6 @@ def bundle_option(
         help: the first sentence of the option's help.
         several: what it means to give it several times; None for commands that take one bundle.
     """
-
     return click.option(
         "--bundle",
         "-b",

@@ -191,9 +191,7 @@ def score(
     columns = ManifestOptions(path_column, id_column, root, allow_http, allow_private_addresses)
     ray = RayOptions(ray_address, workers, cpus_per_worker, gpus_per_worker)
     part = WHOLE if shard is None else Shard.parse(shard)
-    config = ScoreConfig(
-        _manifest(named, manifest), bundle or None, columns=columns, shard=part, ray=ray, **settings
-    )
+    config = ScoreConfig(_manifest(named, manifest), bundle or None, columns=columns, shard=part, ray=ray, **settings)
     warnings.filterwarnings("ignore", module="PIL")
     keep_freed_memory()
     from ..scorer import Scorer

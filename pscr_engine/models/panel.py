@@ -132,9 +132,7 @@ def _check_name(name: str, bundle: GivenBundle) -> None:
             "and _"
         )
     if name.lower() == "std" or name.lower().startswith("std_"):
-        raise UsageError(
-            f"{option('--bundle')} {bundle}: score_{name} would read as a score_std: {_advice(bundle)}"
-        )
+        raise UsageError(f"{option('--bundle')} {bundle}: score_{name} would read as a score_std: {_advice(bundle)}")
 
 
 def _advice(bundle: GivenBundle) -> str:

@@ -11,7 +11,6 @@ import pyarrow as pa
 from ..errors import UsageError, option
 from ..records import result_column
 
-
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 

@@ -178,9 +178,7 @@ def _blocks(
         yield rows + start, was[rows], now[rows]
 
 
-def _dense(
-    run: RunReader, end: int, score: ScoreColumns
-) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+def _dense(run: RunReader, end: int, score: ScoreColumns) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """Read score, float32 [end], and status as an index into `_STATUSES`, int8 [end], of all rows below `end`."""
     scores, statuses = np.full(end, np.nan, np.float32), np.zeros(end, np.int8)
     for batch in run.batches("row", score.score, "status"):

@@ -81,9 +81,7 @@ class Gathered:
         return self.rows - self.failures.total
 
 
-def gather(
-    run: RunReader, images: int, groups: Groups | None = None, score: ScoreColumns | None = None
-) -> Gathered:
+def gather(run: RunReader, images: int, groups: Groups | None = None, score: ScoreColumns | None = None) -> Gathered:
     """Read a run's parts in three passes, and gather what the page shows of them.
 
     Only counters are kept between passes. The first pass counts failures and the leading bits of all

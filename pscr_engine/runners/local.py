@@ -69,9 +69,7 @@ def _setups(job: Job, devices: Sequence[str], *, stamps: bool = True) -> list[Wo
         known = job.known.unindexed() if len(devices) == 1 else job.known.indexed()
     folder, told = identity_of(job.manifest.folder), is_on_command_line()
     return [
-        WorkerSetup(
-            job.config, job.manifest, device, expected(job.models), folder, threads, told, known, stamps
-        )
+        WorkerSetup(job.config, job.manifest, device, expected(job.models), folder, threads, told, known, stamps)
         for device in devices
     ]
 

@@ -111,9 +111,7 @@ def kept_rows(
             yield batch.select(columns).filter(pa.array(keep))
 
 
-def _taking_part(
-    batch: pa.RecordBatch, rule: Rule, by: ScoreColumns
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _taking_part(batch: pa.RecordBatch, rule: Rule, by: ScoreColumns) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return a batch's scores, float32 [N], NaN where there is none, and which of them take part, bool [N]."""
     scores = batch.column(by.score).to_numpy(zero_copy_only=False)
     takes_part = ~np.isnan(scores)

@@ -35,9 +35,7 @@ def output_schema(
     if id_type is not None:
         fields.append(pa.field("id", id_type))
     fields.append(pa.field("path", pa.string()))
-    fields += [
-        pa.field(result_column(kind, model), pa.float32()) for model in sizes for kind in ("score", "score_std")
-    ]
+    fields += [pa.field(result_column(kind, model), pa.float32()) for model in sizes for kind in ("score", "score_std")]
     fields += [
         pa.field("status", pa.string(), nullable=False),
         pa.field("error", pa.string()),

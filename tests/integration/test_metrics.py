@@ -26,7 +26,7 @@ ROWS, CHUNK = 1000, 20
 # Follows a file, so that a test can have a run go slowly, or fail.
 _AT_START = """
 import pathlib, time
-import pscr_engine.stages.on_host as p
+import pscr_engine.stages.infer as p
 control = pathlib.Path({control!r})
 def infer(*arguments, original=p.infer, **options):
     mode = control.read_text()

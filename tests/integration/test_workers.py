@@ -124,7 +124,7 @@ def test_workers_killed_at_random_moments(place):
 def test_a_killed_worker_is_replaced(place):
     slow = fault(
         place / "slow",
-        "import pscr_engine.stages.on_host as p, time\n"
+        "import pscr_engine.stages.infer as p, time\n"
         "def infer(*arguments, original=p.infer, **options):\n"
         "    time.sleep(0.002)\n"
         "    original(*arguments, **options)\n"
@@ -170,7 +170,7 @@ def test_a_fault_in_any_stage_ends_the_run_with_its_traceback(place, tmp_path, s
         "fetch": "pscr_engine.stages.fetch.read_file",
         "decode": "pscr_engine.stages.on_host.decode",
         "sample": "pscr_engine.stages.sample.Sampler.sample",
-        "infer": "pscr_engine.stages.on_host.infer",
+        "infer": "pscr_engine.stages.infer.infer",
         "sink": "pscr_engine.runners.worker.to_table",
     }[stage]
     injected = fault(

@@ -17,9 +17,7 @@ from ..gather import Gathered
 _MOST_PROCESSES = 10
 
 
-def run_section(
-    run: RunReader, gathered: Gathered, scale: ScoreFormat, score: ScoreColumns
-) -> dict[str, Any]:
+def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat, score: ScoreColumns) -> dict[str, Any]:
     """Build what the template needs for the sections about the run."""
     success = run.success
     bundle = score.bundle_facts(run.run)

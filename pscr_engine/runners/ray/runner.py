@@ -169,9 +169,7 @@ class _Ray:
 
     def prepare(self, job: Job) -> None:
         model = job.models.only
-        check_backend(
-            model.bundle, backend=job.config.backend, device=self.placement.device, precision=model.precision
-        )
+        check_backend(model.bundle, backend=job.config.backend, device=self.placement.device, precision=model.precision)
 
     def score(self, task: Task) -> None:
         from .pool import RayPool

@@ -29,7 +29,7 @@ ROWS, CHUNK = 5000, 50
 # What actors do follows a file, for Ray keeps processes ready that have started long before a test.
 _AT_START = """
 import pathlib, time
-import pscr_engine.stages.on_host as p
+import pscr_engine.stages.infer as p
 control = pathlib.Path({control!r})
 def infer(*arguments, original=p.infer, **options):
     mode = control.read_text()
