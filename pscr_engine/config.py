@@ -94,6 +94,8 @@ class ScoreConfig:
         known_by: what tells that an image is the same: "path" (with the file's size and time of modification, or the
             object's ETag), the row's "id", or "content", whose digests the parts then hold, too.
         known_failed: take over failed rows, too, if no earlier run has scored the image.
+        once_per_content: score images with the same bytes once for each worker, as far as its memory reaches; such rows
+            get equal results.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3; None for all but the last.
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
         runner: "local" for this host, or "ray" for a Ray cluster.
@@ -121,6 +123,7 @@ class ScoreConfig:
     known: Sequence[Place] = ()
     known_by: Literal["path", "id", "content"] = "path"
     known_failed: bool = False
+    once_per_content: bool = False
     max_failure_rate: float | None = None
     shard: Shard = WHOLE
     runner: Literal["local", "ray"] = "local"

@@ -67,6 +67,7 @@ class Query:
             tells.
         sha256: digest of the image's bytes, where a run asks for it.
         taken_from: the earlier run's output that the result is taken over from; None if the image is scored here.
+        repeated: whether the result is that of an image with the same bytes, which this run has scored before.
         results: name of a model → what it made of this image, in a run of several; None in a run of one.
     """
 
@@ -89,12 +90,13 @@ class Query:
     stamp: bytes | None = None
     sha256: bytes | None = None
     taken_from: str | None = None
+    repeated: bool = False
     results: dict[str, Query] | None = None
 
     @property
     def ok(self) -> bool:
-        """Tell whether stages have work on it: nothing has gone wrong so far, and its result isn't an earlier run's."""
-        return self.status is Status.OK and self.taken_from is None
+        """Tell whether stages have work on it: nothing has gone wrong so far, and it has no result from elsewhere."""
+        return self.status is Status.OK and self.taken_from is None and not self.repeated
 
     def note_state(self, state: str) -> None:
         """Set `stamp` from where the image is and what changes with its content there."""
@@ -209,6 +211,7 @@ class RunStats:
     read: StageStats = field(default_factory=StageStats)
     written: StageStats = field(default_factory=StageStats)
     retry: StageStats = field(default_factory=StageStats)
+    repeated: StageStats = field(default_factory=StageStats)
 
     def counts(self) -> StageCounts:
         """Return stage → (items, seconds) so far; checks and traffic only if there were any."""
@@ -221,7 +224,9 @@ CHECKS = ("verify", "mismatch")
 """Images whose pixels from a GPU's decoder were compared with Pillow's, and those of them that were wrong."""
 TRAFFIC = ("read", "written", "retry")
 """Bytes of encoded images, bytes of parts, and requests for images that were sent again. They take no time."""
-ALL_COUNTS = (*STAGES, *CHECKS, *TRAFFIC)
+REPEATED = ("repeated",)
+"""Images that got the result of another one with the same bytes. They take no time."""
+ALL_COUNTS = (*STAGES, *CHECKS, *TRAFFIC, *REPEATED)
 
 StageCounts = dict[str, tuple[int, float]]
 """Stage → (items, seconds spent on them, added up over threads and workers)."""

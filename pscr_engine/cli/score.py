@@ -133,6 +133,11 @@ from .score_progress import run_progress
 )
 @click.option("--known-failed", is_flag=True, help="With --known: take over failed rows, too.")
 @click.option(
+    "--once-per-content",
+    is_flag=True,
+    help="Score images with the same bytes once; their rows are equal. Each worker knows those it has read.",
+)
+@click.option(
     "--max-failure-rate",
     type=float,
     help="Exit with 3 if a larger share of rows fails.  [default: if all do; 1 accepts even that]",

@@ -59,6 +59,7 @@ METRICS = (
     Metric("pscr_engine_read_bytes_total", "counter", "Bytes of encoded images that were read."),
     Metric("pscr_engine_written_bytes_total", "counter", "Bytes of parts that were written."),
     Metric("pscr_engine_fetch_retries_total", "counter", "Requests for images that were sent again."),
+    Metric("pscr_engine_repeated_images_total", "counter", "Images that got the result of others with the same bytes."),
     Metric(
         "pscr_engine_decoding_checks_total", "counter", "Images from a GPU's decoder that were compared.", ("result",)
     ),
@@ -123,6 +124,7 @@ def _values(moment: Moment) -> dict[str, _Samples]:
         "read_bytes_total": _one(_count(figures, "read")[0]),
         "written_bytes_total": _one(_count(figures, "written")[0]),
         "fetch_retries_total": _one(_count(figures, "retry")[0]),
+        "repeated_images_total": _one(_count(figures, "repeated")[0]),
         "decoding_checks_total": [(("same",), verified - wrong), (("different",), wrong)],
     }
 

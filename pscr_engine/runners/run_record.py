@@ -41,6 +41,7 @@ def throughput_facts(
             if name in STAGES
         },
         **_decoding_checks(snapshot),
+        **({"repeated": snapshot.stages.get("repeated", (0, 0.0))[0]} if config.once_per_content else {}),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

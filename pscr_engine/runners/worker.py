@@ -24,13 +24,14 @@ from ..pipeline import Pipeline
 from ..records import MicroBatch, Query, RunStats, StageCounts, Status
 from ..stages.base import StageSettings
 from ..stages.decode import DecodeOptions
-from ..stages.fetch import Fetcher
+from ..stages.fetch import Fetcher, OnRead
 from ..stages.pillow import pillow_for_a_run
 from ..stages.sink import SHA256, STAMP, TAKEN_FROM, in_order, merge, output_schema, to_table
 from .image_folders import ImageFolders
 from .known import KnownImages, KnownSetup
 from .ledger import Chunk, ChunkDone
 from .open_models import Models
+from .repeats import Repeats
 
 _NOT_READ = (Status.MISSING, Status.UNREADABLE)
 # Rows that are taken over wait for their chunk's end as tables: this many at a time, as queries.
@@ -129,6 +130,7 @@ class Worker:
         schema: columns of the parts.
         folders: notices when the images' folders go away.
         known: the images that earlier runs have scored; None if there are none.
+        repeats: the images that this worker has scored; None if each is scored however often it comes.
         moved: called when rows have come out of the pipeline; `status` and `stages` tell how many.
         before_commit: called before a part is written; may raise to keep it from that.
     """
@@ -139,6 +141,7 @@ class Worker:
     schema: pa.Schema
     folders: ImageFolders
     known: KnownImages | None = None
+    repeats: Repeats | None = None
     moved: Callable[[], None] = lambda: None
     before_commit: Callable[[], None] = lambda: None
     status: Counter[str] = field(default_factory=Counter)
@@ -163,9 +166,16 @@ class Worker:
         schema = part_schema(setup.manifest, sizes, config, stamps=setup.stamps)
         bundle = next(iter(bundles.values()))  # of several, each has stages of its own, see `PanelStages`
         known = _known(setup, bundle)
-        pipeline = _pipeline(config, bundle, backend, setup.threads, known)
+        stats = RunStats()
+        repeats = Repeats(stats) if config.once_per_content else None
+        fetcher = Fetcher(
+            private_addresses=config.columns.allow_private_addresses,
+            on_read=_on_read(known, repeats),
+            stats=stats,
+        )
+        pipeline = _pipeline(config, bundle, backend, setup.threads, fetcher, stats)
         folders = ImageFolders(setup.manifest.folder, setup.folder)
-        return cls(setup.manifest, Parts(config.out), pipeline, schema, folders, known)
+        return cls(setup.manifest, Parts(config.out), pipeline, schema, folders, known, repeats)
 
     @property
     def backend(self) -> str:
@@ -192,6 +202,8 @@ class Worker:
             for batch in batches:
                 if batch.queries:
                     self.folders.watch(batch.queries[0])
+                    if self.repeats is not None:
+                        self.repeats.note(batch.queries)
                     tables.append(self._table(batch.queries))
                     self.status.update(query.status.value for query in batch.queries)
                     if self.pipeline.fetcher.remote:
@@ -320,10 +332,16 @@ def _known(setup: WorkerSetup, bundle: Bundle) -> KnownImages | None:
     return KnownImages(None, (), (), "content") if setup.config.known_by == "content" else None
 
 
+def _on_read(known: KnownImages | None, repeats: Repeats | None) -> list[OnRead]:
+    """List what may know an image by its bytes."""
+    calls = [None if known is None else known.on_read, None if repeats is None else repeats.look]
+    return [call for call in calls if call is not None]
+
+
 def _pipeline(
-    config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None, known: KnownImages | None
+    config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None, fetcher: Fetcher, stats: RunStats
 ) -> Pipeline:
-    sampling, stats = bundle.info.sampling, RunStats()
+    sampling = bundle.info.sampling
     return Pipeline(
         backend,
         StageSettings(
@@ -333,11 +351,7 @@ def _pipeline(
             features=config.features,
             decode_threads=threads or usable_cpus(),
             verify_decoding=config.verify_decoding,
-            fetcher=Fetcher(
-                private_addresses=config.columns.allow_private_addresses,
-                on_read=None if known is None else known.on_read,
-                stats=stats,
-            ),
+            fetcher=fetcher,
             stats=stats,
         ),
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..stores.remote_images import RemoteImages
 
 
+OnRead = Callable[[Sequence[Query]], None]
+
 # A micro-batch holds this many bytes of images, and one image more: the rest is read when it is decoded.
 _HELD_BYTES = 64 * 2**20
 
@@ -26,7 +28,7 @@ class Fetcher:
 
     Args:
         private_addresses: whether web servers may have private, loopback and other special addresses.
-        on_read: called with images whose bytes are there, before they are decoded; may mark them as done.
+        on_read: called in turn with images whose bytes are there, before they are decoded; may mark them as done.
         stats: where bytes and retries are counted.
     """
 
@@ -34,7 +36,7 @@ class Fetcher:
         self,
         *,
         private_addresses: bool = False,
-        on_read: Callable[[Sequence[Query]], None] | None = None,
+        on_read: Sequence[OnRead] = (),
         stats: RunStats | None = None,
     ) -> None:
         self._private, self._on_read = private_addresses, on_read
@@ -73,8 +75,8 @@ class Fetcher:
 
     def _note(self, read: Sequence[Query]) -> None:
         self._stats.read.add(sum([len(query.data or b"") for query in read]), 0.0)
-        if self._on_read is not None and read:
-            self._on_read(read)
+        for call in self._on_read if read else ():
+            call(read)
 
     @property
     def remote(self) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..errors import PscrError
 from ..manifests.unicode import utf8
-from ..records import STAMP_BYTES, Query, result_column, result_of_column
+from ..records import STAMP_BYTES, Query, Status, result_column, result_of_column
 
 STAMP = pa.field("stamp", pa.binary(STAMP_BYTES))
 SHA256 = pa.field("sha256", pa.binary(32))
@@ -81,7 +81,8 @@ def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
     if (found := result_of_column(field.name)) is not None and found[1]:
         # A row has the scores of all models or none.
         nothing, (kind, model) = Query(-1), found
-        queries = [(query.results or {}).get(model, nothing) if query.ok else nothing for query in queries]
+        ok = Status.OK
+        queries = [(query.results or {}).get(model, nothing) if query.status is ok else nothing for query in queries]
         return _column(field.with_name(kind), queries)
     match field.name:
         case "path" | "error" | "taken_from":

@@ -54,7 +54,14 @@ def test_values():
     meter = Meter()
     assert samples(meter)["pscr_engine_run_state", "starting"] == 1
     meter.identify(bundle="m", precision="fp32", runner="local", shard="0/1")
-    counts = {"decode": (7, 1.5), "verify": (5, 0.1), "mismatch": (2, 0.0), "read": (1234, 0.0), "retry": (3, 0.0)}
+    counts = {
+        "decode": (7, 1.5),
+        "verify": (5, 0.1),
+        "mismatch": (2, 0.0),
+        "read": (1234, 0.0),
+        "retry": (3, 0.0),
+        "repeated": (5, 0.0),
+    }
     waiting, chunks = {"decode": 5}, {"returned": 1}
     figures = Figures("openvino", 10, 4, {"ok": 3, "missing": 1}, 2, counts=counts, waiting=waiting, chunks=chunks)
     meter.watch(lambda: figures)
@@ -77,6 +84,7 @@ def test_values():
         ("decoding_checks_total", "different"): 2,
         ("read_bytes_total",): 1234,
         ("fetch_retries_total",): 3,
+        ("repeated_images_total",): 5,
     }
     for (name, *labels), value in expected.items():
         assert found[f"pscr_engine_{name}", *labels] == value, name
