@@ -13,6 +13,7 @@ from .manifests import Manifest, ManifestOptions
 from .models import GivenBundle, Panel, one_or_panel
 from .output.shard import WHOLE, Shard
 from .stages.base import DEFAULT_VERIFIED_SHARE
+from .stages.decision import DEFAULT_RISK
 from .stages.decode import DEFAULT_MAX_PIXELS
 from .stores.uri import Place, StorePath, place, scheme_of
 
@@ -96,6 +97,10 @@ class ScoreConfig:
         known_failed: take over failed rows, too, if no earlier run has scored the image.
         once_per_content: score images with the same bytes once for each worker, as far as its memory reaches; such rows
             get equal results.
+        patches: score each image by this many of its patches, those that tell most; None for all.
+        keep_above: decide for each image whether its score is at least this, by as few patches as that takes; None to
+            decide nothing.
+        risk: share of these decisions that may differ from those by all patches.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3; None for all but the last.
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
         runner: "local" for this host, or "ray" for a Ray cluster.
@@ -124,6 +129,9 @@ class ScoreConfig:
     known_by: Literal["path", "id", "content"] = "path"
     known_failed: bool = False
     once_per_content: bool = False
+    patches: int | None = None
+    keep_above: float | None = None
+    risk: float | None = None
     max_failure_rate: float | None = None
     shard: Shard = WHOLE
     runner: Literal["local", "ray"] = "local"
@@ -139,6 +147,7 @@ class ScoreConfig:
             place(self.bundle, option("--bundle"))  # refuses what can't be one
         self._check_known()
         self._check_panel()
+        self._check_early()
         self._check_metrics()
         if isinstance(self.shard, str):
             object.__setattr__(self, "shard", Shard.parse(self.shard))
@@ -178,12 +187,45 @@ class ScoreConfig:
         for flag, value, given in (
             ("--runner", "ray", self.runner == "ray"),
             ("--known", None, bool(self.known)),
+            ("--patches", None, self.patches is not None),
+            ("--keep-above", None, self.keep_above is not None),
         ):
             if given:
                 raise UsageError(
                     f"{option(flag, value)} is for runs with one bundle that has no name: leave it out, or give a "
                     f"command for each bundle, with another {option('--out')}"
                 )
+
+    @property
+    def early(self) -> bool:
+        """Tell whether images are scored by some of their patches."""
+        return self.patches is not None or self.keep_above is not None
+
+    def _check_early(self) -> None:
+        if self.patches is not None and self.keep_above is not None:
+            raise UsageError(
+                f"{option('--patches')} fixes how many patches are scored, and {option('--keep-above')} decides it for "
+                "each image: choose one"
+            )
+        if self.risk is not None and self.keep_above is None:
+            raise UsageError(f"{option('--risk')} is about decisions: give {option('--keep-above')}, too")
+        if self.risk is not None and not 0 < self.risk < 1:
+            raise UsageError(f"{option('--risk')} {self.risk}: must be between 0 and 1, 0.005 for half a percent")
+        if self.keep_above is not None and not math.isfinite(self.keep_above):
+            raise UsageError(f"{option('--keep-above')} {self.keep_above}: must be a finite score")
+        if self.patches is not None and self.patches < 1:
+            raise UsageError(f"{option('--patches')} {self.patches}: must be at least 1")
+        if not self.early:
+            return
+        what = option("--patches" if self.patches is not None else "--keep-above")
+        if self.backend not in ("auto", "onnxruntime"):
+            raise UsageError(f"{what} is computed by onnxruntime, not {self.backend}: leave {option('--backend')} out")
+        if self.keep_above is not None and self.features:
+            raise UsageError(
+                f"{option('--features', True)} are the mean over all patches, which {what} does without: leave one out"
+            )
+        if self.known:
+            raise UsageError(f"{option('--known')} takes over scores by all patches: leave {what} out")
 
     def _check_known(self) -> None:
         given = (self.known,) if isinstance(self.known, str | Path | StorePath) else self.known
@@ -233,6 +275,11 @@ class ScoreConfig:
                 f"{option('--devices', 'cpu')} and {option('--gpus-per-worker', 1)} contradict each other: choose one"
             )
 
+    @property
+    def wanted_risk(self) -> float:
+        """Return `risk`, or what it is if nobody says."""
+        return DEFAULT_RISK if self.risk is None else self.risk
+
     def rows_per_chunk(self, manifest_rows: int | None) -> int:
         """Return `chunk_rows`, or what suits a manifest of so many rows (None: unknown)."""
         if self.chunk_rows is not None:
@@ -267,6 +314,11 @@ class ScoreConfig:
             of_known["known_by"] = self.known_by
         if known:
             of_known.update(known=list(known), known_failed=self.known_failed)
+        of_patches: dict[str, Any] = {}
+        if self.patches is not None:
+            of_patches["patches"] = self.patches
+        if self.keep_above is not None:
+            of_patches.update(keep_above=self.keep_above, risk=self.wanted_risk)
         return {
             "bundle": bundle_digest,
             "manifest": manifest.fingerprint,
@@ -280,4 +332,5 @@ class ScoreConfig:
             "small_images": self.small_images,
             "max_pixels": self.max_pixels,
             **of_known,
+            **of_patches,
         }

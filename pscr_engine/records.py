@@ -45,6 +45,22 @@ class Status(StrEnum):
     TOO_SMALL = "too_small"  # a side is below the patch size and can't, or may not, be upscaled
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyResult:
+    """What was decided of an image, and by how many of its patches.
+
+    Args:
+        decision: "keep" or "drop".
+        patches_used: how many patches were scored; with all of them, the score is the exact one.
+        score_low, score_high: between which the exact score is.
+    """
+
+    decision: str
+    patches_used: int
+    score_low: float
+    score_high: float
+
+
 @dataclass(slots=True)
 class Query:
     """One image on its way from manifest row to score.
@@ -68,6 +84,7 @@ class Query:
         sha256: digest of the image's bytes, where a run asks for it.
         taken_from: the earlier run's output that the result is taken over from; None if the image is scored here.
         repeated: whether the result is that of an image with the same bytes, which this run has scored before.
+        early: what was decided by some of the patches, in a run that decides.
         results: name of a model → what it made of this image, in a run of several; None in a run of one.
     """
 
@@ -91,6 +108,7 @@ class Query:
     sha256: bytes | None = None
     taken_from: str | None = None
     repeated: bool = False
+    early: EarlyResult | None = None
     results: dict[str, Query] | None = None
 
     @property

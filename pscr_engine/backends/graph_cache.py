@@ -23,11 +23,11 @@ _MAX_BYTES = 1_800_000_000
 _KEPT = 16
 
 
-def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any:
+def session(graph: Path | bytes, content: str | None, options: Callable[[], Any]) -> Any:
     """Create an ONNX Runtime session of `graph` on the CPU.
 
     Args:
-        graph: the .onnx file.
+        graph: the .onnx file, or what would be in one.
         content: identifies its content, and so its optimised form in the cache; None to leave the cache alone.
         options: makes new session options.
 
@@ -36,10 +36,11 @@ def session(graph: Path, content: str | None, options: Callable[[], Any]) -> Any
     """
     import onnxruntime
 
-    def create(file: Path, settings: Any) -> Any:
-        return onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    def create(file: Path | bytes, settings: Any) -> Any:
+        model = file if isinstance(file, bytes) else str(file)
+        return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
-    if content is None or graph.stat().st_size > _MAX_BYTES:
+    if content is None or (len(graph) if isinstance(graph, bytes) else graph.stat().st_size) > _MAX_BYTES:
         return create(graph, options())
 
     def optimise(part: Path) -> Any:

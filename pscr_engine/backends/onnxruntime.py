@@ -10,7 +10,7 @@ from ..errors import BackendError, MissingDependencyError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
 from ..stages.base import StageSettings
-from ..stages.infer import BatchScores
+from ..stages.infer import BatchScores, Inference
 from ..stages.on_host import HostStages
 from .graph_cache import session
 
@@ -81,7 +81,7 @@ class OnnxRuntimeBackend:
 
     def stages(self, settings: StageSettings) -> HostStages:
         """Open the stages on the processor, as `Backend.stages` describes."""
-        return HostStages(self, settings)
+        return HostStages(Inference(self, settings), settings)
 
     def close(self) -> None:
         """Do nothing: the session is freed with the last reference to it."""

@@ -13,7 +13,7 @@ from ..errors import BackendError, MissingDependencyError, one_line, option
 from ..host import MadeOnce, usable_cpus
 from ..records import Pixels
 from ..stages.base import StageSettings
-from ..stages.infer import BatchScores
+from ..stages.infer import BatchScores, Inference
 from ..stages.on_host import HostStages
 from .graph_cache import cached_file, kept, reused
 
@@ -92,7 +92,7 @@ class OpenVinoBackend:
 
     def stages(self, settings: StageSettings) -> HostStages:
         """Open the stages on the processor, as `Backend.stages` describes."""
-        return HostStages(self, settings)
+        return HostStages(Inference(self, settings), settings)
 
     def close(self) -> None:
         """Do nothing: the network is freed with the last reference to it."""

@@ -16,6 +16,7 @@ from ..errors import BundleError, one_line, option
 from ..stores.uri import Place, StorePath, place
 from .exemplars import EXEMPLAR_TENSORS, Exemplars, read_exemplars
 from .info import FORMAT, FORMAT_VERSION, BundleInfo
+from .patch_scores import PATCH_SCORES, PatchScores
 
 MANIFEST_NAME = "bundle.json"
 EXEMPLAR_TABLE = "exemplars.parquet"
@@ -32,6 +33,7 @@ class Bundle:
         digest: hexadecimal SHA-256 of `bundle.json`, which itself holds the digests of all other
             files: it names the bundle's content.
         source: the object store's prefix that it was fetched from; None for a folder of this host.
+        patch_scores: its calibration for decisions by some of the patches; None if it has none.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Bundle:
     exemplars: Exemplars
     digest: str
     source: StorePath | None = None
+    patch_scores: PatchScores | None = None
 
     @property
     def shown(self) -> str:
@@ -76,15 +79,24 @@ class Bundle:
         _verify_files(path, value.get("files"))
         try:
             info = BundleInfo.from_json(value)
-            for name in [EXEMPLAR_TENSORS, *(graph.file for graph in info.graphs.values())]:
+            calibration = [] if info.patch_scores is None else [PATCH_SCORES]
+            for name in [EXEMPLAR_TENSORS, *calibration, *(graph.file for graph in info.graphs.values())]:
                 if name not in value["files"]:
                     raise ValueError(f"{name} is used but not listed under 'files'")
             exemplars = read_exemplars(path)
             exemplars.check(info.feature_size)
+            patch_scores = PatchScores.read(path) if calibration else None
+            if patch_scores is not None:
+                patch_scores.check(info.sampling.patches, info.graphs)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise BundleError(f"{path}: malformed bundle ({what}); export it again") from error
-        return cls(path, info, exemplars, hashlib.sha256(raw).hexdigest())
+        return cls(path, info, exemplars, hashlib.sha256(raw).hexdigest(), patch_scores=patch_scores)
+
+    @property
+    def files(self) -> list[str]:
+        """List the files that the bundle consists of, beside `bundle.json`, relative to its folder."""
+        return sorted(json.loads((self.path / MANIFEST_NAME).read_bytes())["files"])
 
     def graph_path(self, precision: str) -> Path:
         """Return the path of the ONNX file of `precision`.

@@ -103,6 +103,7 @@ class BundleInfo:
         graphs: precision → its graph.
         checkpoint: digest and training facts of the checkpoint.
         created_by: versions of the packages that made the bundle.
+        patch_scores: what is known of scores by some of the patches, see `PatchScores.facts`; None if nothing is.
     """
 
     backbone: str
@@ -116,6 +117,7 @@ class BundleInfo:
     graphs: Mapping[str, Graph]
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     created_by: Mapping[str, str] = field(default_factory=dict)
+    patch_scores: Mapping[str, Any] | None = None
 
     def tensors(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return names, types and shapes of the scoring graph's inputs and outputs."""
@@ -139,6 +141,7 @@ class BundleInfo:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `bundle.json` stores."""
+        known = {} if self.patch_scores is None else {"patch_scores": dict(self.patch_scores)}
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -153,6 +156,7 @@ class BundleInfo:
             "created_by": dict(self.created_by),
             "tensors": self.tensors(),
             "precisions": {name: graph.as_json() for name, graph in self.graphs.items()},
+            **known,
         }
 
     @classmethod
@@ -178,6 +182,7 @@ class BundleInfo:
             graphs={str(name): Graph.from_json(graph) for name, graph in value["precisions"].items()},
             checkpoint=dict(value["checkpoint"]),
             created_by=dict(value["created_by"]),
+            patch_scores=dict(value["patch_scores"]) if "patch_scores" in value else None,
         )
         if not info.graphs:
             raise ValueError("no precisions")

@@ -40,6 +40,10 @@ COMMANDS = {
         "pscr_engine.cli.compile:compile_command", "Build TensorRT plans, and check them on the GPUs of this host."
     ),
     "models": _Entry("pscr_engine.cli.models:models", "List the shipped models: figures, data, licences."),
+    "calibrate": _Entry(
+        "pscr_engine.cli.calibrate:calibrate",
+        "Measure how much some of an image's patches tell, for score --keep-above and --patches.",
+    ),
     "inspect": _Entry("pscr_engine.cli.inspect:inspect", "Say what is in a bundle, and verify it."),
     "bench": _Entry("pscr_engine.cli.bench:bench", "Measure a bundle's speed on this host, stage by stage."),
     "doctor": _Entry("pscr_engine.cli.doctor:doctor", "Say what this host can run, and what to install for the rest."),

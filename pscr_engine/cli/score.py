@@ -6,7 +6,7 @@ import io
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
@@ -138,6 +138,19 @@ from .score_progress import run_progress
     help="Score images with the same bytes once; their rows are equal. Each worker knows those it has read.",
 )
 @click.option(
+    "--keep-above",
+    type=float,
+    metavar="SCORE",
+    help="Decide whether each image has at least this score, by as few patches as that takes: columns decision, "
+    "patches_used, score_low, score_high. Needs a calibrated bundle.",
+)
+@click.option(
+    "--risk", type=float, help="Share of these decisions that may differ from those by all patches.  [default: 0.005]"
+)
+@click.option(
+    "--patches", type=int, metavar="K", help="Score by the K patches that tell most. Needs a calibrated bundle."
+)
+@click.option(
     "--max-failure-rate",
     type=float,
     help="Exit with 3 if a larger share of rows fails.  [default: if all do; 1 accepts even that]",
@@ -217,6 +230,7 @@ def score(
         if speed and result.scored != result.rows:
             speed = f"\nthis process: {result.scored} images{speed}; {_all_processes(result.processes)}"
         taken = f"\ntaken over from earlier runs: {result.taken_over} rows" if config.known else ""
+        taken += _decisions(result.decisions)
         logs.result(f"{result.rows} rows: {counts}{speed}{taken}\nscores: {result.out}/part-*.parquet")
         if not as_json and sys.stdout is not None and sys.stdout.isatty():
             out = shlex.quote(str(result.out))
@@ -226,6 +240,16 @@ def score(
             f"shard {result.shard}: {result.rows} rows: {counts}{speed}\n"
             f"this shard is done, the run is not complete yet: {result.parts} parts are in {result.out}"
         )
+
+
+def _decisions(decisions: Mapping[str, Any] | None) -> str:
+    """Say how many images are kept, and by how many patches that was decided."""
+    if not decisions or not (images := decisions["keep"] + decisions["drop"]):
+        return ""
+    return (
+        f"\nkept: {decisions['keep']} of {images} ({decisions['keep'] / images:.1%}), by "
+        f"{decisions['patches_per_image']:.1f} patches per image"
+    )
 
 
 def _all_processes(shares: Sequence[Share]) -> str:

@@ -11,6 +11,7 @@ from ..backends.precision import choose_precision
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..models import BundleChoice, Panel, choose_bundles
+from .early import check_devices, rule_of
 
 Value = TypeVar("Value")
 
@@ -87,10 +88,15 @@ def open_models(config: ScoreConfig, devices: Sequence[str]) -> Models:
     choices = choose_bundles(config.bundle)
     if "" not in choices:
         check_panel_devices(devices)
+    check_devices(config, devices)
+    engine = "onnxruntime" if config.early else config.backend
     opened = [(name, choice, choice.open()) for name, choice in choices.items()]
-    return Models(
+    models = Models(
         tuple(
-            Model(name, choice, bundle, choose_precision(bundle, config.precision, devices, backend=config.backend))
+            Model(name, choice, bundle, choose_precision(bundle, config.precision, devices, backend=engine))
             for name, choice, bundle in opened
         )
     )
+    for model in models.all:
+        rule_of(config, model.bundle, model.precision)  # says what is missing before anything begins
+    return models

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..records import Query, RunStats, Status
+from ..records import EarlyResult, Query, RunStats, Status
 
 _MOST_BYTES = 256 * 2**20
 _BYTES_EACH = 600
@@ -28,6 +28,7 @@ class _Result(NamedTuple):
     score_std: float | None
     features: Any
     results: dict[str, Query] | None
+    early: EarlyResult | None
 
     @classmethod
     def of(cls, query: Query) -> _Result:

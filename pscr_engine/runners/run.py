@@ -24,6 +24,7 @@ from ..output.run_identity import SUCCESS_FILE
 from ..output.shard import WHOLE, Shard
 from ..records import Status
 from ..stores.uri import Place
+from .early import count_decisions
 from .known import KnownRuns, count_taken
 from .ledger import Ledger
 from .open_models import Models, choose_models, open_models
@@ -50,6 +51,7 @@ class RunResult:
         parts: how many parts are there.
         processes: what each process did for the run, of a complete one: see `pscr_engine.output.processes`.
         taken_over: how many rows of a complete run are taken over from earlier ones.
+        decisions: of a complete run that decides: how many images are kept and dropped, and patches per image.
     """
 
     out: Place
@@ -62,6 +64,7 @@ class RunResult:
     parts: int = 0
     processes: Sequence[Share] = ()
     taken_over: int = 0
+    decisions: Mapping[str, Any] | None = None
 
     @property
     def failed(self) -> int:
@@ -216,8 +219,8 @@ def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: R
     rows = success["rows"]
     meter.watch(lambda: Figures(total=rows, done=rows))
     report(replace(RunProgress(rows, rows, report).snapshot(final=True), seconds=0.0))
-    taken = _taken_over(success)
-    return RunResult(config.out, rows, success["status"], scored=0, seconds=0.0, shard=config.shard, taken_over=taken)
+    result = RunResult(config.out, rows, success["status"], scored=0, seconds=0.0, shard=config.shard)
+    return replace(result, taken_over=_taken_over(success), decisions=success.get("decisions"))
 
 
 def _taken_over(success: Mapping[str, Any]) -> int:
@@ -242,10 +245,11 @@ def _finish(task: Task, runner: Runner, share: ProcessShare, report: Report) -> 
         schema = part_schema(task.job.manifest, sizes, config, stamps=has_stamps(directory.run))
         directory.parts.write(0, schema.empty_table())
     facts.update(count_taken(config, directory.parts))
+    facts.update(count_decisions(config, directory.parts))
     success = directory.finish(rows, max(1, math.ceil(rows / chunk_rows)), facts, share.so_far(last.seconds))
     report(last)
-    shares, taken = shares_of(success), _taken_over(success)
-    return replace(result, rows=success["rows"], status=success["status"], processes=shares, taken_over=taken)
+    result = replace(result, rows=success["rows"], status=success["status"], processes=shares_of(success))
+    return replace(result, taken_over=_taken_over(success), decisions=success.get("decisions"))
 
 
 def rows_if_complete(directory: RunDirectory, manifest: Manifest, chunk_rows: int) -> int | None:

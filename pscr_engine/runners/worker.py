@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..backends import Backend, create_backend
 from ..backends.devices import is_gpu
+from ..backends.early import EarlyBackend
 from ..backends.panel import PanelBackend
 from ..bundle import Bundle
 from ..config import ScoreConfig
@@ -26,7 +27,8 @@ from ..stages.base import StageSettings
 from ..stages.decode import DecodeOptions
 from ..stages.fetch import Fetcher, OnRead
 from ..stages.pillow import pillow_for_a_run
-from ..stages.sink import SHA256, STAMP, TAKEN_FROM, in_order, merge, output_schema, to_table
+from ..stages.sink import EARLY, SHA256, STAMP, TAKEN_FROM, in_order, merge, output_schema, to_table
+from .early import rule_of
 from .image_folders import ImageFolders
 from .known import KnownImages, KnownSetup
 from .ledger import Chunk, ChunkDone
@@ -93,6 +95,7 @@ def part_schema(
 ) -> pa.Schema:
     """Return the columns of a run's parts; `feature_sizes` has C by the name of each model, "" for one alone."""
     more = [
+        *(EARLY if config.keep_above is not None else []),
         *([STAMP] if stamps else []),
         *([SHA256] if config.known_by == "content" else []),
         *([TAKEN_FROM] if config.known else []),
@@ -275,6 +278,11 @@ def _bundles(setup: WorkerSetup) -> dict[str, Bundle]:
 
 def _backend(setup: WorkerSetup, bundles: Mapping[str, Bundle]) -> Backend:
     config = setup.config
+    if config.early:
+        bundle, precision = bundles[""], setup.models[""].precision
+        rule = rule_of(config, bundle, precision)
+        assert rule is not None
+        return EarlyBackend(bundle, rule, precision=precision, threads=setup.threads)
     backends = {
         name: create_backend(
             bundle,

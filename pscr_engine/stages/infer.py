@@ -64,18 +64,21 @@ def infer(
     if not queries:
         return
     answer = backend.score(patches, features=features)
-    # The spread over exemplars, in float64: for thousands of them, float32 sums would show.
     if answer.score.shape != (len(queries),):
         raise BackendError(f"{backend.name} gave scores {list(answer.score.shape)} for {len(queries)} images")
-    deviations = answer.exemplar_scores.std(axis=1, dtype=np.float64)
     assign(
         queries,
         answer.score,
-        deviations,
+        spread_of(answer.exemplar_scores),
         answer.features if features else None,
         answer.exemplar_scores if exemplar_scores else None,
         precision=backend.precision,
     )
+
+
+def spread_of(exemplar_scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the spread over exemplars, [B, M] → float64 [B]: for thousands of them, float32 sums would show."""
+    return np.asarray(exemplar_scores.std(axis=1, dtype=np.float64))
 
 
 def assign(
@@ -107,6 +110,24 @@ def assign(
             query.exemplar_scores = exemplar_scores[index]
 
 
+class BatchInference(Protocol):
+    """What scores the images of micro-batches.
+
+    Attributes:
+        runs: how many threads should call `score` at once.
+    """
+
+    runs: int
+
+    def score(self, queries: Sequence[Query], patches: Pixels) -> None:
+        """Score `queries`, whose patches are uint8 [len(queries)·D, P, P, 3]."""
+        ...
+
+    def close(self) -> None:
+        """End its threads."""
+        ...
+
+
 class Inference:
     """Scores the images of micro-batches batch by batch; side by side, if the backend wants several at once.
 
@@ -118,6 +139,7 @@ class Inference:
 
     def __init__(self, backend: PatchScorer, settings: StageSettings, *, counts: bool = True) -> None:
         self._backend, self._settings, self._counts = backend, settings, counts
+        self.runs = backend.runs
         # Batches of two micro-batches share these threads: none of them idles while another has batches left.
         self._runs = ThreadPoolExecutor(backend.runs, "infer") if backend.runs > 1 else None
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from ..records import MicroBatch
 from .base import Stage, StageSettings
 from .decode import decode
-from .infer import Inference, PatchScorer
+from .infer import BatchInference
 from .sample import Sampler
 
 
@@ -15,17 +15,17 @@ class HostStages:
     """The stages of a backend that takes patches from the host's memory.
 
     Args:
-        backend: scores the patches.
+        inference: scores the patches.
         settings: of the run.
     """
 
-    def __init__(self, backend: PatchScorer, settings: StageSettings) -> None:
+    def __init__(self, inference: BatchInference, settings: StageSettings) -> None:
         self._settings = settings
         self._sampler = Sampler(settings.sampling, settings.rows, settings.decoding.max_pixels)
-        self._inference = Inference(backend, settings)
+        self._inference = inference
         self.stages = (
             Stage("decode", self.decode_and_sample, settings.decode_threads),
-            Stage("infer", self.infer, backend.runs),
+            Stage("infer", self.infer, inference.runs),
         )
 
     def decode_and_sample(self, batch: MicroBatch) -> MicroBatch:

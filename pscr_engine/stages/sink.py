@@ -14,6 +14,11 @@ from ..records import STAMP_BYTES, Query, Status, result_column, result_of_colum
 STAMP = pa.field("stamp", pa.binary(STAMP_BYTES))
 SHA256 = pa.field("sha256", pa.binary(32))
 TAKEN_FROM = pa.field("taken_from", pa.string())
+DECISION = pa.field("decision", pa.string())
+PATCHES_USED = pa.field("patches_used", pa.int16())
+EARLY = (DECISION, PATCHES_USED, pa.field("score_low", pa.float32()), pa.field("score_high", pa.float32()))
+"""What a run that decides by some of the patches has beside its scores."""
+_EARLY_NAMES = {field.name for field in EARLY}
 
 
 def output_schema(
@@ -93,6 +98,8 @@ def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
             return pa.array([utf8(query.id) for query in queries], field.type)
         case "features":
             return _features(field, queries)
+        case name if name in _EARLY_NAMES:
+            return pa.array([query.early and getattr(query.early, name) for query in queries], field.type)
     return pa.array([getattr(query, field.name) for query in queries], field.type)
 
 

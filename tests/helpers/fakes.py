@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pscr_engine.stages.base import StageSettings
-from pscr_engine.stages.infer import BatchScores
+from pscr_engine.stages.infer import BatchScores, Inference
 from pscr_engine.stages.on_host import HostStages
 
 
@@ -17,7 +17,7 @@ class FakeBackend:
         self.batches: list[int] = []
 
     def stages(self, settings: StageSettings) -> HostStages:
-        return HostStages(self, settings)
+        return HostStages(Inference(self, settings), settings)
 
     def close(self) -> None:
         pass

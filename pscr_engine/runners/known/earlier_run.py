@@ -24,7 +24,7 @@ KnownBy = Literal["path", "id", "content"]
 COLUMN: Mapping[str, str] = {"path": STAMP.name, "content": SHA256.name, "id": "id"}
 """By what images are known → the column of the parts that tells it."""
 
-_RESULTS = ("bundle", "precision", "features", "small_images", "max_pixels")
+_RESULTS = ("bundle", "precision", "features", "small_images", "max_pixels", "patches", "keep_above")
 _COLUMNS = ["row", "score", "score_std", "status", "error", "width", "height"]
 
 
@@ -79,11 +79,12 @@ class EarlierRun:
         """
         theirs = self.run.identity
         for name in _RESULTS:
-            if theirs.get(name) != identity[name]:
+            then, now = theirs.get(name), identity.get(name)
+            if then != now:
                 raise UsageError(
                     f"{option('--known')} {self.place}: was scored with another {name.replace('_', ' ')} "
-                    f"({_short(theirs.get(name))}, now {_short(identity[name])}), so nothing can be taken over; score "
-                    f"with the same, or leave {option('--known')} out"
+                    f"({_short(then)}, now {_short(now)}), so nothing can be taken over; score with the same, or leave "
+                    f"{option('--known')} out"
                 )
 
     def check_id_type(self, ours: pa.DataType) -> None:
