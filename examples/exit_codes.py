@@ -11,7 +11,7 @@ import subprocess
 import sys
 from enum import StrEnum
 
-# Where pscr-engine has an environment of its own, as it does best beside an orchestrator: ["/opt/pscr/bin/pscr-engine"].
+# In an environment of its own, which is best beside an orchestrator: ["/opt/pscr/bin/pscr-engine"].
 COMMAND = [sys.executable, "-m", "pscr_engine"]
 
 
@@ -42,7 +42,12 @@ def outcome(code: int) -> Outcome:
 
 def score(*arguments: str) -> Outcome:
     """Run `pscr-engine score` with these arguments. Its messages go where this process's do: into the step's log."""
-    return outcome(subprocess.run([*COMMAND, "score", *arguments], check=False).returncode)
+    try:
+        code = subprocess.run([*COMMAND, "score", *arguments], check=False).returncode
+    except (FileNotFoundError, PermissionError) as error:  # no retry makes it a command
+        print(error, file=sys.stderr)
+        return Outcome.FAIL
+    return outcome(code)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""A step of a workflow: real exit codes, and what Airflow and Prefect make of them where they are installed."""
+"""A step of a workflow: real exit codes, and what Airflow and Prefect themselves make of them, where installed."""
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
+
+from pscr_engine.output.local_folder import LocalFolder
+from pscr_engine.output.shard import WHOLE
 
 from ..helpers.images import encoded, pixels
 from ..helpers.tiny import make_bundle
@@ -43,6 +49,7 @@ def test_each_code_has_its_outcome(module):
     assert set(outcomes) == set(module.Outcome)
 
 
+@pytest.mark.slow
 def test_the_command_has_these_codes(tmp_path, tiny):
     (tmp_path / "good.csv").write_text("path\na.png\nb.png\n")
     (tmp_path / "none.csv").write_text("path\nx.png\ny.png\n")
@@ -61,68 +68,116 @@ def test_the_command_has_these_codes(tmp_path, tiny):
     assert step("good.csv", tiny.path, "--max-failure-rate", "0.1")[0] == "skip"
     assert step("none.csv", tiny.path, "--out", "none")[0] == "skip"
     assert step("none.csv", tiny.path)[0] == "fail"  # another manifest's folder
+    lock = LocalFolder(tmp_path / "scores").lock(WHOLE)
+    assert step("good.csv", tiny.path)[0] == "retry"  # this process is at work there
+    lock.release()
     assert step("nowhere.csv", tiny.path, "--out", "nowhere")[0] == "fail"
     outcome, messages = step("good.csv", damaged, "--out", "damaged")
     assert outcome == "retry"
     assert "error: " in messages  # the reason is in the step's log
 
 
-def test_a_killed_run_is_tried_again_and_a_missing_command_is_an_error(module, tmp_path, monkeypatch):
+def test_a_killed_run_is_tried_again_and_a_missing_command_fails(module, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "codes.json").write_text("[-9, -15, 130]")
     module.COMMAND = [sys.executable, "-c", STUB]
     assert [module.score("--manifest", "a b.csv") for _ in range(3)] == ["retry"] * 3
     assert (tmp_path / "calls.txt").read_text() == "score --manifest a b.csv\n" * 3
     module.COMMAND = [str(tmp_path / "pscr-engine")]
-    with pytest.raises(FileNotFoundError):
-        module.score()
+    assert module.score() == "fail"
+    (tmp_path / "pscr-engine").write_text("not executable")
+    assert module.score() == "fail"
+    assert capsys.readouterr().err.count(str(tmp_path / "pscr-engine")) == 2
 
 
-def follow(folder, library, then, codes):
-    """Run the page's lines for a library, with a command that ends with these codes; return how often it was called."""
+def test_a_time_limit_ends_the_command(module, tmp_path):
+    def too_late(*_):
+        raise TimeoutError
+
+    pid = tmp_path / "pid"
+    lines = ["import os, pathlib, signal, time", f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"]
+    lines += ["os.kill(os.getppid(), signal.SIGALRM)", "time.sleep(100)"]  # the time is over once it is at work
+    module.COMMAND = [sys.executable, "-c", "\n".join(lines)]
+    before = signal.signal(signal.SIGALRM, too_late)
+    try:
+        with pytest.raises(TimeoutError):
+            module.score()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+CASES = {  # the codes that there are, those that are asked for, how the task ends and its workflow, is it published
+    "done": ([0, 9], 1, "done", "success", True),
+    "retried": ([1, -9, 0, 9], 3, "done", "success", True),
+    "tried too often": ([1] * 9, 6, "retry", "failed", False),
+    "fail": ([2, 9], 1, "fail", "failed", False),
+    "skip": ([3, 9], 1, "skip", "success", False),
+}
+CASES_LOOP = """
+import json, pathlib
+published = pathlib.Path("published.txt")
+for name, codes in {codes}.items():
+    pathlib.Path("codes.json").write_text(json.dumps(codes))
+    published.unlink(missing_ok=True)
+    task, workflow = run()
+    left = len(json.loads(pathlib.Path("codes.json").read_text()))
+    print("CASE", json.dumps([name, len(codes) - left, task, workflow, published.exists()]), flush=True)
+"""
+
+
+def outcomes(folder, library, run, file="workflow.py"):
+    """Run the page's block for a library, and for each case the workflow by `run`; return what became of each."""
     texts = [text for _, language, text in blocks(ROOT / "docs" / "recipes.md") if language == "python"]
-    (text,) = [text for text in texts if f"from {library}" in text and "exit_codes" in text]
-    for given, quick in (("retry_delay_seconds=60", "retry_delay_seconds=0"), ("minutes=1", "seconds=0")):
-        text = text.replace(given, quick)
+    (text,) = [text for text in texts if f"from {library}" in text]
+    (delay,) = [delay for delay in ("retry_delay_seconds=60", "retry_delay=timedelta(minutes=1)") if delay in text]
+    text = text.replace(delay, delay.replace("60", "0").replace("minutes=1", "0"))
     assert "def publish(): ..." in text
-    text = text.replace("def publish(): ...", "def publish(): print('published', file=open('published.txt', 'a'))")
+    text = text.replace("def publish(): ...", "def publish():\n    open('published.txt', 'x').close()")
     (folder / "stub.py").write_text(STUB)
-    (folder / "codes.json").write_text(json.dumps(codes))
-    (folder / "exit_codes.py").write_text(FILE.read_text())
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).with_name("exit_codes.py").write_text(FILE.read_text())
     setup = "import sys, exit_codes\nexit_codes.COMMAND = [sys.executable, 'stub.py']\n"
-    homes = f"import os\nos.environ.update(PREFECT_HOME={str(folder)!r}, AIRFLOW_HOME={str(folder)!r})\n"
-    program = homes + setup + text + then
+    loop = CASES_LOOP.replace("{codes}", repr({name: case[0] for name, case in CASES.items()}))
+    (folder / file).write_text(f"{setup}{text}\nif __name__ == '__main__':\n{textwrap.indent(run + loop, '    ')}")
     process = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, file], cwd=folder, capture_output=True, text=True, timeout=500, check=False
     )
     assert process.returncode == 0, f"{process.stdout}\n{process.stderr}"
-    return len((folder / "calls.txt").read_text().splitlines()), process.stdout
-
-
-CASES = {
-    "done": ([0], 1),
-    "retried": ([1, -9, 0], 3),
-    "fail": ([2], 1),
-    "skip": ([3], 1),
-}
+    lines = [line.removeprefix("CASE ") for line in process.stdout.splitlines() if line.startswith("CASE ")]
+    return {name: tuple(rest) for name, *rest in map(json.loads, lines)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_prefect(tmp_path, case):
+def test_prefect(tmp_path, monkeypatch):
     pytest.importorskip("prefect")
-    codes, calls = CASES[case]
-    called, printed = follow(tmp_path, "prefect", "\nprint('state', curate(return_state=True).name)\n", codes)
-    assert called == calls
-    assert printed.splitlines()[-1] == f"state {'done' if case == 'retried' else case}"
-    assert (tmp_path / "published.txt").exists() == (case in ("done", "retried"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    run = """
+def run():
+    state = curate(return_state=True)
+    ends = {"Completed": "success", "Failed": "failed"}
+    return state.result(raise_on_failure=False).name, ends[state.name]
+"""
+    assert outcomes(tmp_path, "prefect", run) == {name: case[1:] for name, case in CASES.items()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "raised"), [(0, None), (1, "RuntimeError"), (2, "AirflowFailException"), (3, "AirflowSkipException")])
-def test_airflow(tmp_path, code, raised):
+def test_airflow(tmp_path, monkeypatch):
     pytest.importorskip("airflow")
-    then = "\ntry:\n    score_images.function()\nexcept Exception as error:\n    print('raised', type(error).__name__)\n"
-    called, printed = follow(tmp_path, "airflow", then, [code])
-    assert called == 1
-    assert [line for line in printed.splitlines() if line.startswith("raised")] == ([f"raised {raised}"] if raised else [])
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=300)
+    run = """
+dag = curate()
+def run():
+    ran = dag.test()
+    task, = [task for task in ran.get_task_instances() if task.task_id == "score_images"]
+    return task.state, ran.state
+"""
+    states = {"done": "success", "retry": "failed", "fail": "failed", "skip": "skipped"}
+    expected = {name: (case[1], states[case[2]], *case[3:]) for name, case in CASES.items()}
+    assert outcomes(tmp_path, "airflow", run, "dags/curate.py") == expected
