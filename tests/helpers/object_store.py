@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import obstore
 from obstore.store import S3Store
@@ -117,7 +119,10 @@ def s3_server() -> Iterator[S3]:
 
 
 Rule = Callable[[str, str], str | None]
-"""Given method and path, names the trouble: "503", "429", "403", "500", "drop", "truncate", "half", "hang"; or None."""
+"""Given method and path, names the trouble; or None.
+
+"503", "429", "403", "500", "drop", "truncate", "half", "hang", "redirect".
+"""
 
 
 @dataclass
@@ -125,7 +130,7 @@ class Proxy:
     """A proxy that hands requests on to an endpoint, or spoils them as `rule` says.
 
     `rule` may be changed at any time. `seen` counts requests by method, `spoilt` by trouble, and `most_under_way` is
-    the largest number of requests at one time.
+    the largest number of requests at one time. Requests must be below `namespace`, which the endpoint doesn't see.
     """
 
     port: int
@@ -134,10 +139,11 @@ class Proxy:
     spoilt: Counter[str] = field(default_factory=Counter)
     under_way: int = 0
     most_under_way: int = 0
+    namespace: str = ""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}{self.namespace}"
 
 
 @contextmanager
@@ -167,7 +173,11 @@ def proxy_before(endpoint: S3) -> Iterator[Proxy]:
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
         def answer(self) -> None:
-            trouble = proxy.rule(self.command, self.path)
+            if not self.path.startswith(f"{proxy.namespace}/"):
+                self.send_error(404)
+                return
+            path = self.path.removeprefix(proxy.namespace)
+            trouble = proxy.rule(self.command, path)
             if trouble is not None:
                 with lock:
                     proxy.spoilt[trouble] += 1
@@ -191,8 +201,17 @@ def proxy_before(endpoint: S3) -> Iterator[Proxy]:
                 if trouble == "503" and self.command != "HEAD":
                     self.wfile.write(_SLOW_DOWN)
                 return
+            if trouble == "redirect":
+                # Clients don't take their credentials to another host: the place itself must open the object.
+                name, _, key = unquote(path).lstrip("/").partition("/")
+                store = Bucket(endpoint, name).store
+                self.send_response(302)
+                self.send_header("Location", obstore.sign(store, self.command, key, timedelta(minutes=5)))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             upstream = HTTPConnection("127.0.0.1", endpoint.port)
-            upstream.request(self.command, self.path, body or None, dict(self.headers))
+            upstream.request(self.command, path, body or None, dict(self.headers))
             reply = upstream.getresponse()
             data = reply.read()
             self.send_response(reply.status)

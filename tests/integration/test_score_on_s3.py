@@ -80,6 +80,25 @@ def test_all_of_a_run_on_a_store(command, bucket, model, tmp_path):
     assert "holds a run with another chunk rows (25, now 30)" in other.stderr
 
 
+def test_a_gateway_with_a_path_that_redirects_to_where_objects_are(command, bucket, model, proxy):
+    upload_images(bucket)
+    for file in model.path.iterdir():
+        bucket.put(f"models/tiny/{file.name}", file.read_bytes())
+    bucket.put("m.parquet", parquet({"path": [f"images/{row:03d}.png" for row in range(20)]}))
+    proxy.namespace = "/my-organisation"
+    proxy.rule = lambda method, path: "redirect" if method == "GET" and "?" not in path else None
+    arguments = ["score", "--manifest", f"{bucket.uri}/m.parquet", "--bundle", f"{bucket.uri}/models/tiny"]
+    arguments += ["--out", f"{bucket.uri}/scores", "--chunk-rows", 7]
+    outcome = command(*arguments, url=proxy.url)
+    assert outcome.returncode == 0, outcome.stderr
+    assert proxy.spoilt["redirect"] > 20
+    rows = table_at(bucket, "scores")
+    assert [row["status"] for row in rows] == ["ok"] * 20
+    assert_scores(rows, model)
+    again = command(*arguments, url=proxy.url)
+    assert "is complete already" in again.stderr
+
+
 @pytest.mark.slow
 def test_a_tenth_of_the_requests_refused(command, bucket, model, proxy):
     upload_images(bucket)
