@@ -2,8 +2,8 @@
 
 python -m benchmarks.agiqa3k --data AGIQA-3K --weights FILE STEP ...
 
-Steps, in this order: train NAME (a recipe; goes on after an interruption), figures, ship, fidelity,
-fidelity-vgg16, speed, page.
+Steps, in this order: train NAME (a recipe; goes on after an interruption), figures, ship, calibrate, fidelity,
+fidelity-vgg16, speed, early-decision, page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pscr_engine.host import keep_freed_memory
 
 from .recipes import RECIPES, Place, config
 
-STEPS = ("figures", "ship", "fidelity", "fidelity-vgg16", "speed", "page")
+STEPS = ("figures", "ship", "calibrate", "fidelity", "fidelity-vgg16", "speed", "early-decision", "page")
 
 
 def main() -> None:
@@ -71,6 +71,14 @@ def run(step: str, place: Place) -> None:
         precisions = ("fp32", "fp16", "int8")
         made = export(place, name, best, out, precisions, accept=frozenset({"int8"}), exemplars=32, images=few)
         print(fidelity(place, name, made, best, images=few))
+    elif step == "calibrate":
+        from .early import calibrate_shipped
+
+        print(calibrate_shipped(place))
+    elif step == "early-decision":
+        from .early import early_decision
+
+        print(early_decision(place))
     elif step == "page":
         from .page import write_page
 

@@ -80,7 +80,7 @@ def early_rule(bundle: Bundle, precision: str, threshold: float, risk: float) ->
     Raises:
         BundleError: the bundle has no calibration, or not of enough images for this risk.
     """
-    what = option("--keep-above", f"{threshold:g}")
+    what = option("--keep-above", threshold)
     scores = patch_scores(bundle, what).scores.get(precision)
     if scores is None:
         raise BundleError(f"{bundle.shown}: is not calibrated in {precision}: calibrate it with pscr-engine calibrate")

@@ -35,7 +35,7 @@ def calibrate(images: str, bundle: str | None, out: Path, count: int, seed: int,
     from ..calibration.calibrate import check_output
     from ..manifests import ManifestOptions, open_manifest
     from ..models import choose_bundle
-    from ..statistics.risk import needed
+    from .inspect import describe_calibration as describe
     from .step_progress import progress
 
     choice = choose_bundle(bundle)
@@ -47,7 +47,7 @@ def calibrate(images: str, bundle: str | None, out: Path, count: int, seed: int,
         found, unread = measure(opened, manifest, images=count, seed=seed, progress=report)
     made = with_calibration(opened, found, out, overwrite=overwrite)
     facts = found.facts()
-    lines = [f"order of patches: {', '.join(str(index + 1) for index in found.order)} (row by row)"]
+    lines = []
     for precision, rows in facts["by_patches"].items():
         lines.append(f"{precision}, by patches: difference from the plain score (root mean square), rank correlation")
         lines += [
@@ -55,10 +55,5 @@ def calibrate(images: str, bundle: str | None, out: Path, count: int, seed: int,
             for row in rows
             if row["srcc"] is not None
         ]
-    smallest = next((risk for risk in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05) if needed(risk) <= facts["images"]), None)
-    lines.append(
-        f"{facts['images']} images decide"
-        + (f", enough for --risk {smallest:g} and larger" if smallest else ": too few for --keep-above")
-        + (f"; {unread} could not be used" if unread else "")
-    )
+    lines.append(f"calibrated: {describe(found)}" + (f"; {unread} images could not be used" if unread else ""))
     logs.result("\n".join([*lines, f"bundle: {made.path}"]))

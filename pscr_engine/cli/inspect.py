@@ -6,8 +6,9 @@ import json
 
 import click
 
-from ..bundle import Parity
+from ..bundle import Parity, PatchScores
 from ..models import choose_bundle
+from ..statistics.risk import needed
 from . import logs
 
 
@@ -49,9 +50,20 @@ def inspect(bundle: str | None, as_json: bool) -> None:
     for precision, graph in info.graphs.items():
         size = (opened.path / graph.file).stat().st_size / 1e6
         rows.append((precision, f"{graph.file}, {size:.1f} MB, opset {graph.opset}; {_parity(graph.parity)}"))
+    if opened.patch_scores is not None:
+        rows.append(("calibrated", describe_calibration(opened.patch_scores)))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         click.echo(f"{name:<{width}}  {text}")
+
+
+def describe_calibration(scores: PatchScores) -> str:
+    """Say of a bundle's calibration on how many images it is, and what that is enough for."""
+    facts = scores.facts()
+    order = " ".join(str(index + 1) for index in scores.order)
+    smallest = next((risk for risk in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05) if needed(risk) <= facts["images"]), None)
+    enough = "too few for --keep-above" if smallest is None else f"enough for --risk {smallest:g}"
+    return f"{', '.join(scores.scores)}, on {facts['images']} images, {enough}; patches by what they tell: {order}"
 
 
 def _range(label_range: tuple[float, float]) -> str:

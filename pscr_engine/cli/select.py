@@ -24,6 +24,7 @@ _LISTED = 20
 @click.option("--top", metavar="N|P%", help="Keep the N best images, or the best P percent.")
 @click.option("--min-score", type=float, help="Only images with at least this score.")
 @click.option("--max-std", type=float, help="Only images whose score_std is at most this.")
+@click.option("--kept", is_flag=True, help="Only images that score --keep-above has decided to keep.")
 @score_option()
 @click.option("--per-group", metavar="COLUMN", help="Apply --top to each group of this manifest column by itself.")
 @out_option(
@@ -38,6 +39,7 @@ def select(
     top: str | None,
     min_score: float | None,
     max_std: float | None,
+    kept: bool,
     score: str | None,
     per_group: str | None,
     out: Path,
@@ -61,8 +63,9 @@ def select(
       pscr-engine select scores/ --top 10%
       pscr-engine select scores/ --min-score 3.2 --out good.csv
       pscr-engine select scores/ --per-group model --top 1000
+      pscr-engine select decided/ --kept
     """
-    rule = Rule(None if top is None else Top.parse(top), min_score, max_std, per_group, score)
+    rule = Rule(None if top is None else Top.parse(top), min_score, max_std, per_group, score, kept)
     place = None if dry_run else out
     selected = select_rows(scores, rule, place, manifest=manifest, allow_unfinished=allow_unfinished)
     lines = _summary(selected, rule)
@@ -93,6 +96,8 @@ def _summary(selected: Selected, rule: Rule) -> list[str]:
 def _threshold(group: GroupChoice, rule: Rule) -> str:
     if group.threshold is None:
         return "nothing to keep"
+    if rule.kept:
+        return "decision: keep"
     ties = ""
     if group.kept_at_threshold < group.at_threshold:
         ties = f" (of {group.at_threshold:,} with exactly this score, the first {group.kept_at_threshold:,} by row)"

@@ -54,6 +54,7 @@ class RunReader:
                 raise TypeError
             if int(identity["chunk_rows"]) < 1:
                 raise ValueError
+            float(identity.get("keep_above", 0))
             if "bundles" in run and not are_names(run["bundles"]):
                 raise TypeError
         except (FileNotFoundError, NotADirectoryError):
@@ -76,6 +77,12 @@ class RunReader:
     def settings(self) -> Mapping[str, Any]:
         """Return the options that the run was given."""
         return dict(self.run["settings"])
+
+    @property
+    def keep_above(self) -> float | None:
+        """Return the score at which the run has decided what to keep, by some of the patches; None if it has not."""
+        value = self.identity.get("keep_above")
+        return None if value is None else float(value)
 
     @property
     def scores(self) -> list[ScoreColumns]:

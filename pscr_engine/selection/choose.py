@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..output.run_groups import Groups, with_groups
@@ -14,6 +15,9 @@ from ..output.run_reader import RunReader
 from ..output.score_columns import ScoreColumns
 from ..statistics.order_statistics import OrderStatistics
 from .rule import Rule
+
+# As `score --keep-above` writes it.
+DECISION, KEEP = "decision", "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def choose(run: RunReader, rule: Rule, groups: Groups | None) -> Choice:
     rows = scored = 0
     first = True
     while statistics.wants_pass():
-        for batch, of_rows in with_groups(run, groups, by.score, by.std):
+        for batch, of_rows in with_groups(run, groups, *_columns(rule, by)):
             scores, takes_part = _taking_part(batch, rule, by)
             statistics.add(scores[takes_part], None if of_rows is None else of_rows[takes_part])
             if first:
@@ -98,7 +102,7 @@ def kept_rows(
     )
     left = np.array([group.kept_at_threshold for group in choice.groups], np.int64)
     by = run.score(rule.score)
-    needed = list(dict.fromkeys([by.score, by.std, *columns]))
+    needed = list(dict.fromkeys([*_columns(rule, by), *columns]))
     for batch, of_rows in with_groups(run, groups, *needed):
         scores, takes_part = _taking_part(batch, rule, by)
         of_rows = np.zeros(batch.num_rows, np.int32) if of_rows is None else of_rows
@@ -111,10 +115,17 @@ def kept_rows(
             yield batch.select(columns).filter(pa.array(keep))
 
 
+def _columns(rule: Rule, by: ScoreColumns) -> list[str]:
+    """List the columns of a run that a rule looks at."""
+    return [by.score, by.std, *([DECISION] if rule.kept else [])]
+
+
 def _taking_part(batch: pa.RecordBatch, rule: Rule, by: ScoreColumns) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return a batch's scores, float32 [N], NaN where there is none, and which of them take part, bool [N]."""
     scores = batch.column(by.score).to_numpy(zero_copy_only=False)
     takes_part = ~np.isnan(scores)
+    if rule.kept:
+        takes_part &= pc.equal(batch.column(DECISION), KEEP).fill_null(False).to_numpy(zero_copy_only=False)
     if rule.min_score is not None:
         takes_part &= scores >= np.float32(rule.min_score)
     if rule.max_std is not None:

@@ -62,6 +62,7 @@ class Rule:
         max_std: largest `score_std` that takes part; None for any.
         group_column: column of the manifest that says which group an image is in; None for one group.
         score: column of the scores to go by, in a run of several bundles; None for the only one.
+        kept: only images that the run has decided to keep take part.
     """
 
     top: Top | None = None
@@ -69,9 +70,10 @@ class Rule:
     max_std: float | None = None
     group_column: str | None = None
     score: str | None = None
+    kept: bool = False
 
     def __post_init__(self) -> None:
-        if self.top is None and self.min_score is None and self.max_std is None:
+        if self.top is None and self.min_score is None and self.max_std is None and not self.kept:
             raise UsageError(
                 f"say what to keep: {option('--top', '10%')}, {option('--top', 1000)} or "
                 f"{option('--min-score', 3.2)}, for example"

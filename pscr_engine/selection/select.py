@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OutputError, option
+from ..errors import OutputError, UsageError, option
 from ..output.run_groups import read_groups
 from ..output.run_reader import RunReader
 from ..stores.uri import Place
@@ -46,7 +46,7 @@ def select(
         allow_unfinished: take what is there of an unfinished run.
 
     Raises:
-        UsageError: the run has several scores, and the rule doesn't name one of them.
+        UsageError: the run has several scores, and the rule doesn't name one of them; or it has decided already.
         OutputError: the run is unfinished or damaged, or `out` is taken, of no known kind, or can't hold a column.
         ManifestError: the manifest isn't there any more, has changed, or has no such column.
     """
@@ -56,6 +56,7 @@ def select(
             f"{scores}: this run is not complete; finish it with its score command, or take what is there "
             f"with {option('--allow-unfinished', True)}"
         )
+    _check_decisions(run, rule)
     by, table, groups = run.score(rule.score), None, None
     if rule.group_column is not None:
         table = run.open_table([rule.group_column], manifest)
@@ -85,7 +86,23 @@ def select(
         "max_std": rule.max_std,
         "per_group": rule.group_column,
         **({"score": by.score} if by.model else {}),
+        **({"kept_by_run": run.keep_above} if rule.kept else {}),
         "kept": choice.kept,
     }
     write_kept(out, kept_rows(run, rule, groups, choice, columns), run, table, fields, facts)
     return Selected(choice, labels, [*fields.names, *(field.name for field in score_fields(run))])
+
+
+def _check_decisions(run: RunReader, rule: Rule) -> None:
+    """Raise UsageError if a rule goes by scores that are estimates, or by decisions where there are none."""
+    if run.keep_above is None:
+        if rule.kept:
+            raise UsageError(
+                f"{run.path}: this run has decided nothing, {option('--kept', True)} is for runs with "
+                f"{option('--keep-above')}: use {option('--min-score')} or {option('--top')}"
+            )
+    elif rule.top is not None or rule.min_score is not None or rule.max_std is not None:
+        raise UsageError(
+            f"{run.path}: this run has decided by some of the patches what is kept (from {run.keep_above:g}), so many "
+            f"of its scores are estimates: use {option('--kept', True)}, or score without {option('--keep-above')}"
+        )

@@ -18,7 +18,6 @@ DECISION = pa.field("decision", pa.string())
 PATCHES_USED = pa.field("patches_used", pa.int16())
 EARLY = (DECISION, PATCHES_USED, pa.field("score_low", pa.float32()), pa.field("score_high", pa.float32()))
 """What a run that decides by some of the patches has beside its scores."""
-_EARLY_NAMES = {field.name for field in EARLY}
 
 
 def output_schema(
@@ -83,6 +82,8 @@ def merge(table: pa.Table, fresh: pa.Table) -> pa.Table:
 
 
 def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
+    if field in EARLY:  # before results: score_low is none of a bundle called low
+        return pa.array([query.early and getattr(query.early, field.name) for query in queries], field.type)
     if (found := result_of_column(field.name)) is not None and found[1]:
         # A row has the scores of all models or none.
         nothing, (kind, model) = Query(-1), found
@@ -98,8 +99,6 @@ def _column(field: pa.Field, queries: Sequence[Query]) -> pa.Array:
             return pa.array([utf8(query.id) for query in queries], field.type)
         case "features":
             return _features(field, queries)
-        case name if name in _EARLY_NAMES:
-            return pa.array([query.early and getattr(query.early, name) for query in queries], field.type)
     return pa.array([getattr(query, field.name) for query in queries], field.type)
 
 

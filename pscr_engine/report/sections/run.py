@@ -28,6 +28,8 @@ def run_section(run: RunReader, gathered: Gathered, scale: ScoreFormat, score: S
     others = [each.score for each in run.scores if each != score]
     if score.model:
         lead += f": {score.score}" + (f", beside {', '.join(others)}" if others else "")
+    if run.keep_above is not None:
+        lead += f"; decided at a score of {run.keep_above:g} by some of the patches, so many scores are estimates"
     lead += f", {'finished' if success else 'started'} {when} UTC" if when else ""
     stages = _stages(success)
     seconds = {name: each for name, _, each, _ in stages}
@@ -61,12 +63,20 @@ def _tiles(
     if shape is not None:
         low, median, high = (float(shape.quantiles[index].value) for index in (50, 500, 950))
         tiles.append(("Median score", scale.score(median), f"90% from {scale.score(low)} to {scale.score(high)}"))
+    if success and "decisions" in success:
+        tiles.append(_decisions(success["decisions"]))
     if success and success.get("images_per_second"):
         tiles.append(("Images per second", *_speed(success)))
     parity = _mapping(bundle.get("parity"))
     if "precision" in bundle:
         tiles.append(("Precision", str(bundle["precision"]), f"parity {_verdict(parity)}" if parity else ""))
     return tiles
+
+
+def _decisions(decisions: Mapping[str, Any]) -> tuple[str, str, str]:
+    kept, images = int(decisions["keep"]), int(decisions["keep"]) + int(decisions["drop"])
+    patches = decisions.get("patches_per_image")
+    return "Kept", count(kept), f"of {count(images)}" + ("" if patches is None else f", by {patches:.1f} patches each")
 
 
 def _facts(
