@@ -1,4 +1,4 @@
-"""Make the page docs/agiqa-3k.md from the records."""
+"""Make the page docs/agiqa-3k.md from the records, and the tables of the shipped model's accuracy from its facts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pscr_engine.models import DEFAULT_MODEL, shipped_models
+
 from ..common import RESULTS, ROOT
+from ..marked import put
 from .recipes import RECIPES, SHIPPED
 
 PAGE = ROOT / "docs" / "agiqa-3k.md"
+ACCURACY = (ROOT / "README.md", ROOT / "docs" / "shipped-model.md")
+BEGIN, END = "<!-- accuracy: made by python -m benchmarks.agiqa3k ... page -->", "<!-- /accuracy -->"
 _TITLES = {
     "lite0": "PSCR, EfficientNet-Lite0",
     "lite0-no-reference": "no reference, EfficientNet-Lite0",
@@ -24,9 +29,20 @@ _SPLITS = {
 
 
 def write_page() -> Path:
-    """Write the page from the records that there are."""
+    """Write the page from the records that there are, and the tables of accuracy."""
     PAGE.write_text(page(), encoding="utf-8")
+    for file in ACCURACY:
+        put(file, BEGIN, END, accuracy())
     return PAGE
+
+
+def accuracy() -> str:
+    """Return the shipped model's agreement with people's ratings by precision, a table in Markdown."""
+    lines = ["| | SRCC | PLCC | RMSE |", "| --- | --- | --- | --- |"]
+    for precision, figures in shipped_models()[DEFAULT_MODEL].facts().figures.items():
+        cells = [interval(list(figures.estimates[name])) for name in ("srcc", "plcc", "rmse")]
+        lines.append(f"| {precision} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def page() -> str:
