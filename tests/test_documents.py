@@ -1,4 +1,4 @@
-"""The commands of the README, the guides and the cookbook, and the programs for services, do what they say: each is run."""
+"""The commands of README, guides and cookbook, and the programs for services, do what they say: each is run."""
 
 import re
 import shlex
@@ -55,7 +55,9 @@ PRELUDE = "def images_from_a_queue():\n    yield 'cat.png'\n"
 def blocks(page):
     """Yield section, language and text of each block of a page."""
     section = ""
-    for match in re.finditer(r"^##? ([^\n]*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+    for match in re.finditer(
+        r"^##? ([^\n]*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
         if match[1]:
             section = match[1]
         else:

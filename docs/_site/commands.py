@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -19,19 +20,27 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     from pscr_engine.cli import cli
 
     group = click.Context(cli, info_name="pscr-engine")
-    sections = [_section(name, cli.get_command(group, name), group) for name in cli.list_commands(group)]
-    return markdown.replace(MARK, "\n\n".join(sections))
+    return markdown.replace(MARK, "\n\n".join(_sections(cli, group)))
+
+
+def _sections(group: click.Group, context: click.Context, above: str = "") -> Iterator[str]:
+    """Yield a section per command of a group, and those of commands that are groups themselves after them."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield _section(f"{above}{name}", command, context)
+        if isinstance(command, click.Group):
+            yield from _sections(command, click.Context(command, info_name=name, parent=context), f"{above}{name} ")
 
 
 def _section(name: str, command: click.Command | None, group: click.Context) -> str:
     if command is None or not command.help:
         raise PluginError(f"pscr-engine {name} has no help")
-    context = click.Context(command, info_name=name, parent=group)
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=group)
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     parts = [f"## {name}", f"```text\n{usage}\n```", _prose(command.help)]
     rows = [_row(name, option, context) for option in command.params if isinstance(option, click.Option)]
     if rows:
-        parts.append("\n".join(["| option | |", "| --- | --- |", *rows]))
+        parts += rows
     return "\n\n".join(parts)
 
 
@@ -40,7 +49,7 @@ def _row(name: str, option: click.Option, context: click.Context) -> str:
     if record is None or not option.help:
         raise PluginError(f"pscr-engine {name} {option.opts[0]} has no help")
     names, text = record
-    return f"| <code>{_plain(names)}</code> | {_plain(text)} |"
+    return f"<code>{_plain(names)}</code>\n:   {_plain(text)}"
 
 
 def _prose(text: str) -> str:
@@ -48,8 +57,8 @@ def _prose(text: str) -> str:
     paragraphs = []
     for paragraph in inspect.cleandoc(text).partition("\f")[0].split("\n\n"):
         kept = paragraph.startswith("\b")
-        lines = paragraph.lstrip("\b\n").rstrip()
-        paragraphs.append(f"```text\n{inspect.cleandoc(lines)}\n```" if kept else _plain(lines))
+        lines = paragraph.removeprefix("\b").strip("\n").rstrip()
+        paragraphs.append(f"```text\n{lines}\n```" if kept else _plain(lines))
     return "\n\n".join(paragraphs)
 
 

@@ -35,6 +35,20 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Let links of pages outside docs/ that lead into it start from the site's root: MkDocs has no name for docs/."""
+    source = Path(page.file.abs_src_path)
+    docs = Path(config["docs_dir"])
+    if source.is_relative_to(docs):
+        return markdown
+
+    def from_root(found: re.Match[str]) -> str:
+        target = Path(posixpath.normpath(source.parent / found[1]))
+        return f"](/{target.relative_to(docs)}" if target.is_relative_to(docs) else found[0]
+
+    return _LINK.sub(from_root, markdown)
+
+
 def _add(files: Files, root: Path, name: Path, config: Any) -> bool:
     """Add a file under the name by which links find it, `../NAME`; False if it is there."""
     uri = posixpath.join("..", name.as_posix())

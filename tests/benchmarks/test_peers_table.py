@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from benchmarks.marked import put, shown
 from benchmarks.peers import table
 
@@ -16,7 +17,9 @@ def test_the_tables_are_made_from_the_record(tmp_path, monkeypatch):
     ours, tuned = peer("ours, INT8", 48.44), peer("tuned", 11.91, 4.07)
     record = {
         "backbones": {
-            "resnet18": {"peers": {"pscr-engine int8": ours, "b: tuned": tuned, "other": peer("another", 0.123, 394.2)}},
+            "resnet18": {
+                "peers": {"pscr-engine int8": ours, "b: tuned": tuned, "other": peer("another", 0.123, 394.2)}
+            },
             "resnet50": {"peers": {"pscr-engine int8": peer("ours, INT8", 20.0)}},
         }
     }

@@ -17,14 +17,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 # The command line on a host without a GPU, and without the package that makes pages.
 PROGRAM = """
 import sys
-from importlib.abc import MetaPathFinder
 
-class Without(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"jinja2", "pycuda", "cuda"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Without())
+sys.modules.update(dict.fromkeys(("jinja2", "pycuda", "cuda")))
 from pscr_engine.cli.group import cli
 from pscr_engine.cli.run_command import run
 
@@ -39,6 +33,9 @@ def quoted():
         yield section.partition("\n")[0], command, message, int(re.search(r"[Ee]xit code (\d)", section)[1])
 
 
+SECTIONS = list(quoted())
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Make the files that the page's commands name."""
@@ -50,8 +47,8 @@ def place(tmp_path_factory):
     (folder / "files.csv").write_text("file,prompt\nphotos/000.jpg,a cat\n")
     (folder / "moved.csv").write_text("path\nold/000.jpg\nold/001.jpg\n")
     (folder / "labels.csv").write_text("path,rating\nphotos/000.jpg,4.5\n")
-    for name in ("model", "other", "damaged"):
-        make_bundle(folder / f"{name}.pscr")
+    for count, name in enumerate(("model", "other", "damaged"), 5):
+        make_bundle(folder / f"{name}.pscr", exemplars=count)
     with (folder / "damaged.pscr" / "scorer.fp32.onnx").open("ab") as graph:
         graph.write(b"x")
     checkpoint = [sys.executable, REFERENCE / "make_reference_ckpt.py", "resnet18", "--seed", "1", "--compact"]
@@ -67,15 +64,19 @@ def run(command, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("heading", "command", "message", "code"), quoted(), ids=[each[0] for each in quoted()])
+@pytest.mark.parametrize(("heading", "command", "message", "code"), SECTIONS, ids=[each[0] for each in SECTIONS])
 def test_the_program_says_what_the_page_quotes(place, heading, command, message, code):
     outcome = run(command, place)
     assert outcome.stderr.splitlines()[-1:] == [message]
     assert outcome.returncode == code
 
 
-def test_the_pages_own_table_leads_to_every_section():
-    text = PAGE.read_text("utf-8")
-    anchors = {heading.lower().replace(" ", "-") for heading, *_ in quoted()}
-    assert len(anchors) >= 10
-    assert anchors <= set(re.findall(r"\]\(#([\w-]+)\)", text.partition("\n## ")[0]))
+def test_the_pages_own_table_leads_from_what_a_message_has_to_every_section():
+    messages = {heading.lower().replace(" ", "-"): message for heading, _, message, _ in SECTIONS}
+    assert len(messages) >= 10
+    led_to = set()
+    for words, links in re.findall(r"^\| ([^|]+) \| (\[.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE):
+        for anchor in re.findall(r"\]\(#([\w-]+)\)", links):
+            led_to.add(anchor)
+            assert [part for part in words.split("…") if part.strip() not in messages[anchor]] == []
+    assert led_to == set(messages)

@@ -19,7 +19,7 @@ pytest.importorskip("mkdocs") if not os.environ.get("CI") else None
 
 
 def build(root, site):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", site]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
@@ -41,6 +41,8 @@ def checkout(tmp_path):
         elif not file.name.startswith((".venv", ".git", "docs", "site")):
             (tmp_path / file.name).symlink_to(file)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    (tmp_path / "benchmarks").unlink()
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".github").symlink_to(ROOT / ".github")
     return tmp_path
 
@@ -60,11 +62,12 @@ def text_of(page):
 def test_every_command_and_option_is_in_the_site(site):
     page = (site / "commands" / "index.html").read_text("utf-8")
     context = click.Context(cli, info_name="pscr-engine")
-    for name in cli.list_commands(context):
-        _, found, rest = page.partition(f'<h2 id="{name}">')
+    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    commands["bench compare"] = commands["bench"].commands["compare"]
+    for name, command in commands.items():
+        _, found, rest = page.partition(f'<h2 id="{name.replace(" ", "-")}">')
         assert found, name
         section = text_of(rest.partition("<h2 ")[0])
-        command = cli.get_command(context, name)
         assert " ".join(command.help.split())[:40] in " ".join(section.split())
         for option in command.params:
             if isinstance(option, click.Option):
@@ -97,20 +100,26 @@ def test_no_page_asks_anybody_else_for_anything(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("addition", "message"),
+    ("additions", "warnings"),
     [
-        ("See [this](no-such-page.md).", "no-such-page.md"),
-        ("See [this](../benchmarks/no-such-record.json).", "no-such-record.json"),
-        ("See [this](faq.md#no-such-heading).", "no-such-heading"),
-        ("::: pscr_engine.NoSuchClass", "NoSuchClass"),
+        (
+            {
+                "docs/python.md": "[a](no-such-page.md), [b](../benchmarks/no-such.json), [c](faq.md#no-such-heading)",
+                "benchmarks/README.md": "[d](../docs/no-such-guide.md), [e](../docs/faq.md#nor-this)",
+            },
+            ["no-such-page.md", "no-such.json", "no-such-heading", "no-such-guide.md", "nor-this"],
+        ),
+        ({"docs/python.md": "::: pscr_engine.NoSuchClass"}, ["NoSuchClass"]),
     ],
+    ids=["links", "names"],
 )
-def test_a_link_to_nowhere_ends_the_build(checkout, addition, message):
-    with (checkout / "docs" / "python.md").open("a") as page:
-        page.write(f"\n{addition}\n")
+def test_what_leads_nowhere_ends_the_build(checkout, additions, warnings):
+    for page, text in additions.items():
+        with (checkout / page).open("a") as file:
+            file.write(f"\n{text}\n")
     process = build(checkout, checkout / "out")
     assert process.returncode != 0
-    assert message in process.stderr
+    assert [each for each in warnings if each not in process.stderr] == []
 
 
 def test_an_option_or_a_command_without_help_ends_the_build():
@@ -128,9 +137,13 @@ def test_an_option_or_a_command_without_help_ends_the_build():
 def test_help_is_shown_to_the_letter():
     pytest.importorskip("mkdocs")
     commands = hook("commands")
-    command = click.Command("x", params=[click.Option(["--a|b", "a"], help="<b> *c* _d_ `e`")], help="Do.\n\n\b\nAs it\n  is")
+    command = click.Command(
+        "x", params=[click.Option(["--a|b", "a"], help="<b> *c* _d_ `e`")], help="Do.\n\n\b\nAs it\n  is"
+    )
     section = commands._section("x", command, click.Context(cli, info_name="pscr-engine"))
     import markdown
 
-    assert "&lt;b&gt; *c* _d_ `e`" in html.unescape(markdown.markdown(section, extensions=["tables"])).replace("<b>", "&lt;b&gt;")
+    assert "&lt;b&gt; *c* _d_ `e`" in html.unescape(markdown.markdown(section, extensions=["def_list"])).replace(
+        "<b>", "&lt;b&gt;"
+    )
     assert "```text\nAs it\n  is\n```" in section
