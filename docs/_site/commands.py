@@ -10,17 +10,17 @@ from typing import Any
 import click
 from mkdocs.exceptions import PluginError
 
-MARK = "<!-- commands: made from the program in the site -->"
+MARK = "<!-- commands: from here on the site has what the program says -->"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Replace the mark by a section per command."""
+    """Put a section per command in place of what is below the mark."""
     if MARK not in markdown:
         return markdown
     from pscr_engine.cli import cli
 
     group = click.Context(cli, info_name="pscr-engine")
-    return markdown.replace(MARK, "\n\n".join(_sections(cli, group)))
+    return markdown.partition(MARK)[0] + "\n\n".join(_sections(cli, group))
 
 
 def _sections(group: click.Group, context: click.Context, above: str = "") -> Iterator[str]:

@@ -2,17 +2,22 @@
 
 import html
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import click
 import pytest
 
 from pscr_engine.cli import cli
+
+from ..helpers.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("mkdocs") if not os.environ.get("CI") else None
@@ -147,3 +152,50 @@ def test_help_is_shown_to_the_letter():
         "<b>", "&lt;b&gt;"
     )
     assert "```text\nAs it\n  is\n```" in section
+
+
+@pytest.mark.slow
+def test_a_search_finds_guides_before_the_project(site):
+    entries = json.loads((site / "search" / "search_index.json").read_text("utf-8"))["docs"]
+    weights = {entry["location"].partition("#")[0]: entry.get("boost", 1) for entry in entries}
+    behind = {page for page, weight in weights.items() if weight < 1}
+    assert {"decisions/", "architecture/", "repository/changelog/", "api/"} <= behind
+    assert behind.isdisjoint({"", "errors/", "scoring/", "faq/", "commands/", "output/"})
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """Serve the site on loopback."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=site)
+
+        def log_message(self, format, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_pages_fit_a_narrow_and_a_wide_window_and_options_are_found(site, address):
+    asked = []
+    with chromium() as browser:
+        for width in (400, 1280):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.on("request", lambda request: asked.append(request.url))
+            for name in ("", "commands/", "api/", "errors/", "speed/", "decisions/"):
+                page.goto(address + name)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.goto(address)
+        page.keyboard.press("/")
+        page.keyboard.type("--retry-failed")
+        page.wait_for_selector(".md-search-result__item a", timeout=20_000)
+        first = page.get_attribute(".md-search-result__item a", "href")
+        assert first.removeprefix(address).startswith(("scoring", "output", "errors", "commands")), first
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
