@@ -1,6 +1,6 @@
 """Compare pscr-engine with what users would pick instead: the same images, in turn, each in a process of its own.
 
-python -m benchmarks.peers [BACKBONE|shipped ...]   writes results/cpu-<processor>.json, and tables in docs/ and README.md
+python -m benchmarks.peers [BACKBONE|shipped ...]  writes results/cpu-<processor>.json, and tables in docs/, README.md
 
 The peers' packages: pip install -c constraints.txt -r benchmarks/peers.txt, here or in an environment of their own that
 is named with --python. A peer that can't run is left out, and the record says why.
