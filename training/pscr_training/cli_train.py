@@ -21,7 +21,7 @@ def source_options(command: Any) -> Any:
     options = (
         click.option(
             "--dataset",
-            help="agiqa-1k, agiqa-3k, aigciqa2023, synthetic, or a CSV, JSONL or Parquet file with path and mos.",
+            help="agiqa-1k, agiqa-3k, aigciqa2023, synthetic, or a CSV, TSV, JSONL or Parquet file: path, mos.",
         ),
         click.option("--data", "root", help="Folder of the database, or of the table's images."),
         click.option("--label", help="Which label, or the table's column.  [default: quality, or mos]"),
