@@ -2,6 +2,7 @@
 # make demo-train  install everything, then train, export and score on made-up images: minutes
 # make test        install what development needs, then run all tests
 # make fast        all tests but the slow ones
+# make docs        the documentation as a site with search, commands and API: site/index.html
 # make gpu-kit     pack what a GPU host without a package registry needs, and what is run there first: ./gpu-kit
 # make dist        build a release: the source distribution, and from it the wheel, which is installed and tried: dist/
 # make check       formatting, lint, order of imports, types and all tests: what CI runs
@@ -17,7 +18,7 @@ PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
-.PHONY: demo demo-train test fast check bench gpu-kit dist clean
+.PHONY: demo demo-train test fast check bench docs gpu-kit dist clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/pscr-engine demo
@@ -44,6 +45,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.exemplars
 	$(BIN)/python -m benchmarks.pipeline
 
+# A broken link, or an option without help, fails: by warnings, which --quiet would take from --strict, too.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html"
+
 gpu-kit: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.gpu_kit gpu-kit
 
@@ -58,7 +64,7 @@ dist:
 	cd $(DIST_VENV) && bin/pscr-engine demo
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) $(DIST_VENV) dist demo demo-train
+	rm -rf $(VENV) $(DEMO_VENV) $(DIST_VENV) dist site demo demo-train
 
 $(VENV)/bin/python $(DEMO_VENV)/bin/python $(DIST_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

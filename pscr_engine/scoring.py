@@ -63,7 +63,8 @@ class ScoredImage:
         error: what went wrong, in words; None when ok.
         score: mean over exemplars of label + delta, on the label scale; None when not ok.
         score_std: population standard deviation over exemplars of label + delta; None when not ok.
-        width, height: size in pixels; None if it never became known.
+        width: in pixels; None if it never became known.
+        height: the same.
         features: float32 [C] if asked for.
         exemplar_scores: float32 [M], label + delta per exemplar, if asked for.
     """

@@ -1,4 +1,4 @@
-"""The commands of the README and the cookbook, and the programs for services, do what they say: each is run."""
+"""The commands of README, guides and cookbook, and the programs for services, do what they say: each is run."""
 
 import re
 import shlex
@@ -17,7 +17,29 @@ from .helpers.object_store import s3_server
 from .helpers.tiny import make_bundle
 
 ROOT = Path(__file__).parents[1]
-PAGES = {name: ROOT / name for name in ("README.md", "docs/cookbook.md")}
+# Pages whose commands are run one after another, in one folder: each goes on with what those before it have made, and a
+# command that stands on two pages is run once.
+GUIDES = (
+    "index",
+    "getting-started",
+    "training",
+    "exporting",
+    "scoring",
+    "output",
+    "results",
+    "clusters",
+    "speed",
+    "gpus",
+    "python",
+)
+RUNS = {
+    "guides": [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in GUIDES)],
+    "cookbook": [ROOT / "docs/cookbook.md"],
+}
+PAGES = [page for pages in RUNS.values() for page in pages]
+MADE = {"scores", "model.pscr", "kept.parquet", "report.html", "trained"}
+# What runs or checks the blocks of the other pages.
+ELSEWHERE = {"deploy.md": "tests/deploy/test_deploy.py", "services.md": "below"}
 NO_GPU = "needs a GPU"
 # Heading, or beginning of a command → why it can't run in a test.
 NOT_HERE = {
@@ -28,8 +50,6 @@ NOT_HERE = {
     "sbatch ": "needs Slurm",
     "export AWS_": "stands for the user's own",
 }
-# Part of a command → what a test has in its place.
-INSTEAD = {"--dataset agiqa-3k --data AGIQA-3K": "--dataset labelled.csv"}
 # Beginning of a command → what a test adds, so that it takes seconds, downloads nothing and finds a cluster.
 ADDED = {
     "pscr-engine train ": "--weights none --epochs 1 --patch-size 48 --batch-size 4",
@@ -44,7 +64,9 @@ PRELUDE = "def images_from_a_queue():\n    yield 'cat.png'\n"
 def blocks(page):
     """Yield section, language and text of each block of a page."""
     section = ""
-    for match in re.finditer(r"^## ([^\n]*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+    for match in re.finditer(
+        r"^##? ([^\n]*)$|^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
         if match[1]:
             section = match[1]
         else:
@@ -61,15 +83,18 @@ def commands(page):
         if language != "sh":
             continue
         for line in text.replace("\\\n", " ").splitlines():
-            if line.startswith("#") or line.startswith(tuple(NOT_HERE)):
+            if not line.strip() or line.startswith(("#", *NOT_HERE)):
                 continue
-            for part, other in INSTEAD.items():
-                line = line.replace(part, other)
             words = shlex.split(line, comments=True)
             for beginning, options in ADDED.items():
                 words += shlex.split(options) if line.startswith(beginning) else []
             assert words[0] == "pscr-engine", f"{page.name}: neither run nor excused: {line}"
             yield [sys.executable, "-m", "pscr_engine", *words[1:]]
+
+
+def unique(found):
+    """Yield each command where it comes first."""
+    return (list(words) for words in dict.fromkeys(map(tuple, found)))
 
 
 def write_images(folder, count):
@@ -113,20 +138,24 @@ def stores(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAGES)
-def test_commands_do_what_the_page_says(place, stores, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", RUNS)
+def test_commands_do_what_the_pages_say(place, stores, name, tmp_path, monkeypatch):
     folder = tmp_path / "place"
     shutil.copytree(place, folder)
     for variable, value in stores.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    for command in commands(PAGES[name]):
+    for command in unique(command for page in RUNS[name] for command in commands(page)):
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=360, check=False)
         assert process.returncode == 0, f"{shlex.join(command[1:])}\n{process.stdout}\n{process.stderr}"
-    assert {"scores", "model.pscr", "kept.parquet", "report.html", "trained"} <= {
-        file.name for file in folder.iterdir()
-    }
+    assert {file.name for file in folder.iterdir()} >= MADE
+
+
+def test_every_page_with_commands_is_run():
+    for page in sorted(ROOT.glob("docs/*.md")):
+        if any(language in ("sh", "python", "bash", "shell") for _, language, _ in blocks(page)):
+            assert page in PAGES or page.name in ELSEWHERE, page
 
 
 @pytest.mark.slow
@@ -142,12 +171,10 @@ def test_programs_for_services_do_what_the_page_says(tmp_path):
     assert process.returncode == 0, process.stderr
 
 
-def test_every_excuse_and_every_replacement_is_needed():
-    text = "\n".join(page.read_text("utf-8") for page in PAGES.values())
+def test_every_excuse_and_every_addition_is_needed():
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
     lines = text.splitlines()
     for excuse in NOT_HERE:
-        assert any(line.startswith((excuse, f"## {excuse}")) for line in lines), excuse
-    for part in INSTEAD:
-        assert part in text
+        assert any(line.startswith((excuse, f"# {excuse}", f"## {excuse}")) for line in lines), excuse
     for beginning in ADDED:
         assert any(line.startswith(beginning) for line in lines), beginning

@@ -43,7 +43,7 @@ def card(facts: dict[str, Any], bundle: Bundle) -> str:
         f"weights ({settings['average']:g}). The epoch ({model['validation-chosen epoch']['epoch']}) was chosen by "
         "SRCC on the validation images. Weights were then rounded to 16 bits, batch norms folded.",
         "",
-        f'Made again by: `{facts["rebuild"]}` (in a checkout; README, "Train").',
+        f"Made again by: `{facts['rebuild']}` (in a checkout; docs/training.md).",
         "",
         "## Figures",
         "",

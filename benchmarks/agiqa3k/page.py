@@ -1,4 +1,4 @@
-"""Make the page docs/agiqa-3k.md from the records."""
+"""Make the page docs/agiqa-3k.md from the records, and the tables of the shipped model's accuracy from its facts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pscr_engine.models import DEFAULT_MODEL, shipped_models
+
 from ..common import RESULTS, ROOT
+from ..marked import put
 from .recipes import RECIPES, SHIPPED
 
 PAGE = ROOT / "docs" / "agiqa-3k.md"
+ACCURACY = (ROOT / "README.md", ROOT / "docs" / "shipped-model.md")
+BEGIN, END = "<!-- accuracy: made by python -m benchmarks.agiqa3k ... page -->", "<!-- /accuracy -->"
+EARLY = ROOT / "docs" / "early-decisions.md"
+EARLY_BEGIN, EARLY_END = "<!-- early: made by python -m benchmarks.agiqa3k ... page -->", "<!-- /early -->"
 _TITLES = {
     "lite0": "PSCR, EfficientNet-Lite0",
     "lite0-no-reference": "no reference, EfficientNet-Lite0",
@@ -24,9 +31,65 @@ _SPLITS = {
 
 
 def write_page() -> Path:
-    """Write the page from the records that there are."""
+    """Write the page from the records that there are, and the tables of accuracy."""
     PAGE.write_text(page(), encoding="utf-8")
+    for file in ACCURACY:
+        put(file, BEGIN, END, accuracy())
+    if (RESULTS / "early-decision.json").exists():
+        put(EARLY, EARLY_BEGIN, EARLY_END, early())
     return PAGE
+
+
+def accuracy() -> str:
+    """Return the shipped model's agreement with people's ratings by precision, a table in Markdown."""
+    lines = ["| | SRCC | PLCC | RMSE |", "| --- | --- | --- | --- |"]
+    for precision, figures in shipped_models()[DEFAULT_MODEL].facts().figures.items():
+        cells = [interval(list(figures.estimates[name])) for name in ("srcc", "plcc", "rmse")]
+        lines.append(f"| {precision} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def early() -> str:
+    """Return what decisions by some of the patches gain, and what few patches lose: tables in Markdown."""
+    recorded = _read("early-decision")
+    speed = recorded["score"]
+    lines = [
+        f"Measured on {speed['images']} images of AGIQA-3K that were neither trained nor calibrated on, with the "
+        f"shipped model, on two cores ({recorded['machine']['processor']}; `benchmarks/results/early-decision.json`):",
+        "",
+        "| `score` | fp32, images/s | times plain | int8, images/s | times plain |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for way in speed["fp32"]:
+        cells = []
+        for precision in ("fp32", "int8"):
+            measured = speed[precision][way]
+            cells += [f"{measured['images per second']['median']:.1f}", f"{measured['times plain']['median']:.2f}"]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    lines += ["", "Decisions that differ from those by all nine patches, and patches per image, in FP32:", ""]
+    risks = [name for name in next(iter(recorded["fp32"]["decisions"].values())) if name.startswith("risk")]
+    lines += [f"| | {' | '.join(risks)} |", f"| --- |{' --- |' * len(risks)}"]
+    for title, source in (("", recorded["fp32"]["decisions"]), ("made-up images, ", recorded["made-up images, fp32"])):
+        for kept, row in source.items():
+            cells = [
+                f"{row[risk]['changed']} ({row[risk]['share']:.2%}, 95% {row[risk]['interval'][0]:.2%} to "
+                f"{row[risk]['interval'][1]:.2%}), {row[risk]['patches']:.1f} patches"
+                for risk in risks
+            ]
+            lines.append(f"| {title}{kept} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Scores by the patches that tell most, against those by all nine, and against people's ratings:",
+        "",
+        "| patches | difference (root mean square) | 99.5% are within | SRCC with the ratings |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['patches']} | {row['root mean square']:.3f} | {row['99.5% quantile']:.3f} | "
+        f"{row['SRCC with ratings']:.4f} |"
+        for row in recorded["fp32"]["by patches"]
+    ]
+    return "\n".join(lines)
 
 
 def page() -> str:

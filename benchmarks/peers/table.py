@@ -1,29 +1,34 @@
-"""Make the README's table of peers from a record."""
+"""Make the tables of peers in docs/speed.md and the README from a record."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common import ROOT
+from ..marked import put
 
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- peers: made by python -m benchmarks.peers -->", "<!-- /peers -->"
+# The README's rows: pscr-engine, the same network by PyTorch as one writes it who knows how, and the fastest peer.
+CHIEF = ("pscr-engine int8", "b: tuned", "c: openvino int8")
 
 
 def write_tables(file: Path) -> None:
-    """Put the table of a record between the marks in the README."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n\n{table(json.loads(file.read_text()))}\n\n{END}{after}", encoding="utf-8")
+    """Put the table of a record between the marks in docs/speed.md, and its chief rows into the README."""
+    record = json.loads(file.read_text())
+    put(PAGE, BEGIN, END, table(record))
+    put(README, BEGIN, END, table(record, CHIEF))
 
 
-def table(record: dict[str, Any]) -> str:
+def table(record: dict[str, Any], only: Sequence[str] | None = None) -> str:
     """Render images per second by backbone, and how many times as fast pscr-engine's INT8 is, as Markdown."""
     backbones = record["backbones"]
     names = list(dict.fromkeys(name for figures in backbones.values() for name in figures["peers"]))
+    names = [name for name in names if only is None or name in only]
     head = "".join(f" {backbone} | INT8 is |" for backbone in backbones)
     lines = [f"| images per second |{head}", f"| --- |{' --- | --- |' * len(backbones)}"]
     for name in names:

@@ -29,11 +29,11 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
 @bundle_option()
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of images to score, instead of made-up ones.")
 @default_option("--size", "512x512", "Of made-up images, in pixels.", callback=_size)
-@default_option("--format", "jpeg", name="kind", type=click.Choice(list(FORMATS)))
+@default_option("--format", "jpeg", "Of made-up images.", name="kind", type=click.Choice(list(FORMATS)))
 @default_option("--quality", 90, "Of made-up JPEG and WebP images.")
 @default_option("--devices", "auto", "As for score; several are measured as one, two, … of them.")
-@default_option("--backend", "auto", type=click.Choice(["auto", *BACKENDS]))
-@precision_option(None, "bf16")
+@default_option("--backend", "auto", "The engine, as for score.", type=click.Choice(["auto", *BACKENDS]))
+@precision_option("As for score.", "bf16")
 @number_option("--batch-size", "auto", help="Images per batch, as for score.")
 @default_option(
     "--seconds", 2.0, "About how long each figure is measured, per round; whole runs take five times as long."

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="Folder with the exemplars' own images, which a bundle lacks.  [default: this folder]",
 )
 @default_option("--device", "auto", "What computes it.", metavar="auto|cpu|cuda:N")
-@precision_option()
+@precision_option("As for score.")
 @image_limits("refused")
 def explain(
     images: tuple[str, ...],

@@ -24,7 +24,7 @@ def to_places(context: click.Context, parameter: click.Parameter, values: tuple[
 
 
 def default_option(
-    flag: str, default: Any, help: str | None = None, *, short: str = "", name: str | None = None, **settings: Any
+    flag: str, default: Any, help: str, *, short: str = "", name: str | None = None, **settings: Any
 ) -> Callable[[Command], Command]:
     """Make an option whose default is shown in the help.
 
@@ -67,7 +67,7 @@ def bundle_option(
     )
 
 
-def precision_option(help: str | None = None, *more: str) -> Callable[[Command], Command]:
+def precision_option(help: str, *more: str) -> Callable[[Command], Command]:
     """Make the option --precision: "auto", one of the bundle's precisions, or one of `more`."""
     from ..bundle import PRECISIONS
 

@@ -2,12 +2,22 @@ import json
 
 from benchmarks.agiqa3k import page
 from benchmarks.agiqa3k.recipes import RECIPES, SHIPPED, Place, config
+from benchmarks.marked import shown
 from pscr_engine.models import DEFAULT_MODEL, shipped_models
 
 
 def test_the_page_is_made_from_the_records():
     """Check that the figures in docs/agiqa-3k.md are those of the records, not typed in."""
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+def test_the_tables_of_accuracy_are_made_from_the_facts():
+    for file in page.ACCURACY:
+        assert shown(file, page.BEGIN, page.END) == page.accuracy()
+
+
+def test_the_tables_of_early_decisions_are_made_from_the_record():
+    assert shown(page.EARLY, page.EARLY_BEGIN, page.EARLY_END) == page.early()
 
 
 def test_every_recipe_is_a_training_that_can_be_asked_for(tmp_path):

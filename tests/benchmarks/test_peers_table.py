@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from benchmarks.marked import put, shown
 from benchmarks.peers import table
 
 
@@ -10,31 +13,48 @@ def peer(about, rate, ratio=None):
     return found
 
 
-def test_the_readmes_table_is_made_from_the_record(tmp_path, monkeypatch):
+def test_the_tables_are_made_from_the_record(tmp_path, monkeypatch):
+    ours, tuned = peer("ours, INT8", 48.44), peer("tuned", 11.91, 4.07)
     record = {
         "backbones": {
-            "resnet18": {"peers": {"ours": peer("ours, INT8", 48.44), "other": peer("another", 0.123, 394.2)}},
-            "resnet50": {"peers": {"ours": peer("ours, INT8", 20.0)}},
+            "resnet18": {
+                "peers": {"pscr-engine int8": ours, "b: tuned": tuned, "other": peer("another", 0.123, 394.2)}
+            },
+            "resnet50": {"peers": {"pscr-engine int8": peer("ours, INT8", 20.0)}},
         }
     }
-    readme, file = tmp_path / "README.md", tmp_path / "cpu-x.json"
-    readme.write_text(f"before\n\n{table.BEGIN}\n\nold table\n\n{table.END}\n\nafter\n")
+    readme, page, file = tmp_path / "README.md", tmp_path / "speed.md", tmp_path / "cpu-x.json"
+    for each in (readme, page):
+        each.write_text(f"before\n\n{table.BEGIN}\n\nold table\n\n{table.END}\n\nafter\n")
     file.write_text(json.dumps(record))
     monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "PAGE", page)
     table.write_tables(file)
-    text = readme.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("\n\nafter\n")
-    assert "old table" not in text
-    assert "| ours, INT8 | 48.4 |  | 20 |  |" in text
-    assert "| another | 0.123 | 394× | - | - |" in text
+    for each in (readme, page):
+        text = each.read_text()
+        assert text.startswith("before\n")
+        assert text.endswith("\n\nafter\n")
+        assert "old table" not in text
+        assert "| ours, INT8 | 48.4 |  | 20 |  |" in text
+        assert "| tuned | 11.9 | 4.07× | - | - |" in text
+    assert "| another | 0.123 | 394× | - | - |" in page.read_text()
+    assert "another" not in readme.read_text()
+    before = readme.read_text(), page.read_text()
     table.write_tables(file)
-    assert readme.read_text() == text, "again is no change"
+    assert (readme.read_text(), page.read_text()) == before, "again is no change"
 
 
-def test_the_readme_holds_the_table_of_the_newest_record():
-    """Check that the figures in the README are those of a record in results/, not typed in."""
-    text = table.README.read_text(encoding="utf-8")
-    shown = text.partition(table.BEGIN)[2].partition(table.END)[0].strip()
+def test_a_page_that_has_lost_its_marks_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nrest\n")
+    with pytest.raises(ValueError, match="has no <!-- /peers -->"):
+        put(page, table.BEGIN, table.END, "table")
+    assert page.read_text() == f"before\n{table.BEGIN}\nrest\n"
+
+
+def test_the_pages_hold_the_tables_of_one_record():
+    """Check that the figures in docs/speed.md and the README are those of a record in results/, not typed in."""
+    pages = [shown(page, table.BEGIN, table.END) for page in (table.PAGE, table.README)]
     records = [json.loads(file.read_text()) for file in (table.ROOT / "benchmarks/results").glob("cpu-*.json")]
-    assert shown in [table.table(record) for record in records]
+    assert pages in [[table.table(record), table.table(record, table.CHIEF)] for record in records]
+    assert pages[1].count("\n") == 1 + len(table.CHIEF)

@@ -20,7 +20,7 @@ def test_every_command_and_option_is_documented(name, command):
     assert command.help
     assert command.help.splitlines()[0] == COMMANDS[name].help
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and not isinstance(parameter.type, click.Choice):
+        if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts}"
     shown = CliRunner().invoke(cli, [name, "--help"])
     assert shown.exit_code == 0

@@ -34,10 +34,17 @@ _NAMES = {
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
 @source_options
-@click.option("--split", type=click.Choice(SPLITS), help="[default: the checkpoint's; for a bundle all images]")
-@default_option("--part", "test", type=click.Choice(["test", "val", "train", "all"]))
+@click.option(
+    "--split", type=click.Choice(SPLITS), help="As for train.  [default: the checkpoint's; for a bundle all images]"
+)
+@default_option("--part", "test", "Which images of the data set.", type=click.Choice(["test", "val", "train", "all"]))
 @number_option("--num-exemplars", "all", help="Of a checkpoint's training images; a bundle has its own.")
-@default_option("--select", "stratified", type=click.Choice(["stratified", "random"]))
+@default_option(
+    "--select",
+    "stratified",
+    "Which exemplars: spread evenly over the labels' order, or random.",
+    type=click.Choice(["stratified", "random"]),
+)
 @default_option("--seed", 0, "Of --select random and of the bootstrap.")
 @default_option("--precision", "auto", "Of a bundle.")
 @default_option("--device", "auto", "cpu, cuda:0, ...")

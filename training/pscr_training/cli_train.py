@@ -21,7 +21,7 @@ def source_options(command: Any) -> Any:
     options = (
         click.option(
             "--dataset",
-            help="agiqa-1k, agiqa-3k, aigciqa2023, synthetic, or a CSV, JSONL or Parquet file with path and mos.",
+            help="agiqa-1k, agiqa-3k, aigciqa2023, synthetic, or a CSV, TSV, JSONL or Parquet file: path, mos.",
         ),
         click.option("--data", "root", help="Folder of the database, or of the table's images."),
         click.option("--label", help="Which label, or the table's column.  [default: quality, or mos]"),
@@ -35,7 +35,12 @@ def source_options(command: Any) -> Any:
 
 @click.command()
 @source_options
-@click.option("--split", type=click.Choice(SPLITS), help="[default: column if there is --split-column, else random]")
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    help="How images are dealt out to training and test; prompt-disjoint shares no prompt between them.  "
+    "[default: column if there is --split-column, else random]",
+)
 @default_option("--val-share", 0.1, "Share of the training images that choose the best epoch.")
 @out_option("trained", "Folder to fill.")
 @default_option(
@@ -57,7 +62,13 @@ def source_options(command: Any) -> Any:
     "Compare each image with one random other, as in the paper, or with all others of its batch.",
     type=click.Choice(["partner", "all"]),
 )
-@default_option("--sampling", "ops", type=click.Choice(SAMPLINGS))
+@default_option(
+    "--sampling",
+    "ops",
+    "How patches are taken: ops, nine that overlap; nops, four that don't; rps, random ones; none, one of the image "
+    "made smaller.",
+    type=click.Choice(SAMPLINGS),
+)
 @click.option(
     "--train-sampling",
     type=click.Choice(SAMPLINGS),
@@ -79,7 +90,9 @@ def source_options(command: Any) -> Any:
     "are encoded once, without mirror images.",
 )
 @click.option("--freeze-batch-norms", is_flag=True, help="Keep the statistics that batch norms begin with.")
-@default_option("--optimizer", "adam", type=click.Choice(["adam", "adamw"]))
+@default_option(
+    "--optimizer", "adam", "adamw: --weight-decay acts on the weights themselves.", type=click.Choice(["adam", "adamw"])
+)
 @click.option("--head-learning-rate", type=float, help="That of the regressor.  [default: --learning-rate]")
 @default_option(
     "--schedule",
@@ -92,7 +105,7 @@ def source_options(command: Any) -> Any:
     "--average", 0.0, "Score with a moving average of the weights, of which each step keeps this share (0.99, say)."
 )
 @default_option("--learning-rate", 1e-4, "1e-5 suits swin.")
-@default_option("--weight-decay", 1e-5, "Added to the gradients, as Adam has it.")
+@default_option("--weight-decay", 1e-5, "Added to the gradients, as Adam has it, but see --optimizer.")
 @click.option("--amp", is_flag=True, help="Mixed precision: FP16 on a GPU, BF16 on a CPU.")
 @default_option("--device", "auto", "cpu, cuda, cuda:1, ...")
 @default_option("--workers", 0, "Processes that read images; 0 for none.")

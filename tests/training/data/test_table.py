@@ -49,7 +49,11 @@ def test_kinds(tmp_path, kind):
     [
         ("", "can't be read"),
         ("path,mos\n", "no rows in it"),
-        ("path,score\na,1\n", r"no column mos \(there is path, score\)"),
+        ("path,score\na,1\n", r"no column mos \(there is path, score\); name the labels' with label$"),
+        (
+            "file,score\na,1\n",
+            r"no column path, mos \(.*\); the images' must be called path, name the labels' with label$",
+        ),
         (
             "path,mos\na,x\nb,1\n,2\n",
             "2 rows can't be used: row 0, a: label 'x' is not a finite number; row 2: path ''",
@@ -61,6 +65,14 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         table(tmp_path / "t.csv", part_column="part" if "part" in text else None)
+
+
+def test_a_column_of_parts_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("path,mos\na,1\n")
+    with pytest.raises(
+        DatasetError, match=r"no column part \(there is path, mos\); name the parts' with split_column$"
+    ):
+        table(tmp_path / "t.csv", part_column="part")
 
 
 def test_values_that_python_cannot_hold_are_named_with_their_column(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from pscr_engine.errors import DatasetError, one_line
+from pscr_engine.errors import DatasetError, one_line, option
 
 from .labelled import Item, Labelled, number, raise_faults, require_file
 
@@ -33,7 +33,12 @@ def table(source: Path, label: str = "mos", root: Path | None = None, part_colum
     read = _read(source)
     lacking = [name for name in ("path", label, part_column) if name and name not in read.column_names]
     if lacking:
-        raise DatasetError(f"{source}: no column {', '.join(lacking)} (there is {', '.join(read.column_names)})")
+        advice = {label: f"name the labels' with {option('--label')}", "path": "the images' must be called path"}
+        advice |= {part_column: f"name the parts' with {option('--split-column')}"} if part_column else {}
+        raise DatasetError(
+            f"{source}: no column {', '.join(lacking)} (there is {', '.join(read.column_names)}); "
+            + ", ".join(advice[name] for name in lacking)
+        )
     if not read.num_rows:
         raise DatasetError(f"{source}: no rows in it")
     columns = {
