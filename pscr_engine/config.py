@@ -100,6 +100,7 @@ class ScoreConfig:
         patches: score each image by this many of its patches, those that tell most; None for all.
         keep_above: decide for each image whether its score is at least this, by as few patches as that takes; None to
             decide nothing.
+        keep_top: the same with the score that this share of the images has, as a sample of them tells.
         risk: share of these decisions that may differ from those by all patches.
         max_failure_rate: share of rows, 0 to 1, that may fail before the run exits with 3; None for all but the last.
         shard: which of the chunks are scored here, others being left to other processes; "i/n" as text.
@@ -131,6 +132,7 @@ class ScoreConfig:
     once_per_content: bool = False
     patches: int | None = None
     keep_above: float | None = None
+    keep_top: float | None = None
     risk: float | None = None
     max_failure_rate: float | None = None
     shard: Shard = WHOLE
@@ -189,6 +191,7 @@ class ScoreConfig:
             ("--known", None, bool(self.known)),
             ("--patches", None, self.patches is not None),
             ("--keep-above", None, self.keep_above is not None),
+            ("--keep-top", None, self.keep_top is not None),
         ):
             if given:
                 raise UsageError(
@@ -199,28 +202,41 @@ class ScoreConfig:
     @property
     def early(self) -> bool:
         """Tell whether images are scored by some of their patches."""
-        return self.patches is not None or self.keep_above is not None
+        return self.patches is not None or self.decides
+
+    @property
+    def decides(self) -> bool:
+        """Tell whether it is decided which images to keep."""
+        return self.keep_above is not None or self.keep_top is not None
 
     def _check_early(self) -> None:
-        if self.patches is not None and self.keep_above is not None:
+        if self.keep_above is not None and self.keep_top is not None:
             raise UsageError(
-                f"{option('--patches')} fixes how many patches are scored, and {option('--keep-above')} decides it for "
-                "each image: choose one"
+                f"{option('--keep-above')} names the score to keep images from, and {option('--keep-top')} has it "
+                "found: choose one"
             )
-        if self.risk is not None and self.keep_above is None:
+        keep = option("--keep-above" if self.keep_top is None else "--keep-top")
+        if self.patches is not None and self.decides:
+            raise UsageError(
+                f"{option('--patches')} fixes how many patches are scored, and {keep} decides it for each image: "
+                "choose one"
+            )
+        if self.risk is not None and not self.decides:
             raise UsageError(f"{option('--risk')} is about decisions: give {option('--keep-above')}, too")
         if self.risk is not None and not 0 < self.risk < 1:
             raise UsageError(f"{option('--risk')} {self.risk}: must be between 0 and 1, 0.005 for half a percent")
         if self.keep_above is not None and not math.isfinite(self.keep_above):
             raise UsageError(f"{option('--keep-above')} {self.keep_above}: must be a finite score")
+        if self.keep_top is not None and not 0 < self.keep_top < 1:
+            raise UsageError(f"{option('--keep-top')} {self.keep_top}: must be between 0 and 1, 0.1 for the best tenth")
         if self.patches is not None and self.patches < 1:
             raise UsageError(f"{option('--patches')} {self.patches}: must be at least 1")
         if not self.early:
             return
-        what = option("--patches" if self.patches is not None else "--keep-above")
+        what = option("--patches") if self.patches is not None else keep
         if self.backend not in ("auto", "onnxruntime"):
             raise UsageError(f"{what} is computed by onnxruntime, not {self.backend}: leave {option('--backend')} out")
-        if self.keep_above is not None and self.features:
+        if self.decides and self.features:
             raise UsageError(
                 f"{option('--features', True)} are the mean over all patches, which {what} does without: leave one out"
             )
@@ -319,6 +335,8 @@ class ScoreConfig:
             of_patches["patches"] = self.patches
         if self.keep_above is not None:
             of_patches.update(keep_above=self.keep_above, risk=self.wanted_risk)
+        if self.keep_top is not None:
+            of_patches.update(keep_top=self.keep_top, risk=self.wanted_risk)
         return {
             "bundle": bundle_digest,
             "manifest": manifest.fingerprint,

@@ -63,6 +63,11 @@ def first_patches(bundle: Bundle, count: int) -> PatchRule:
     return PatchRule(patch_scores(bundle, f"{option('--patches')} {count}").order[:count])
 
 
+def all_patches(bundle: Bundle) -> PatchRule:
+    """Make the rule that scores every image by all of its patches."""
+    return PatchRule(tuple(range(bundle.info.sampling.patches)))
+
+
 def early_rule(bundle: Bundle, precision: str, threshold: float, risk: float) -> PatchRule:
     """Make the rule that keeps images with at least a score, and changes at most a share `risk` of all decisions.
 

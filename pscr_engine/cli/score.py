@@ -145,6 +145,12 @@ from .score_progress import run_progress
     "patches_used, score_low, score_high. Needs a calibrated bundle.",
 )
 @click.option(
+    "--keep-top",
+    type=float,
+    metavar="SHARE",
+    help="The same with the score that this share of a sample of the images has, 0.1 for the best tenth.",
+)
+@click.option(
     "--risk", type=float, help="Share of these decisions that may differ from those by all patches.  [default: 0.005]"
 )
 @click.option(

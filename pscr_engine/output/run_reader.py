@@ -54,7 +54,7 @@ class RunReader:
                 raise TypeError
             if int(identity["chunk_rows"]) < 1:
                 raise ValueError
-            float(identity.get("keep_above", 0))
+            float(identity.get("keep_above", 0)), float(run.get("threshold", 0))
             if "bundles" in run and not are_names(run["bundles"]):
                 raise TypeError
         except (FileNotFoundError, NotADirectoryError):
@@ -81,7 +81,7 @@ class RunReader:
     @property
     def keep_above(self) -> float | None:
         """Return the score at which the run has decided what to keep, by some of the patches; None if it has not."""
-        value = self.identity.get("keep_above")
+        value = self.identity.get("keep_above", self.run.get("threshold"))
         return None if value is None else float(value)
 
     @property

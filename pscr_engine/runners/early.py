@@ -28,13 +28,16 @@ def rule_of(config: ScoreConfig, bundle: Bundle, precision: str) -> PatchRule | 
         return first_patches(bundle, config.patches)
     if config.keep_above is not None:
         return early_rule(bundle, precision, config.keep_above, config.wanted_risk)
+    if config.keep_top is not None:  # before its threshold is known: says what is missing, wherever that will be
+        return early_rule(bundle, precision, 0.0, config.wanted_risk)
     return None
 
 
 def check_devices(config: ScoreConfig, devices: Sequence[str]) -> None:
     """Raise UsageError if a run is to score by some patches on a device that can't."""
     if config.early and any(map(is_gpu, devices)):
-        flag = option("--patches" if config.patches is not None else "--keep-above")
+        keep = "--keep-above" if config.keep_top is None else "--keep-top"
+        flag = option("--patches" if config.patches is not None else keep)
         raise UsageError(f"{flag} is for processors, whose cores the patches take: add {option('--devices', 'cpu')}")
 
 
@@ -50,4 +53,5 @@ def count_decisions(config: ScoreConfig, parts: Parts) -> dict[str, Any]:
                 counts[each["values"]] += each["counts"]
             patches += pc.sum(batch.column(1)).as_py() or 0
     images = counts.total()
-    return {"decisions": {**counts, "patches_per_image": round(patches / images, 3) if images else None}}
+    mean = round(patches / images, 3) if images else None
+    return {"decisions": {"threshold": config.keep_above, **counts, "patches_per_image": mean}}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ScoreConfig
-from ..errors import TooManyFailuresError, option
+from ..errors import InUseError, TooManyFailuresError, option
 from ..manifests import Manifest, open_manifest
 from ..metrics import Figures, Meter, metered
 from ..output.parts import Parts
@@ -28,6 +28,7 @@ from .early import count_decisions
 from .known import KnownRuns, count_taken
 from .ledger import Ledger
 from .open_models import Models, choose_models, open_models
+from .pilot import threshold_of
 from .process_share import ProcessShare
 from .progress import Report, RunProgress, Snapshot
 from .run_record import has_stamps, run_facts, run_identity, throughput_facts
@@ -176,6 +177,9 @@ def _run(config: ScoreConfig, runner: Runner, report: Report, meter: Meter) -> R
     known = None if models.named else KnownRuns.open(config, manifest, identity, models.only.bundle.info.feature_size)
     digests = () if known is None else known.digests
     facts = run_facts(config, models, manifest, chunk_rows, digests)
+    if config.keep_top is not None:
+        facts["threshold"] = threshold_of(config, models.only, manifest)
+        config = replace(config, keep_above=facts["threshold"], keep_top=None)
     job, since = Job(config, manifest, models, known), monotonic()
     with ExitStack() as stack:
         if known is not None:
@@ -184,6 +188,7 @@ def _run(config: ScoreConfig, runner: Runner, report: Report, meter: Meter) -> R
             runner.prepare(job)
         directory = RunDirectory.open(config.out, facts, overwrite=config.overwrite, shard=config.shard)
         stack.enter_context(closing(directory))
+        _check_threshold(facts, directory)
         directory.drop_damaged_parts(chunk_rows)
         already = directory.success()
         if already is not None and not config.retry_failed:
@@ -212,6 +217,16 @@ def _run(config: ScoreConfig, runner: Runner, report: Report, meter: Meter) -> R
                 progress.snapshot(final=True)
                 share.note()
                 raise
+
+
+def _check_threshold(facts: Mapping[str, Any], directory: RunDirectory) -> None:
+    """Raise InUseError if another shard that began at the same time has found another threshold, by a rounding."""
+    ours, theirs = facts.get("threshold"), directory.run.get("threshold")
+    if ours != theirs:
+        raise InUseError(
+            f"{directory.path}: another process has begun this run meanwhile, with a threshold of {theirs}, not "
+            f"{ours}: give the same command again"
+        )
 
 
 def _complete_already(config: ScoreConfig, success: Mapping[str, Any], report: Report, meter: Meter) -> RunResult:

@@ -125,7 +125,8 @@ def test_decisions_are_those_of_the_rule_and_exact_where_all_patches_were_used(p
     assert sum(inside) >= 189
     success = json.loads((place / "decided" / "_SUCCESS").read_text())
     kept = sum(row["decision"] == "keep" for row in decided)
-    assert success["decisions"] == {"keep": kept, "drop": 199 - kept, "patches_per_image": round(np.mean(used), 3)}
+    counts = {"keep": kept, "drop": 199 - kept, "patches_per_image": round(np.mean(used), 3)}
+    assert success["decisions"] == {"threshold": limit, **counts}
 
 
 def test_the_first_patches_alone(place):
@@ -164,6 +165,26 @@ def test_killed_and_resumed_runs_shards_and_workers_decide_the_same(place):
     assert "holds a run with another keep above" in other.stderr
 
 
+def test_the_best_share_is_found_by_a_sample_once(place):
+    """With fewer images than a sample has, it is all of them: the share is exact."""
+    options = ("--keep-top", "0.2", "--risk", RISK)
+    decided = score(place, "top", *options)
+    limit = json.loads((place / "top" / "_SUCCESS").read_text())["decisions"]["threshold"]
+    assert limit == pytest.approx(threshold(place), abs=1e-5)
+    assert decided == score(place, "above", "--keep-above", limit, "--risk", RISK)
+    for part in sorted((place / "top").glob("part-*"))[2:]:
+        part.unlink()
+    (place / "top" / "_SUCCESS").unlink()
+    begun = (place / "top" / "_run.json").read_bytes()
+    assert score(place, "top", *options) == decided
+    assert (place / "top" / "_run.json").read_bytes() == begun
+    for index in range(2):
+        run(place, *score_command("top-shards", *options, "--shard", f"{index}/2"))
+    assert rows(place / "top-shards") == decided
+    outcome = run(place, "select", "top", "--kept", "--out", "top.parquet")
+    assert f"kept {sum(row['decision'] == 'keep' for row in decided)} of 199" in outcome.stdout
+
+
 def test_select_and_report_know_decisions(place):
     limit = threshold(place)
     decided = score(place, "for-select", "--keep-above", limit, "--risk", RISK)
@@ -186,6 +207,9 @@ def test_select_and_report_know_decisions(place):
     ("options", "message"),
     [
         (["--keep-above", "3", "--patches", "3"], "choose one"),
+        (["--keep-above", "3", "--keep-top", "0.1"], "has it found: choose one"),
+        (["--keep-top", "10"], "must be between 0 and 1, 0.1 for the best tenth"),
+        (["--keep-top", "0.1"], "calibrated on 240 images, and --risk 0.005 takes at least 598"),
         (["--risk", "0.01"], "--risk is about decisions: give --keep-above, too"),
         (["--keep-above", "3", "--risk", "0"], "must be between 0 and 1"),
         (["--keep-above", "3", "--risk", "0.005"], "calibrated on 240 images, and --risk 0.005 takes at least 598"),

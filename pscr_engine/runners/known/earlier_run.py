@@ -24,7 +24,7 @@ KnownBy = Literal["path", "id", "content"]
 COLUMN: Mapping[str, str] = {"path": STAMP.name, "content": SHA256.name, "id": "id"}
 """By what images are known → the column of the parts that tells it."""
 
-_RESULTS = ("bundle", "precision", "features", "small_images", "max_pixels", "patches", "keep_above")
+_RESULTS = ("bundle", "precision", "features", "small_images", "max_pixels", "patches", "keep_above", "keep_top")
 _COLUMNS = ["row", "score", "score_std", "status", "error", "width", "height"]
 
 
