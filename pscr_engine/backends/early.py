@@ -32,14 +32,19 @@ class EarlyBackend:
     name = "onnxruntime"
     device = "cpu"
     batch_size = 32
-    """Images that go through rounds together: enough for a good batch when few are left, few enough for the memory."""
+    """Images of a micro-batch, at least, of which each core takes a group."""
 
     def __init__(self, bundle: Bundle, rule: PatchRule, *, precision: str, threads: int | None = None) -> None:
         self.precision = precision
         self._rule = rule
         content = f"{bundle.digest} {bundle.info.graphs[precision].file}"
         self._engine = PatchwiseEngine(
-            bundle.graph_path(precision), bundle.exemplars, precision=precision, threads=threads, content=content
+            bundle.graph_path(precision),
+            bundle.exemplars,
+            precision=precision,
+            threads=threads,
+            throughput=True,
+            content=content,
         )
 
     def stages(self, settings: StageSettings) -> HostStages:

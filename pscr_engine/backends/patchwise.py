@@ -25,6 +25,8 @@ class PatchwiseEngine:
         exemplars: the exemplar cache that images are scored against.
         precision: the graph's.
         threads: how many may compute at once; None for all usable cores.
+        throughput: whether several threads will call at once, `runs` of them, each on a core of its own; else one call
+            gets all cores.
         content: identifies the graph's content; if given, optimised graphs are kept in the user's cache.
 
     Raises:
@@ -42,6 +44,7 @@ class PatchwiseEngine:
         *,
         precision: str = "fp32",
         threads: int | None = None,
+        throughput: bool = False,
         content: str | None = None,
     ) -> None:
         try:
@@ -49,11 +52,13 @@ class PatchwiseEngine:
         except ImportError as error:
             raise MissingDependencyError("onnxruntime", "scoring on a CPU", "cpu") from error
         self.precision = precision
+        cores = threads or usable_cpus()
+        self.runs = cores if throughput else 1
         self._exemplars = dict(zip(MODEL_INPUTS, (exemplars.hidden, exemplars.labels), strict=True))
 
         def options() -> Any:
             settings = onnxruntime.SessionOptions()
-            settings.intra_op_num_threads = threads or usable_cpus()
+            settings.intra_op_num_threads = cores // self.runs
             settings.log_severity_level = 3
             return settings
 
