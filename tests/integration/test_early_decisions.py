@@ -166,7 +166,7 @@ def test_killed_and_resumed_runs_shards_and_workers_decide_the_same(place):
 
 
 def test_the_best_share_is_found_by_a_sample_once(place):
-    """With fewer images than a sample has, it is all of them: the share is exact."""
+    """Take a sample that is all of the images, so that the share is exact."""
     options = ("--keep-top", "0.2", "--risk", RISK)
     decided = score(place, "top", *options)
     limit = json.loads((place / "top" / "_SUCCESS").read_text())["decisions"]["threshold"]
