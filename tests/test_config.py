@@ -36,7 +36,9 @@ NOT_IN_IDENTITY = {
     "manifest", "bundle", "out", "columns", "devices", "backend", "precision", "batch_size", "chunk_rows",
     "verify_decoding", "overwrite", "retry_failed", "max_failure_rate", "shard", "runner", "ray",
     "metrics_file", "metrics_port", "metrics_host",
-    "known", "known_by", "known_failed",  # in the identity only where they are given: see below
+    "once_per_content",
+    # In the identity only where they are given: see below.
+    "known", "known_by", "known_failed", "patches", "keep_above", "keep_top", "risk",
 }  # fmt: skip
 
 
@@ -59,6 +61,25 @@ def test_what_the_rows_do_not_depend_on_may_change():
     assert identity() == identity(metrics_file="m.prom", metrics_port=0, metrics_host="0.0.0.0")
     for settings in ({"features": True}, {"small_images": "error"}, {"max_pixels": 5}, {"known_by": "content"}):
         assert identity() != identity(**settings)
+
+
+def test_how_many_patches_are_scored_is_in_the_identity_only_if_it_is_said():
+    def identity(**settings):
+        return ScoreConfig("m", **settings).identity(
+            bundle_digest="b", manifest=FileListManifest(["a"], Path("x")), precision="fp32", chunk_rows=5
+        )
+
+    assert not set(identity()) & {"patches", "keep_above", "keep_top", "risk"}
+    assert identity(keep_above=3.0)["risk"] == 0.005
+    settings = (
+        {"patches": 3},
+        {"patches": 4},
+        {"keep_above": 3.0},
+        {"keep_above": 3.0, "risk": 0.01},
+        {"keep_top": 0.1},
+    )
+    found = [identity(**each) for each in ({}, *settings)]
+    assert all(one != other for index, one in enumerate(found) for other in found[:index])
 
 
 def test_known_runs_are_in_the_identity_only_if_there_are_any():

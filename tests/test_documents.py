@@ -39,7 +39,11 @@ RUNS = {
 PAGES = [page for pages in RUNS.values() for page in pages]
 MADE = {"scores", "model.pscr", "kept.parquet", "report.html", "trained"}
 # What runs or checks the blocks of the other pages.
-ELSEWHERE = {"deploy.md": "tests/deploy/test_deploy.py", "services.md": "below"}
+ELSEWHERE = {
+    "deploy.md": "tests/deploy/test_deploy.py",
+    "recipes.md": "tests/examples/test_recipes.py",
+    "services.md": "below",
+}
 NO_GPU = "needs a GPU"
 # Heading, or beginning of a command → why it can't run in a test.
 NOT_HERE = {

@@ -79,7 +79,7 @@ def test_no_image_is_shipped():
     model = SHIPPED
     files = {file.name for file in model.path.rglob("*") if file.is_file()}
     assert files == {
-        "bundle.json", "exemplars.parquet", "exemplars.safetensors",
+        "bundle.json", "exemplars.parquet", "exemplars.safetensors", "patch_scores.safetensors",
         *(graph.file for graph in model.open().info.graphs.values()),
     }  # fmt: skip
     assert model.size() < 30_000_000
