@@ -37,7 +37,7 @@ def halve(graph: Path) -> Halves:
         import onnx
         from onnx.utils import Extractor
     except ImportError as error:
-        raise MissingDependencyError("onnx", "scoring with some of the patches", "cpu") from error
+        raise MissingDependencyError("onnx", "scoring with some of the patches", "cpu,early") from error
     try:
         model = onnx.load(graph)
         makers = {output: node for node in model.graph.node for output in node.output}

@@ -121,6 +121,10 @@ def _abilities(versions: dict[str, str | None]) -> dict[str, tuple[bool, str]]:
     return {
         "score on the CPU": (runtime and not clash, score_advice),
         "score on the CPU with OpenVINO, too": _openvino_ability(),
+        "decide by some of the patches": (
+            runtime and versions["onnx"] is not None,
+            "pip install 'pscr-engine[cpu,early]'",
+        ),
         "export checkpoints": (
             runtime and not lacking,
             f"pip install 'pscr-engine[cpu,export]' (lacks {', '.join(lacking) or 'onnxruntime'})",

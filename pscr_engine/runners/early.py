@@ -12,7 +12,7 @@ from ..backends.devices import is_gpu
 from ..backends.early import early_rule, first_patches
 from ..bundle import Bundle
 from ..config import ScoreConfig
-from ..errors import UsageError, option
+from ..errors import MissingDependencyError, UsageError, option
 from ..output.parts import Parts
 from ..stages.decision import PatchRule
 from ..stages.sink import DECISION, PATCHES_USED
@@ -34,8 +34,19 @@ def rule_of(config: ScoreConfig, bundle: Bundle, precision: str) -> PatchRule | 
 
 
 def check_devices(config: ScoreConfig, devices: Sequence[str]) -> None:
-    """Raise UsageError if a run is to score by some patches on a device that can't."""
-    if config.early and any(map(is_gpu, devices)):
+    """Check that a run which is to score by some of the patches can.
+
+    Raises:
+        UsageError: not on one of these devices.
+        MissingDependencyError: not without onnx.
+    """
+    if not config.early:
+        return
+    try:
+        import onnx  # noqa: F401 - needed once workers begin: say so before anything does
+    except ImportError:
+        raise MissingDependencyError("onnx", "scoring with some of the patches", "cpu,early") from None
+    if any(map(is_gpu, devices)):
         keep = "--keep-above" if config.keep_top is None else "--keep-top"
         flag = option("--patches" if config.patches is not None else keep)
         raise UsageError(f"{flag} is for processors, whose cores the patches take: add {option('--devices', 'cpu')}")

@@ -52,6 +52,7 @@ def run_without(*arguments, packages, cwd):
         (["evaluate", "best.pt", "--plot", "p.svg"], "matplotlib", "cpu,export,train"),
         (["demo", "--train"], "scipy", "cpu,export,train"),
         (["export", "--ckpt", "best.pt"], "timm", "cpu,export"),
+        (["score", "images.csv", "--keep-above", "3"], "onnx", "cpu,early"),
     ],
 )
 def test_a_package_that_is_not_installed_is_named_with_all_extras_that_the_command_needs(
