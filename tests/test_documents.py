@@ -58,7 +58,8 @@ NOT_HERE = {
 ADDED = {
     "pscr-engine train ": "--weights none --epochs 1 --patch-size 48 --batch-size 4",
     "pscr-engine export ": "--overwrite --accept-parity int8",
-    "pscr-engine bench --": "--bundle other.pscr --seconds 0.05 --rounds 1",
+    "pscr-engine bench --bundle": "--seconds 0.05 --rounds 1",
+    "pscr-engine bench --images": "--bundle other.pscr --seconds 0.05 --rounds 1",
     "pscr-engine score --manifest s3://data/images.parquet --out s3://data/scores-by-ray": "--ray-address local",
     "pscr-engine score --manifest images.parquet --out scores-by-ray": "--ray-address local",
 }

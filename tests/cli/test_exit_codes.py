@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from pscr_engine.errors import install_advice
+
 
 def test_an_interrupt_within_exec_ends_with_130_too():
     program = """
@@ -61,6 +63,6 @@ def test_a_package_that_is_not_installed_is_named_with_all_extras_that_the_comma
     outcome = run_without(*arguments, packages=[package], cwd=tmp_path)
     assert outcome.returncode == 1
     assert outcome.stderr.startswith("error: ")
-    assert outcome.stderr.endswith(f" needs {package}: pip install -c constraints.txt 'pscr-engine[{extras}]'\n")
+    assert outcome.stderr.endswith(f" needs {package}: {install_advice(extras)}\n")
     assert outcome.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
