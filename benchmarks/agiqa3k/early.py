@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pscr_training.data.duplicates import separate_duplicates
 from pscr_training.data.labelled import Item
-from pscr_training.data.splits import Split, split
 from pscr_training.metrics import srcc
 from pscr_training.scoring import labels_of
 
@@ -32,8 +30,8 @@ from pscr_engine.stages.decision import PatchRule
 
 from ..common import RESULTS, record, spread
 from .fidelity import write_manifest
-from .recipes import Place
-from .ship import NAME
+from .recipes import SHIPPED, Place
+from .ship import NAME, parts_of
 
 CALIBRATION_IMAGES = 1100
 MADE_UP = 600
@@ -52,15 +50,10 @@ METHOD = (
 )
 
 
-def parts_of(place: Place) -> Split:
-    """Return the split that the shipped model was trained on, without copies."""
-    return separate_duplicates(split(place.source().open(), "prompt-disjoint", seed=1))[0]
-
-
 def calibrate_shipped(place: Place) -> Path:
     """Calibrate the shipped bundle on images that are no test images, and return its folder."""
     folder, facts_file, out = FOLDER / f"{NAME}.pscr", FOLDER / f"{NAME}.json", place.work / f"{NAME}-calibrated.pscr"
-    parts = parts_of(place)
+    parts = parts_of(place, SHIPPED)
     chosen = np.random.default_rng(0).permutation(len(parts.train))[: CALIBRATION_IMAGES - len(parts.val)]
     items = [*parts.val, *(parts.train[index] for index in chosen)]
     manifest = open_manifest(str(write_manifest(place.work / "calibration.csv", items)), ManifestOptions())
@@ -77,7 +70,7 @@ def calibrate_shipped(place: Place) -> Path:
 
 def early_decision(place: Place) -> Path:
     """Measure decisions and speed, and write the record."""
-    bundle, test = Bundle.open(FOLDER / f"{NAME}.pscr"), parts_of(place).test
+    bundle, test = Bundle.open(FOLDER / f"{NAME}.pscr"), parts_of(place, SHIPPED).test
     files, labels = [item.file for item in test], labels_of(test)
     figures: dict[str, Any] = {}
     for precision in ("fp32", "int8"):

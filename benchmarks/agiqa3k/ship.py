@@ -29,7 +29,7 @@ NAME = "agiqa3k-lite0"
 # Chosen on validation images: see "by exemplars" in results/agiqa-3k.json.
 EXEMPLARS = 200
 PRECISIONS = ("fp32", "fp16", "int8")
-REBUILD = "python -m benchmarks.agiqa3k --data AGIQA-3K --weights lite0.pth train lite0 figures ship"
+REBUILD = "python -m benchmarks.agiqa3k --data AGIQA-3K --weights lite0.pth train lite0 figures ship calibrate"
 
 
 def rounded_checkpoint(place: Place) -> Path:
@@ -65,7 +65,7 @@ def export(
         exemplars: number of exemplars.
         images: number of validation images to use; None for all.
     """
-    val = _parts(place, name).val[:images]
+    val = parts_of(place, name).val[:images]
     return export_bundle(
         ExportConfig(
             checkpoint,
@@ -79,13 +79,14 @@ def export(
     )
 
 
-def _parts(place: Place, name: str) -> Split:
+def parts_of(place: Place, name: str) -> Split:
+    """Return the split that a recipe trains on, without copies."""
     return separate_duplicates(split(place.source().open(), RECIPES[name]["split"], seed=1)).split
 
 
 def ship(place: Place) -> Bundle:
     """Export the trained model into the package, with its facts and its card."""
-    checkpoint, parts = rounded_checkpoint(place), _parts(place, SHIPPED)
+    checkpoint, parts = rounded_checkpoint(place), parts_of(place, SHIPPED)
     made = export(place, SHIPPED, checkpoint, place.work / f"{NAME}.pscr", PRECISIONS)
     target = FOLDER / made.path.name
     shutil.rmtree(target, ignore_errors=True)

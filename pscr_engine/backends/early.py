@@ -15,7 +15,7 @@ from ..statistics.risk import CONFIDENCE, limit, needed
 from .patchwise import PatchwiseEngine
 
 # Few calibration images lie at a threshold, so the widest margin of thresholds around it counts, in standard deviations
-# of the scores: found by cross-validation over prompts (benchmarks/early_decision.py), without the test's images.
+# of the scores: found by cross-validation over prompts (docs/decisions.md), without the test's images.
 _NEARBY = np.linspace(-0.25, 0.25, 9)
 
 
@@ -37,15 +37,7 @@ class EarlyBackend:
     def __init__(self, bundle: Bundle, rule: PatchRule, *, precision: str, threads: int | None = None) -> None:
         self.precision = precision
         self._rule = rule
-        content = f"{bundle.digest} {bundle.info.graphs[precision].file}"
-        self._engine = PatchwiseEngine(
-            bundle.graph_path(precision),
-            bundle.exemplars,
-            precision=precision,
-            threads=threads,
-            throughput=True,
-            content=content,
-        )
+        self._engine = PatchwiseEngine.open(bundle, precision, threads=threads, throughput=True)
 
     def stages(self, settings: StageSettings) -> HostStages:
         """Open the stages on the processor, as `Backend.stages` describes."""
@@ -90,8 +82,8 @@ def early_rule(bundle: Bundle, precision: str, threshold: float, risk: float) ->
     Raises:
         BundleError: the bundle has no calibration, or not of enough images for this risk.
     """
-    what = option("--keep-above", threshold)
-    scores = patch_scores(bundle, what).scores.get(precision)
+    calibration = patch_scores(bundle, option("--keep-above", threshold))
+    scores = calibration.scores.get(precision)
     if scores is None:
         raise BundleError(f"{bundle.shown}: is not calibrated in {precision}: calibrate it with pscr-engine calibrate")
     found = _margins(scores, threshold, risk)
@@ -102,7 +94,7 @@ def early_rule(bundle: Bundle, precision: str, threshold: float, risk: float) ->
         )
     margin, reach = found
     scale = spread(scores.shape[1])
-    return PatchRule(patch_scores(bundle, what).order, threshold, margin * scale, reach * scale)
+    return PatchRule(calibration.order, threshold, margin * scale, reach * scale)
 
 
 def spread(patches: int) -> NDArray[np.float64]:

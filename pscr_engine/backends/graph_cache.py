@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import one_line
+from ..errors import BackendError, MissingDependencyError, one_line
 from ..host import cache_folder, processor
 
 log = logging.getLogger("pscr_engine")
@@ -23,25 +23,33 @@ _MAX_BYTES = 1_800_000_000
 _KEPT = 16
 
 
-def session(graph: Path | bytes, content: str | None, options: Callable[[], Any]) -> Any:
+def session(graph: Path | bytes, content: str | None, threads: int, shown: Path) -> Any:
     """Create an ONNX Runtime session of `graph` on the CPU.
 
     Args:
         graph: the .onnx file, or what would be in one.
         content: identifies its content, and so its optimised form in the cache; None to leave the cache alone.
-        options: makes new session options.
+        threads: how many compute one call; with 1, the thread that calls.
+        shown: the bundle's file, for messages.
 
     Raises:
-        Exception: ONNX Runtime refuses the graph.
+        MissingDependencyError: onnxruntime is not installed.
+        BackendError: ONNX Runtime refuses the graph.
     """
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "scoring on a CPU", "cpu") from error
+
+    def options() -> Any:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 3
+        return settings
 
     def create(file: Path | bytes, settings: Any) -> Any:
         model = file if isinstance(file, bytes) else str(file)
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-
-    if content is None or (len(graph) if isinstance(graph, bytes) else graph.stat().st_size) > _MAX_BYTES:
-        return create(graph, options())
 
     def optimise(part: Path) -> Any:
         settings = options()
@@ -53,8 +61,14 @@ def session(graph: Path | bytes, content: str | None, options: Callable[[], Any]
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return create(file, settings)
 
-    cached = cached_file([content, onnxruntime.__version__], ".onnx")
-    return reused(cached, read) or kept(cached, optimise) or create(graph, options())
+    try:
+        size = len(graph) if isinstance(graph, bytes) else graph.stat().st_size
+        if content is None or size > _MAX_BYTES:
+            return create(graph, options())
+        cached = cached_file([content, onnxruntime.__version__], ".onnx")
+        return reused(cached, read) or kept(cached, optimise) or create(graph, options())
+    except Exception as error:
+        raise BackendError(f"{shown}: ONNX Runtime can't run it: {one_line(error, 300)}") from error
 
 
 def reused(cached: Path, read: Callable[[Path], T]) -> T | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Exemplars
-from ..errors import BackendError, MissingDependencyError, one_line
+from ..errors import BackendError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
 from ..stages.base import StageSettings
@@ -52,25 +52,11 @@ class OnnxRuntimeBackend:
         throughput: bool = False,
         content: str | None = None,
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError("onnxruntime", "scoring on a CPU", "cpu") from error
         cores = threads or usable_cpus()
         # Runs share one session, and so its weights. With several, each computes in the thread that asks for it.
         alone = not throughput or (precision != "int8" and cores <= _CORES_PER_RUN)
         self.runs = 1 if alone else cores
-
-        def options() -> Any:
-            settings = onnxruntime.SessionOptions()
-            settings.intra_op_num_threads = cores if alone else 1
-            settings.log_severity_level = 3
-            return settings
-
-        try:
-            self._session: Any = session(graph, content, options)
-        except Exception as error:
-            raise BackendError(f"{graph}: ONNX Runtime can't run it: {one_line(error, 300)}") from error
+        self._session: Any = session(graph, content, cores if alone else 1, graph)
         self.device = device
         self.precision = precision
         self.batch_size = _INT8_BATCH_SIZE if precision == "int8" and throughput else _CPU_BATCH_SIZE

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Exemplars
-from ..errors import BackendError, MissingDependencyError, one_line
+from ..bundle import Bundle, Exemplars
+from ..errors import BackendError, one_line
 from ..host import usable_cpus
 from ..records import Pixels
 from ..stages.infer import BatchScores
@@ -47,27 +47,28 @@ class PatchwiseEngine:
         throughput: bool = False,
         content: str | None = None,
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError("onnxruntime", "scoring on a CPU", "cpu") from error
         self.precision = precision
         cores = threads or usable_cpus()
         self.runs = cores if throughput else 1
         self._exemplars = dict(zip(MODEL_INPUTS, (exemplars.hidden, exemplars.labels), strict=True))
+        halves, threads = halve(graph), cores // self.runs
+        self._trunk: Any = session(halves.trunk, content and f"{content} trunk", threads, graph)
+        self._head: Any = session(halves.head, content and f"{content} head of means", threads, graph)
 
-        def options() -> Any:
-            settings = onnxruntime.SessionOptions()
-            settings.intra_op_num_threads = cores // self.runs
-            settings.log_severity_level = 3
-            return settings
+    @classmethod
+    def open(
+        cls, bundle: Bundle, precision: str, *, threads: int | None = None, throughput: bool = False
+    ) -> PatchwiseEngine:
+        """Load a bundle's graph of some precision; optimised graphs are kept in the user's cache.
 
-        halves = halve(graph)
-        try:
-            self._trunk: Any = session(halves.trunk, content and f"{content} trunk", options)
-            self._head: Any = session(halves.head, content and f"{content} head of means", options)
-        except Exception as error:
-            raise BackendError(f"{graph}: ONNX Runtime can't run it: {one_line(error, 300)}") from error
+        Raises:
+            MissingDependencyError, BackendError: as above.
+        """
+        content = f"{bundle.digest} {bundle.info.graphs[precision].file}"
+        graph = bundle.graph_path(precision)
+        return cls(
+            graph, bundle.exemplars, precision=precision, threads=threads, throughput=throughput, content=content
+        )
 
     def features(self, patches: Pixels) -> NDArray[np.float32]:
         """Compute the features of N patches, uint8 [N, P, P, 3] → float32 [N, C].

@@ -66,7 +66,7 @@ def calibrate(
         raise UsageError(f"{bundle.shown}: has none of the precisions {', '.join(precisions)}")
     drawn = draw(manifest.reader().read(range(2**62)), images, seed)
     options = DecodeOptions.for_sampling(sampling, DEFAULT_MAX_PIXELS, "upscale")
-    engines = {name: _engine(bundle, name) for name in wanted}
+    engines = {name: PatchwiseEngine.open(bundle, name) for name in wanted}
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in wanted}
     first = min(_MOST_FOR_ORDER, len(drawn) // _ORDER_SHARE)
     order: tuple[int, ...] | None = None
@@ -128,7 +128,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
 
 
 def draw(queries: Iterable[Query], count: int, seed: int) -> list[Query]:
-    """Draw `count` of any number of queries, each with equal chances; in their order."""
+    """Draw `count` of any number of queries, each with equal chances; in random order."""
     chance = random.Random(seed)
     kept: list[Query] = []
     for number, query in enumerate(queries):
@@ -144,11 +144,6 @@ def prefix_scores(engine: PatchwiseEngine, features: NDArray[np.float32], order:
     sums = np.cumsum(features[list(order)].astype(np.float64), axis=0)
     means = sums / np.arange(1, len(sums) + 1)[:, None]
     return np.asarray(engine.compare(means.astype(np.float32)).score, np.float32)
-
-
-def _engine(bundle: Bundle, precision: str) -> PatchwiseEngine:
-    content = f"{bundle.digest} {bundle.info.graphs[precision].file}"
-    return PatchwiseEngine(bundle.graph_path(precision), bundle.exemplars, precision=precision, content=content)
 
 
 def _patches(query: Query, sampling: Sampling, options: DecodeOptions) -> Pixels | None:

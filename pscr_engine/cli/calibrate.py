@@ -22,7 +22,7 @@ def calibrate(images: str, bundle: str | None, out: Path, count: int, seed: int,
 
     IMAGES is a manifest, directory or glob, of images like those to be scored; they need no labels. A copy of the
     bundle is made that has the calibration: the order in which patches tell most, and each image's score by its
-    first 1, 2, ... patches. A risk of 0.5% takes some 750 images, 1% some 375.
+    first 1, 2, ... patches. A risk of 0.5% takes some 700 images, 1% some 375.
 
     \b
     Examples:

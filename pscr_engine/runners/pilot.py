@@ -12,17 +12,14 @@ from ..backends.early import EarlyBackend, all_patches
 from ..bundle import Bundle
 from ..config import ScoreConfig
 from ..errors import PscrError, option
-from ..host import usable_cpus
 from ..manifests import Manifest
 from ..output.run_directory import RunDirectory
 from ..output.run_reader import RunReader
-from ..pipeline import Pipeline
 from ..records import Query, RunStats
-from ..stages.base import StageSettings
-from ..stages.decode import DecodeOptions
 from ..stages.fetch import Fetcher
 from ..stages.pillow import pillow_for_a_run
 from .open_models import Model
+from .worker import pipeline_of
 
 log = logging.getLogger("pscr_engine")
 
@@ -60,18 +57,12 @@ def pilot_threshold(config: ScoreConfig, bundle: Bundle, precision: str, manifes
     """
     assert config.keep_top is not None
     backend = EarlyBackend(bundle, all_patches(bundle), precision=precision)
-    sampling, stats = bundle.info.sampling, RunStats()
-    settings = StageSettings(
-        sampling,
-        DecodeOptions.for_sampling(sampling, config.max_pixels, config.small_images),
-        batch_size=backend.batch_size,
-        decode_threads=usable_cpus(),
-        stats=stats,
-        fetcher=Fetcher(private_addresses=config.columns.allow_private_addresses, stats=stats),
-    )
+    stats = RunStats()
+    fetcher = Fetcher(private_addresses=config.columns.allow_private_addresses, stats=stats)
+    pipeline = pipeline_of(config, bundle, backend, None, fetcher, stats)
     log.info("scoring a sample of %d images first, to find the threshold", _IMAGES)
     with pillow_for_a_run():
-        scores = [query.score for query in Pipeline(backend, settings).run(sample(manifest)) if query.score is not None]
+        scores = [query.score for query in pipeline.run(sample(manifest)) if query.score is not None]
     if len(scores) < _FEWEST:
         raise PscrError(
             f"only {len(scores)} images of a sample could be scored, too few to find where the best "

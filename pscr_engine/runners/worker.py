@@ -176,7 +176,7 @@ class Worker:
             on_read=_on_read(known, repeats),
             stats=stats,
         )
-        pipeline = _pipeline(config, bundle, backend, setup.threads, fetcher, stats)
+        pipeline = pipeline_of(config, bundle, backend, setup.threads, fetcher, stats)
         folders = ImageFolders(setup.manifest.folder, setup.folder)
         return cls(setup.manifest, Parts(config.out), pipeline, schema, folders, known, repeats)
 
@@ -346,9 +346,10 @@ def _on_read(known: KnownImages | None, repeats: Repeats | None) -> list[OnRead]
     return [call for call in calls if call is not None]
 
 
-def _pipeline(
+def pipeline_of(
     config: ScoreConfig, bundle: Bundle, backend: Backend, threads: int | None, fetcher: Fetcher, stats: RunStats
 ) -> Pipeline:
+    """Return the pipeline that scores a run's images with a backend, on so many threads; None for all usable cores."""
     sampling = bundle.info.sampling
     return Pipeline(
         backend,
