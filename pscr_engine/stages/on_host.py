@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from ..records import MicroBatch
+from ..records import MicroBatch, Query
 from .base import Stage, StageSettings
-from .decode import decode
+from .decode import DecodeOptions, decode
 from .infer import BatchInference
 from .sample import Sampler
+
+
+def read_and_decode(query: Query, settings: StageSettings, options: DecodeOptions) -> float:
+    """Decode an image, and read it before if that was left for later; return the seconds that decoding took."""
+    if query.data is None and query.pixels is None:
+        with settings.stats.fetch.measure(0):
+            settings.fetcher.fetch(query)
+    start = perf_counter()
+    decode(query, options)
+    return perf_counter() - start
 
 
 class HostStages:
@@ -35,14 +45,9 @@ class HostStages:
         stats, buffer = self._settings.stats, self._sampler.begin()
         decoding = sampling = 0.0
         for query in batch.queries:
-            if query.data is None and query.pixels is None:
-                with stats.fetch.measure(0):
-                    self._settings.fetcher.fetch(query)
-            start = perf_counter()
-            decode(query, self._settings.decoding)
+            decoding += read_and_decode(query, self._settings, self._settings.decoding)
             decoded = perf_counter()
             self._sampler.sample(query, batch, buffer)
-            decoding += decoded - start
             sampling += perf_counter() - decoded
         stats.decode.add(len(batch.queries), decoding)
         stats.sample.add(len(batch.sampled), sampling)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from ..records import MicroBatch, Pixels, Query
 from ..sampling import Sampling
 from .base import Stage, StageSettings
-from .decode import DecodeOptions, check_size, decode
+from .decode import DecodeOptions, check_size
 from .infer import Inference, PatchScorer
+from .on_host import read_and_decode
 from .sample import Sampler
 
 
@@ -96,18 +97,13 @@ class PanelStages:
         cuts = [(cut, MicroBatch([]), cut.sampler.begin()) for cut in self._cuts]
         decoding = sampling = 0.0
         for query in batch.queries:
-            if query.data is None and query.pixels is None:
-                with stats.fetch.measure(0):
-                    self._settings.fetcher.fetch(query)
-            start = perf_counter()
-            decode(query, self._decoding)
+            decoding += read_and_decode(query, self._settings, self._decoding)
             decoded = perf_counter()
             if query.ok and (pixels := query.pixels) is not None:
                 query.results = {}
                 taken = [cut.take(query, pixels, own, buffer) for cut, own, buffer in cuts]
                 query.pixels = None
                 self._fail_too_small(query, taken)
-            decoding += decoded - start
             sampling += perf_counter() - decoded
         stats.decode.add(len(batch.queries), decoding)
         stats.sample.add(sum(query.ok for query in batch.queries), sampling)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-import pscr_engine.stages.panel as panel
 from pscr_engine.backends.panel import PanelBackend, check_panel_devices
 from pscr_engine.errors import UsageError
 from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.scoring import stage_settings
+from pscr_engine.stages import on_host, panel
 
 from ..helpers.fakes import FakeBackend
 from ..helpers.images import encoded, pixels
@@ -76,8 +76,8 @@ def test_each_model_gets_what_it_would_get_alone(samplings, small_images):
 
 def test_an_image_is_decoded_once_and_patches_are_cut_once_per_sampling(monkeypatch):
     decoded, cut = [], []
-    decode, sample = panel.decode, panel.Sampler.sample
-    monkeypatch.setattr(panel, "decode", lambda query, options: (decoded.append(query.row), decode(query, options)))
+    decode, sample = on_host.decode, panel.Sampler.sample
+    monkeypatch.setattr(on_host, "decode", lambda query, options: (decoded.append(query.row), decode(query, options)))
 
     def sampled(self, query, *rest):
         cut.append(query.row)
