@@ -10,6 +10,7 @@ Nothing in this package imports PyTorch.
 """
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # ONNX Runtime 1.32 reports its use over the network unless it is told not to before it is loaded.
@@ -17,20 +18,26 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from ._version import __version__
 from .errors import PscrError
-from .records import Status
-from .scorer import Scorer
-from .scoring import ScoredImage
 
 if TYPE_CHECKING:
     from .config import ScoreConfig
+    from .records import Status
+    from .scorer import Scorer
+    from .scoring import ScoredImage
 
 __all__ = ["PscrError", "ScoreConfig", "ScoredImage", "Scorer", "Status", "__version__"]
 
+_WHERE = {"ScoreConfig": "config", "ScoredImage": "scoring", "Scorer": "scorer", "Status": "records"}
+
 
 def __getattr__(name: str) -> Any:
-    """Import ScoreConfig when it is asked for: it brings all kinds of manifests."""
-    if name == "ScoreConfig":
-        from .config import ScoreConfig
-
-        return ScoreConfig
+    """Import a class when it is asked for: NumPy and Arrow take longer to load than most commands last."""
+    if name in _WHERE:
+        value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,8 +29,20 @@ os.environ["PSCR_ENGINE_CPU_BACKEND"] = "onnxruntime"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+# What asks for one of these starts processes, servers or PyTorch.
+_MEDIUM = {"bucket", "checkpoint", "cli", "cli_with_model", "cli_without_model", "command", "proxy", "s3", "start"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests: the last process at work should not be at the longest one."""
+    """Mark what starts whole commands as medium, and begin with the files that have slow tests.
+
+    The last process at work should not be at the longest file.
+    """
+    for item in items:
+        whole_commands = item.path.parent.name == "integration" or _MEDIUM & set(getattr(item, "fixturenames", ()))
+        if whole_commands and not item.get_closest_marker("slow"):
+            item.add_marker("medium")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -110,6 +110,7 @@ def test_worker_processes_speak_as_their_run_does(tmp_path: Path, cli: CommandLi
         speak(on_command_line=False)
 
 
+@pytest.mark.medium
 def test_no_message_names_an_option_in_plain_text() -> None:
     plain = [
         f"{file.relative_to(_ROOT)}:{line}: {text}"

@@ -9,7 +9,9 @@ __all__ = ["cli", "main"]
 
 def main() -> None:
     """Run the command line `pscr-engine`."""
+    from ..host import keep_pandas_out
     from .leave import leave
     from .run_command import run
 
+    keep_pandas_out()
     leave(run(cli))

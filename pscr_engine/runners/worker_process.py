@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any
 
-from ..host import freeze_gc, keep_freed_memory
+from ..host import freeze_gc, keep_freed_memory, keep_pandas_out
 from .ledger import Chunk
 from .worker import Worker
 
@@ -56,6 +56,7 @@ class _LogToParent(logging.Handler):
 def main(descriptor: int) -> None:
     """Score the chunks that come over the connection, until it ends."""
     _die_with_parent()
+    keep_pandas_out()
     connection: Connection[Any, Any] = Connection(descriptor)
     line = _Channel(connection)
     prepare_process(_LogToParent(line))

@@ -88,6 +88,7 @@ def test_the_compiled_graph_is_kept_and_used_and_mended(tiny, cache):
         assert not kept.exists()
 
 
+@pytest.mark.medium
 def test_a_cache_that_cant_be_written_stops_nothing(tiny, cache, caplog):
     cache.parent.mkdir()
     cache.write_bytes(b"a file where a folder should be")
@@ -217,6 +218,7 @@ def with_int8(bundle: Bundle, *, passed: bool) -> Bundle:
     return replace(bundle, info=replace(bundle.info, graphs=graphs))
 
 
+@pytest.mark.medium
 def test_auto_is_int8_then_bf16_then_fp32(tiny, monkeypatch):
     # A processor that is said to have the instructions; OpenVINO computes in FP32 instead, which passes the check.
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx512_bf16"}))

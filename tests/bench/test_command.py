@@ -29,6 +29,7 @@ def measured(tmp_path_factory):
     return folder, outcome
 
 
+@pytest.mark.medium
 def test_the_record_holds_every_figure(measured):
     folder, outcome = measured
     record = json.loads((folder / "two.json").read_text())

@@ -97,6 +97,7 @@ def test_work_of_a_network_is_what_pytorch_counts(reference_bundle):
     assert work_of(reference_bundle("resnet18"), "fp32").multiply_adds == pytest.approx(trunk, rel=1e-3)
 
 
+@pytest.mark.medium
 def test_ceilings_are_those_of_a_processor(monkeypatch):
     assert 1 < ceilings.memory_bandwidth() < 10_000
     monkeypatch.setenv("PATH", "")  # no compiler

@@ -13,12 +13,19 @@ PROGRAMS = [file.stem for file in FILES if 'if __name__ == "__main__"' in file.r
 PROGRAMS += ["agiqa3k", "gpu_kit", "peers"]
 
 
+def run(program, monkeypatch):
+    """Run a program as `python -m` does, in this process: not as the module that another test has imported."""
+    for name in (f"benchmarks.{program}", f"benchmarks.{program}.__main__"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    runpy.run_module(f"benchmarks.{program}", run_name="__main__")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--no-such-option", 2)])
 def test_help_and_unknown_words_measure_nothing(program, word, code, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [program, word])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module(f"benchmarks.{program}", run_name="__main__")
+        run(program, monkeypatch)
     assert end.value.code == code
     out, err = capsys.readouterr()
     assert "usage: " in (err if code else out)
@@ -28,6 +35,6 @@ def test_help_and_unknown_words_measure_nothing(program, word, code, monkeypatch
 def test_words_that_a_benchmark_does_not_know(program, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [program, "resnet19"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module(f"benchmarks.{program}", run_name="__main__")
+        run(program, monkeypatch)
     assert end.value.code == 2
     assert "resnet19: there are " in capsys.readouterr().err

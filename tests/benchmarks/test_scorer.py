@@ -1,11 +1,14 @@
 """The ways of `benchmarks.scorer`, for a fraction of a second: that each runs, and what is reported of it."""
 
+import pytest
+
 from benchmarks.scorer import CALLERS, measure, table
 from pscr_engine import Scorer
 
 from ..helpers.images import encoded, pixels
 
 
+@pytest.mark.medium
 def test_all_ways_are_measured(tiny):
     data = [encoded(pixels(60, 50, seed), "JPEG") for seed in range(4)]
     with Scorer.open(tiny.path, device="cpu") as scorer:

@@ -94,6 +94,7 @@ def test_json_log_of_a_run(cli, tmp_path):
     assert events[2]["message"].startswith("1 of 2 images failed")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("columns", [120, 40])
 def test_a_terminal_gets_a_bar(tmp_path, columns):
     make_bundle(tmp_path / "model.pscr")

@@ -30,6 +30,7 @@ def on_pretend_driver(module, check, folder, *pycuda):
     return outcome.stderr
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("check", CHECKS)
 def test_bindings(tmp_path, check):
     if check == "no_driver" and shutil.which("nvidia-smi") is not None:

@@ -4,6 +4,8 @@ import pytest
 
 from .test_device import on_pretend_driver
 
+pytestmark = pytest.mark.medium
+
 CHECKS = [
     "results",
     "explained",

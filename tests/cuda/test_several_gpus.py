@@ -12,6 +12,8 @@ from tests.helpers.tiny import make_bundle
 
 from .commands import PretendHost
 
+pytestmark = pytest.mark.medium
+
 ROWS = 600
 
 

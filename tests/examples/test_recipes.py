@@ -110,6 +110,7 @@ def results(scored):
     return both, (values[middle - 1] + values[middle]) / 2
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("recipe", "name"), [("DuckDB", "duckdb"), ("Polars", "polars")])
 def test_a_table_is_filtered_by_score(place, results, recipe, name):
     pytest.importorskip(name)

@@ -75,6 +75,7 @@ def port(bundle):
         process.wait()
 
 
+@pytest.mark.medium
 def test_answers_are_the_scorers(port, bundle):
     images = [encoded(pixels(60, 50, seed), "JPEG") for seed in range(12)]
     with Scorer.open(bundle, device="cpu") as scorer:

@@ -13,6 +13,8 @@ from ..helpers.browser import chromium, faults, opened
 from ..helpers.images import encoded, pixels
 from ..helpers.tiny import make_bundle
 
+pytestmark = pytest.mark.medium
+
 HOSTILE = "</title><script>document.title='run'</script>\"'><img src=x onerror=alert(1)>{{7*7}}.png"
 
 

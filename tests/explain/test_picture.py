@@ -57,6 +57,7 @@ def test_any_size(scorer, folder, height, width):
     assert 700 < picture.shape[0] < 3000
 
 
+@pytest.mark.medium
 def test_several_images_stand_below_one_another(scorer, folder):
     one, other = scorer.explain(pixels(90, 90)), scorer.explain(pixels(60, 90), nearest=20)
     heights = [saved(explained, folder / "d.png").shape[0] for explained in ([one], [other], [one, other])]

@@ -38,6 +38,7 @@ def test_colours_go_from_worse_by_way_of_grey_to_better():
     assert colour(1, 2) == "#4b84a4"
 
 
+@pytest.mark.medium
 @given(text=st.text(), length=st.integers(3, 40))
 def test_text_is_one_line_that_can_be_written(text, length):
     shown = printable(text)

@@ -39,6 +39,7 @@ def test_a_checkpoint_says_by_name_what_it_is(tmp_path):
         ("timm:vit_base_patch16_siglip_gap_224", None),
     ],
 )
+@pytest.mark.medium
 def test_names(name, message):
     if message is None:
         assert find_backbone(name).feature_size == 768

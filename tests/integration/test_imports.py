@@ -73,3 +73,29 @@ def test_listing_the_commands_loads_none(tmp_path):
 def test_export_help_needs_no_pytorch(tmp_path):
     modules = loaded("from pscr_engine.cli import cli\ncli.main(['export', '--help'], standalone_mode=False)", tmp_path)
     assert not (FORBIDDEN - {"pscr_export"}) & modules
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_score_does_not_load_pandas(tmp_path, tiny, devices):
+    """Check it in the command's own processes: Arrow loads pandas at the first list that it is given."""
+    pytest.importorskip("pandas")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encoded(pixels(40, 40)))
+    modules = imported_by(tmp_path, "score", "images", "--bundle", tiny.path, "--devices", devices)
+    assert "pyarrow.lib" in modules
+    assert not any(name.startswith("pandas.") for name in modules)  # that of an attempt is "pandas"
+
+
+def test_help_loads_neither_numpy_nor_arrow(tmp_path):
+    modules = imported_by(tmp_path, "--help")
+    assert "click" in modules
+    assert not {"numpy", "pyarrow"} & modules
+
+
+def imported_by(cwd, *arguments):
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pscr_engine", *map(str, arguments)],
+        cwd=cwd, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    times = [line for line in outcome.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in times}

@@ -93,6 +93,7 @@ def run(folder, *arguments, code=0, prelude=""):
     return outcome
 
 
+@pytest.mark.medium
 def test_select_carries_views(scored):
     run(scored, "select", "scores", "--top", "2", "--out", "kept.parquet")
     kept = pq.read_table(scored / "kept.parquet")
@@ -100,12 +101,14 @@ def test_select_carries_views(scored):
         assert kept[name].to_pylist() == [column.to_pylist()[row] for row in kept["row"].to_pylist()], name
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["text", "bytes"])
 def test_report_groups_by_views(scored, name):
     run(scored, "report", "scores", "--by", name, "--caption", "deep", "--out", f"{name}.html")
     run(scored, "select", "scores", "--per-group", name, "--top", "1", "--out", f"{name}.parquet")
 
 
+@pytest.mark.medium
 def test_what_is_no_group_is_told_in_one_line(scored):
     outcome = run(scored, "report", "scores", "--by", "list", "--out", "list.html", code=2)
     assert outcome.stderr.count("\n") == 1
@@ -163,6 +166,7 @@ def test_identifiers_and_captions_of_times(tmp_path, prelude):
         run(tmp_path, "report", f"scores-{number}", *shown, prelude=prelude)
 
 
+@pytest.mark.medium
 def test_a_fingerprint_does_not_depend_on_pandas(tmp_path):
     column = pa.ListArray.from_arrays([0, 1, 1, 3], pa.array([1000, None, 2000], pa.timestamp("ns")))
     pq.write_table(pa.table({"path": ["a", "b", "c"], "id": column}), tmp_path / "m.parquet")

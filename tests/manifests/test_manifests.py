@@ -308,6 +308,7 @@ def test_text_that_is_no_path_is_a_row(tmp_path):
     assert next(open_manifest(tmp_path / "m.parquet").rows()).path == "caf\udce9.png"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "dataset", "directory", "tar"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ranges=st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 400)), max_size=6))

@@ -102,6 +102,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
         RunDirectory.open(tmp_path / "file" / "out", RUN)
 
 
+@pytest.mark.medium
 def test_two_runs_at_once_are_refused(tmp_path):
     first = RunDirectory.open(tmp_path, RUN)
     with pytest.raises(OutputError, match=r"another run is writing there \(process \d+ on"):
@@ -110,6 +111,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
     RunDirectory.open(tmp_path, RUN).close()
 
 
+@pytest.mark.medium
 def test_a_refused_run_touches_nothing_of_the_one_that_lives(tmp_path):
     first = RunDirectory.open(tmp_path, RUN)
     (tmp_path / ".part-000000.parquet.partial-1").write_bytes(b"being written")
@@ -279,6 +281,7 @@ def test_a_run_without_parts_is_one_while_a_shard_is_at_work_on_it(tmp_path, mon
         RunDirectory.open(tmp_path, OTHER, shard=Shard(1, 2))
 
 
+@pytest.mark.medium
 def test_shards_that_start_at_once_agree_on_one_run(tmp_path, monkeypatch):
     """Start the shards of two runs at once in a folder of a third that never began: of at most one run are any left."""
     monkeypatch.setattr(local_folder, "_LOCK_SECONDS", 0.5)

@@ -25,6 +25,7 @@ def made(folder, scores, stds=None, models=None, **more):
     return RunReader.open(make_run(folder / "scores", folder / "m.csv", scores, stds=stds, **more))
 
 
+@pytest.mark.medium
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.none() | finite | st.sampled_from([1.0, 1.5]), min_size=1, max_size=60), st.integers(0, 5))
 def test_all_figures_are_those_of_a_table_in_memory(tmp_path_factory, scores, images):

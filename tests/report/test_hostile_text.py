@@ -15,7 +15,7 @@ from ..helpers.images import encoded, pixels
 from ..helpers.report_page import Watched, chromium, needs_chromium
 from ..helpers.runs import make_run
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.medium]
 
 PAYLOADS = [
     "<script>window.owned = 1; alert(1)</script>",

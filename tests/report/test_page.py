@@ -20,7 +20,7 @@ from ..helpers.images import encoded, pixels
 from ..helpers.report_page import Watched, chromium, needs_chromium
 from ..helpers.runs import make_run
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.medium]
 
 ROWS = 300
 PROMPTS = ["a cat", "two dogs on a wide, wide meadow under a stormy sky", "a lighthouse"]

@@ -214,6 +214,7 @@ def test_a_column_with_too_many_values_is_refused(cli, tmp_path, monkeypatch):
         read_groups(run, run.open_manifest(), "path", 10)
 
 
+@pytest.mark.medium
 def test_without_jinja2_one_line_says_what_to_install(tmp_path):
     code = (
         "import sys; sys.modules['jinja2'] = None\n"

@@ -67,6 +67,7 @@ def test_a_store_out_of_reach_costs_the_pictures_and_not_the_report(bucket, s3, 
     assert {picture.problem for picture in shown.values()} == {"unreadable now"}
 
 
+@pytest.mark.medium
 def test_images_on_the_web_are_shown_if_the_run_had_them(tiny, tmp_path):
     folder = tmp_path / "web"
     folder.mkdir()

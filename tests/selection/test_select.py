@@ -89,6 +89,7 @@ rows = st.lists(
 )
 
 
+@pytest.mark.medium
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows, st.integers(1, 12) | st.decimals(1, 100, places=1), st.booleans())
 def test_it_is_what_pandas_gives(tmp_path_factory, rows, top, grouped):

@@ -159,6 +159,7 @@ def test_a_failure_is_its_own_callers_alone(held):
     assert scorer.score(plain(7)).score == 7  # and it goes on
 
 
+@pytest.mark.medium
 def test_everybody_is_answered_whatever_fails(tiny):
     """Fail now and then in stages, and when they open and close, while callers come, give up, and at last close."""
     before = set(pscr_threads())
@@ -342,6 +343,7 @@ def test_close_ends_those_who_wait_and_finishes_what_is_under_way(held):
         asyncio.run(scorer.score_async(plain(1)))
 
 
+@pytest.mark.medium
 def test_nothing_is_left_behind(tiny, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(pixels(50, 60)))
     before, files = len(pscr_threads()), len(os.listdir("/proc/self/fd"))

@@ -26,6 +26,7 @@ def picture(number):
     return image if number % 3 == 0 else encoded(image, "JPEG" if number % 3 == 1 else "PNG")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("sampling", ["ops", "rps"])
 def test_64_threads_get_the_answers_of_one(tmp_path, sampling):
     bundle = make_bundle(tmp_path / "m.pscr", sampling=sampling)
@@ -194,6 +195,7 @@ def test_processes_end_as_they_should(tiny, program):
     assert seconds < 60
 
 
+@pytest.mark.medium
 def test_torch_is_not_imported(tiny):
     program = (
         "import sys, numpy, pscr_engine; s = pscr_engine.Scorer.open(sys.argv[1]); "

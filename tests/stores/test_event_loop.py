@@ -50,6 +50,7 @@ def end(loop):
     loop.close()
 
 
+@pytest.mark.medium
 def test_one_event_loop_for_all_threads(restless):
     begun, passed = time.monotonic(), 0
     for _ in range(BARRIERS):
@@ -62,6 +63,7 @@ def test_one_event_loop_for_all_threads(restless):
     assert passed == BARRIERS
 
 
+@pytest.mark.medium
 def test_one_object_in_thousands_of_races(restless):
     made = []
 

@@ -208,6 +208,7 @@ def test_a_network_that_is_gone_ends_the_run(web, monkeypatch):
     remote.close()
 
 
+@pytest.mark.medium
 def test_bytes_and_retries_are_counted(web):
     stats = RunStats()
     queries = [Query(row, uri=f"{web.url}/{path}") for row, path in enumerate(["image", "flaky", "status/404"])]

@@ -19,6 +19,8 @@ from pscr_engine.errors import DatasetError, UsageError
 from ..helpers.tiny import make_bundle
 from .made import labelled_table
 
+pytestmark = pytest.mark.medium
+
 SMALL = {"weights": "none", "patch_size": 32, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
 
 

@@ -17,6 +17,8 @@ from pscr_engine.models import DEFAULT_MODEL
 from ..helpers.shipped import ship
 from .made import labelled_table
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -26,6 +26,7 @@ def with_statistics(trunk):
 NAMES = ["resnet18", "timm:tf_efficientnet_lite0", "timm:mobilenetv4_conv_small"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_and_gradients_are_those_of_the_trunk(name):
     trunk = with_statistics(find_backbone(name).build()).double()

@@ -19,6 +19,7 @@ def by_hand(scores, labels):
     return spearman, both / np.sqrt(untied[0] * untied[1])
 
 
+@pytest.mark.medium
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.integers(10, 40))
 def test_correlations_by_their_definitions(seed, count):
@@ -52,6 +53,7 @@ def test_scores_that_are_all_equal_have_no_fit():
     assert np.isnan(measure(scores, labels).srcc.value)
 
 
+@pytest.mark.medium
 def test_intervals_cover_the_truth():
     """Draw 25 samples of a known correlation: the 95% interval must nearly always hold it, and not be endless."""
     covered, widths = 0, []

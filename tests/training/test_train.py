@@ -24,6 +24,8 @@ from pscr_engine.errors import CheckpointError, DatasetError, OutputError, PscrE
 
 from .made import labelled_table
 
+pytestmark = pytest.mark.medium
+
 SMALL = {"weights": "none", "patch_size": 32, "epochs": 3, "batch_size": 4, "split": "column"}
 
 

@@ -11,6 +11,8 @@ from tests.cuda.commands import PretendHost
 
 from .scored import scores
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):

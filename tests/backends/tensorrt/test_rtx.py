@@ -12,6 +12,8 @@ from tests.helpers.tiny import make_bundle
 
 from .scored import scores
 
+pytestmark = pytest.mark.medium
+
 RTX = ("--backend", "tensorrt-rtx")
 
 

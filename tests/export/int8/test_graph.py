@@ -39,6 +39,7 @@ def session_options():
     return options
 
 
+@pytest.mark.medium
 def test_a_transformer_is_quantised_from_its_pixels_on(tmp_path, session_options):
     torch.manual_seed(0)
     checkpoint = small_checkpoint(C, Transformer())
@@ -62,6 +63,7 @@ def test_a_transformer_is_quantised_from_its_pixels_on(tmp_path, session_options
     assert found == pytest.approx(expected, abs=0.03 * float(np.ptp(expected)))
 
 
+@pytest.mark.medium
 def test_sums_of_weights_in_seven_bits_never_overflow(tmp_path, session_options):
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Conv2d(3, C, 8, 8), nn.ReLU(), nn.Conv2d(C, C, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())

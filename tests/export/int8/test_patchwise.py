@@ -68,6 +68,7 @@ def scan_of(model):
     return next(attribute.g for attribute in scan.attribute if attribute.name == "body")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("images", [1, 2, 5])
 def test_scores_stay_the_same_to_the_bit(model, images):
     patches = np.random.default_rng(1).integers(0, 256, (images * D, P, P, 3), dtype=np.uint8)

@@ -68,6 +68,7 @@ def scores(model, images, exemplars):
     return np.concatenate([session.run(["score"], {"patches": image, **cache})[0] for image in images])
 
 
+@pytest.mark.medium
 def test_the_graphs_operators_are_found_in_order(found):
     model, *_, estimates = found
     first, one, two, last = [each.node for each in estimates]
