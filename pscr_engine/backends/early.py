@@ -93,7 +93,8 @@ def early_rule(bundle: Bundle, precision: str, threshold: float, risk: float) ->
             f"{needed(risk)} (for {CONFIDENCE:.0%} confidence): calibrate it on more, or allow a larger risk"
         )
     margin, reach = found
-    scale = spread(scores.shape[1])
+    # Wider by more than rounding takes away: the calibration image that a margin just reaches stays within it.
+    scale = spread(scores.shape[1]) * (1 + 1e-12)
     return PatchRule(calibration.order, threshold, margin * scale, reach * scale)
 
 

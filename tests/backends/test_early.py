@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pscr_engine.backends.early import early_rule, first_patches, spread
@@ -45,6 +45,7 @@ def calibrated(bundle, scores):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.floats(1, 5), st.sampled_from([0.01, 0.02, 0.05]))
+@example(950, 4.397087991719808, 0.01)  # one image lies on the margin, where rounding decided
 def test_few_decisions_about_calibration_images_change(bundle, seed, threshold, risk):
     scores = prefix_scores(400, seed)
     rule = early_rule(calibrated(bundle, scores), "fp32", threshold, risk)
