@@ -58,6 +58,7 @@ def test_the_record_holds_every_figure(measured):
     assert "measuring: infer alone" in outcome.stderr
 
 
+@pytest.mark.medium
 def test_the_chart_is_a_picture_with_a_description(measured):
     folder, _ = measured
     root = ET.parse(folder / "two.svg").getroot()
@@ -68,6 +69,7 @@ def test_the_chart_is_a_picture_with_a_description(measured):
     assert root.attrib["role"] == "img"
 
 
+@pytest.mark.medium
 def test_compare_puts_records_side_by_side(measured, cli, tmp_path):
     folder, _ = measured
     record = json.loads((folder / "two.json").read_text())

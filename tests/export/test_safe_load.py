@@ -145,6 +145,7 @@ def test_other_files_are_called_what_they_are(tmp_path, content, says):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 def test_archives_that_are_no_checkpoints(tmp_path, save):
     with zipfile.ZipFile(tmp_path / "zip", "w") as file:
         file.writestr("a", "b")

@@ -237,6 +237,7 @@ def csv_texts(draw):
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=csv_texts())
 @example(text="path,x\r\r,")
+@pytest.mark.filterwarnings("ignore:Length of header:pandas.errors.ParserWarning")
 def test_csv_has_the_rows_that_pandas_sees(tmp_path, text):
     path = tmp_path / "m.csv"
     path.write_bytes(text.encode())

@@ -78,6 +78,7 @@ def test_scores_stay_the_same_to_the_bit(model, images):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.medium
 def test_it_ends_where_the_weights_before_it_would_be_too_many(model, monkeypatch):
     def convolutions():
         return sum(node.op_type == "Conv" for node in scan_of(patch_by_patch(model)).node)
@@ -90,6 +91,7 @@ def test_it_ends_where_the_weights_before_it_would_be_too_many(model, monkeypatc
     assert convolutions() == 1, "or outside as a whole"
 
 
+@pytest.mark.medium
 def test_the_model_given_is_left_alone_and_its_size_stays(model):
     before = model.SerializeToString()
     after = patch_by_patch(model)
@@ -100,6 +102,7 @@ def test_the_model_given_is_left_alone_and_its_size_stays(model):
     assert not outside & inside, "weights are held once"
 
 
+@pytest.mark.medium
 def test_a_model_without_a_place_to_end_is_returned_as_it_is(model, monkeypatch):
     monkeypatch.setattr(patchwise, "_MOST_WEIGHT_BYTES", 0)
     assert patch_by_patch(model) is model

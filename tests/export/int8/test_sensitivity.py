@@ -81,6 +81,7 @@ def test_the_graphs_operators_are_found_in_order(found):
     assert [each.node for each in estimates] == weighted_nodes(model)
 
 
+@pytest.mark.medium
 def test_estimates_are_what_rounding_does(found):
     model, ranges, images, exemplars, estimates = found
     exact = scores(model, images, exemplars)
@@ -99,6 +100,7 @@ def test_estimates_are_what_rounding_does(found):
     assert error(names[:1]) > 0.5 * error(())
 
 
+@pytest.mark.medium
 def test_nothing_is_rounded_where_all_is_in_float(found):
     model, ranges, *_, estimates = found
     names = [each.node.name for each in estimates]

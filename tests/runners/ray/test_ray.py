@@ -140,6 +140,7 @@ def wait_until(condition, process=None):
         time.sleep(0.05)
 
 
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe:UserWarning")  # Ray loads it where it is installed
 def test_an_actor_and_a_node_die_and_another_node_joins(place):
     with another_node(place) as node, place.mode("slow"):
         process = place.start_on_ray("killed")
@@ -218,6 +219,7 @@ def test_wrong_options_are_one_line(place, options, message):
     assert len(stderr.splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")  # of its own settings, which it reads itself
 def test_score_batch_in_ray_data(place):
     ray = pytest.importorskip("ray")
     from pscr_engine.bundle import Bundle
