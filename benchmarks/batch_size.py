@@ -9,9 +9,7 @@ from time import perf_counter
 
 from pscr_export.backbones import BACKBONES
 
-from pscr_engine.backends import create_backend
-
-from .common import random_patches, record, spread, untrained_bundle, words
+from .common import host_backend, random_patches, record, spread, untrained_bundle, words
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 5
@@ -25,7 +23,7 @@ def main(backbones: list[str]) -> None:
     figures = {}
     for backbone in backbones:
         bundle = untrained_bundle(backbone)
-        backend = create_backend(bundle)
+        backend = host_backend(bundle)
         patches = {size: random_patches(bundle, size) for size in BATCHES}
         rates: dict[int, list[float]] = {size: [] for size in BATCHES}
         images = 32 if backbone == "resnet18" else 16

@@ -15,21 +15,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from pscr_engine import __version__
 from pscr_engine.atomic import atomic_directory
+from pscr_engine.backends import Backend, create_backend
 from pscr_engine.bundle import Bundle, BundleInfo, write_contents
 from pscr_engine.cuda.engine import Shape
 from pscr_engine.host import cpu_flags, installed_version, processor_model, usable_cpus
 from pscr_engine.sampling import Sampling
+from pscr_engine.stages.infer import PatchScorer
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 _REAL_IMAGES = ROOT.parent / "shared" / "data" / "agiqa-3k" / "images"
 CACHE = Path(tempfile.gettempdir()) / "pscr-engine-benchmarks"
+
+
+class HostBackend(Backend, PatchScorer, Protocol):
+    """A backend of processors, whose sessions can be called by themselves."""
+
+
+def host_backend(bundle: Bundle, **options: Any) -> HostBackend:
+    """Open a bundle on this host's processor; options as for `create_backend`."""
+    return cast(HostBackend, create_backend(bundle, **options))
 
 
 def machine() -> dict[str, Any]:

@@ -140,7 +140,7 @@ def operators(bundle: Bundle, precision: str) -> dict[str, Any]:
         if event["name"].endswith("kernel_time"):
             milliseconds = event["dur"] / 20e3
             kinds[event["args"]["op_name"]] += milliseconds
-            shape = next(iter(event["args"]["input_type_shape"][0].values()), [])
+            shape: list[int] = next(iter(event["args"]["input_type_shape"][0].values()), [])
             single[f"{event['args']['op_name']} {event['args']['node_index']} of {shape}"] += milliseconds
     return {
         "milliseconds": round(sum(kinds.values()), 2),
@@ -154,7 +154,7 @@ def multiply_adds(backbone: str) -> float:
     spec = BACKBONES[backbone]
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         spec.build().eval()(torch.zeros(1, 3, spec.patch_size, spec.patch_size))
-    return 9 * counter.get_total_flops() / 2e9
+    return float(9 * counter.get_total_flops() / 2e9)
 
 
 def _peak() -> dict[str, float]:
@@ -198,7 +198,14 @@ def backbones(chosen: list[str]) -> Path:
     reference = ROOT / "tests" / "reference"
     for backbone in chosen or BACKBONES:
         checkpoint, out = CACHE / f"reference-{backbone}.pt", CACHE / f"reference-{backbone}-int8.pscr"
-        command = [sys.executable, reference / "make_reference_ckpt.py", backbone, "--seed", "1", "--compact"]
+        command: list[str | Path] = [
+            sys.executable,
+            reference / "make_reference_ckpt.py",
+            backbone,
+            "--seed",
+            "1",
+            "--compact",
+        ]
         subprocess.run([*command, "--out", checkpoint], check=True, capture_output=True)
         bundle = export_bundle(
             ExportConfig(

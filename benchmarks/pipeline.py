@@ -18,7 +18,6 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from pscr_engine.backends import create_backend
 from pscr_engine.bench.stages import plain_loop
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import keep_freed_memory, usable_cpus
@@ -27,7 +26,17 @@ from pscr_engine.records import Query
 from pscr_engine.stages.decode import DecodeOptions, decode
 from pscr_engine.stages.infer import PatchScorer
 
-from .common import CACHE, answering_bundle, made_up_images, random_patches, record, spread, untrained_bundle, words
+from .common import (
+    CACHE,
+    answering_bundle,
+    host_backend,
+    made_up_images,
+    random_patches,
+    record,
+    spread,
+    untrained_bundle,
+    words,
+)
 
 ROUNDS = 4
 INFER_IMAGES = 256
@@ -55,7 +64,16 @@ def whole_run(bundle: Bundle, count: int, devices: str = "cpu", *options: str) -
     manifest, out = CACHE / f"manifest-{count}.csv", CACHE / "scores"
     manifest.write_text("path\n" + "".join(f"{paths[row % len(paths)]}\n" for row in range(count)))
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--bundle", bundle.path]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pscr_engine",
+        "score",
+        "--manifest",
+        manifest,
+        "--bundle",
+        bundle.path,
+    ]
     subprocess.run([*command, "--out", out, "--devices", devices, *options], check=True, capture_output=True)
     success = json.loads((out / "_SUCCESS").read_text())
     assert success["status"] == {"ok": count}
@@ -125,7 +143,7 @@ def compared(measured: dict[str, list[float]], *bases: str) -> dict[str, dict[st
 def network() -> Path:
     """Measure a run against the bare session, with resnet18."""
     bundle = untrained_bundle("resnet18")
-    backend = create_backend(bundle)
+    backend = host_backend(bundle)
     measured = rates(
         {
             "session": lambda: bare_session(bundle, backend, INFER_IMAGES),
@@ -154,7 +172,7 @@ def engines() -> Path:
 
 
 def _ways_of_engine(bundle: Bundle, precision: str, kind: str) -> dict[str, Callable[[], object]]:
-    backend = create_backend(bundle, backend=kind, device="cpu", precision=precision, throughput=True)
+    backend = host_backend(bundle, backend=kind, device="cpu", precision=precision, throughput=True)
     patches = random_patches(bundle, backend.batch_size)
     paths = [*islice(cycle(map(str, made_up_images())), INFER_IMAGES)]
 

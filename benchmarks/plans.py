@@ -87,7 +87,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 graph = Path(folder) / "scorer.onnx"
                 shape = write_graph(backbone, precision, graph)
-                command = [sys.executable, "-m", "benchmarks.plans", "--one", graph, *map(str, shape)]
+                command: list[str | Path] = [sys.executable, "-m", "benchmarks.plans", "--one", graph, *map(str, shape)]
                 answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             figures[f"{backbone}, {precision}"] = json.loads(answer)
             print(backbone, precision, answer, flush=True)

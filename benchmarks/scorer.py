@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pscr_engine import Scorer
-from pscr_engine.backends.precision import fast_int8
+from pscr_engine.host import fast_int8
 from pscr_engine.models import DEFAULT_MODEL
 from pscr_engine.scoring import score_images
 

@@ -90,7 +90,7 @@ class PscrError(Exception):
     exit_code = 1
 
 
-def one_line(error: BaseException, limit: int) -> str:
+def one_line(error: BaseException | str, limit: int) -> str:
     """Return an error's text on one line, at most `limit` characters: other libraries' texts have many lines."""
     return " ".join(str(error).split())[:limit]
 

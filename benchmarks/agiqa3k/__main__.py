@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pscr_engine.bundle import Bundle
 from pscr_engine.host import keep_freed_memory
+from pscr_engine.models.shipped import FOLDER
 
 from .recipes import RECIPES, Place, config
 
@@ -59,7 +60,7 @@ def run(step: str, place: Place) -> None:
         print(ship(place).path)
     elif step == "fidelity":
         from .fidelity import fidelity
-        from .ship import FOLDER, NAME
+        from .ship import NAME
 
         print(fidelity(place, NAME, Bundle.open(FOLDER / f"{NAME}.pscr"), place.work / f"{NAME}.pt"))
     elif step == "fidelity-vgg16":

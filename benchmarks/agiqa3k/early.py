@@ -122,7 +122,7 @@ def _by_patches(prefixes: NDArray[np.float32], labels: NDArray[Any]) -> list[dic
                     f"root mean square, {name} third": round(float(np.sqrt(np.mean(off[third] ** 2))), 4)
                     for name, third in zip(("low", "middle", "high"), np.array_split(np.argsort(whole), 3), strict=True)
                 },
-                "SRCC with ratings": round(srcc(prefixes[:, k], labels), 4),
+                "SRCC with ratings": round(srcc(prefixes[:, k].astype(np.float64), labels), 4),
             }
         )
     return rows
@@ -138,7 +138,11 @@ def _by_position(
         alone = engine.compare(np.ascontiguousarray(stacked[:, patch])).score
         off = float(np.sqrt(np.mean((alone - whole) ** 2)))
         rows.append(
-            {"patch": patch, "root mean square": round(off, 4), "SRCC with ratings": round(srcc(alone, labels), 4)}
+            {
+                "patch": patch,
+                "root mean square": round(off, 4),
+                "SRCC with ratings": round(srcc(alone.astype(np.float64), labels), 4),
+            }
         )
     return rows
 
@@ -146,7 +150,7 @@ def _by_position(
 def _correlation(engine: PatchwiseEngine, features: Sequence[NDArray[np.float32]]) -> dict[str, float]:
     stacked = np.stack(features)
     alone = np.stack([engine.compare(np.ascontiguousarray(stacked[:, k])).score for k in range(stacked.shape[1])])
-    pairs = np.corrcoef(alone)[np.triu_indices(len(alone), 1)]
+    pairs = np.asarray(np.corrcoef(alone))[np.triu_indices(len(alone), 1)]
     return {"smallest": round(float(pairs.min()), 3), "mean": round(float(pairs.mean()), 3)}
 
 

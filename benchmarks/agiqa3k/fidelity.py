@@ -82,7 +82,8 @@ def _difference(scores: Floats, base: Floats, label_range: tuple[float, float]) 
 def _formats(bundle: Bundle, precision: str, files: list[Path], base: Floats) -> dict[str, Any]:
     """Score the same pixels from PNG and from lossless WebP files, and return the largest difference of each."""
     figures = {}
-    for suffix, options in ((".png", {"compress_level": 1}), (".webp", {"lossless": True, "method": 0})):
+    ways: dict[str, dict[str, Any]] = {".png": {"compress_level": 1}, ".webp": {"lossless": True, "method": 0}}
+    for suffix, options in ways.items():
         with tempfile.TemporaryDirectory() as folder:
             written = []
             for file in files:

@@ -55,7 +55,7 @@ def speed(place: Place) -> Path:
 
 
 def _run(manifest: Path, bundle: Bundle, precision: str, out: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", "/"]
+    command: list[str | Path] = [sys.executable, "-m", "pscr_engine", "score", "--manifest", manifest, "--root", "/"]
     start = perf_counter()
     subprocess.run(
         [*command, "--bundle", bundle.path, "--precision", precision, "--devices", "cpu", "--out", out],

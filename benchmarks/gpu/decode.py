@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def run(place: Place, result: Result) -> None:
             assert len(batch) == size
             assert all(decoder.decode(batch, stream.handle)), "the decoder refuses ordinary JPEGs"
             rates[str(size)] = round(
-                rate(lambda batch=batch: decoder.decode(batch, stream.handle), stream.synchronize, size, place.seconds)
+                rate(partial(decoder.decode, batch, stream.handle), stream.synchronize, size, place.seconds)
             )
     result.figures["GPU, images/s by batch size"] = rates
     result.figures["processor, images/s"] = {suffix: round(processor_rate(place, suffix)) for suffix in ("jpg", "png")}

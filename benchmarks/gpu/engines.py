@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -102,7 +103,7 @@ def _peers(place: Place, backbone: str, bundle: Bundle, result: Result) -> dict[
                     way = make()
                     way(patches, *inputs)  # compiles; the warm-up calls in `rate` record CUDA graphs
                     by_way.setdefault(name, {})[size] = rate(
-                        lambda way=way, patches=patches: way(patches, *inputs),
+                        partial(way, patches, *inputs),
                         lambda: torch.cuda.synchronize(place.device),
                         size,
                         place.seconds,
@@ -135,7 +136,7 @@ def scoring_network(place: Place, backbone: str, bundle: Bundle, precision: str)
     from pscr_export.precision import TRUNK_DTYPES, prepare_trunk
 
     checkpoint = read_checkpoint(place.checkpoint(backbone), backbone)
-    trunk = prepare_trunk(checkpoint.trunk, precision).to(place.name, memory_format=torch.channels_last)
+    trunk = prepare_trunk(checkpoint.trunk, precision).to(place.name).to(memory_format=torch.channels_last)
     kind = TRUNK_DTYPES[precision]
     D, M = bundle.info.sampling.patches, bundle.exemplars.count
     network = ScoringNetwork(trunk, checkpoint, D, kind, exemplars=M).eval().to(place.name)

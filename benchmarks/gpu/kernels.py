@@ -73,8 +73,9 @@ def _patches(device: Device, sampling: Sampling) -> tuple[int, int]:
     sampler.launch(Tables.build(images, sampling), out.address, stream)
     stream.synchronize()
     seen = _download(device, out.address, wanted.nbytes)
-    for buffer in (*buffers, out, sampler):
+    for buffer in (*buffers, out):
         buffer.free()
+    sampler.free()
     return int((seen != wanted).sum()), wanted.nbytes
 
 

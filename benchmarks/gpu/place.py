@@ -49,7 +49,14 @@ class Place:
         path = self.folder / f"{backbone}.pt"
         if not path.exists():
             _require("torch")
-            command = [sys.executable, REFERENCE / "make_reference_ckpt.py", backbone, "--seed", "1", "--compact"]
+            command: list[str | Path] = [
+                sys.executable,
+                REFERENCE / "make_reference_ckpt.py",
+                backbone,
+                "--seed",
+                "1",
+                "--compact",
+            ]
             subprocess.run([*command, "--out", path], check=True, capture_output=True)
         return path
 
@@ -73,9 +80,10 @@ class Place:
             from pscr_engine.synthetic import generate
 
             partial = self.folder / f".{suffix}"
+            options: dict[str, Any] = {"quality": 90} if suffix == "jpg" else {}
             partial.mkdir(parents=True, exist_ok=True)
             for index, made in enumerate(generate(_IMAGES, seed=7)):
-                made.image.save(partial / f"{index:03d}.{suffix}", **({"quality": 90} if suffix == "jpg" else {}))
+                made.image.save(partial / f"{index:03d}.{suffix}", **options)
             partial.rename(folder)
         return sorted(folder.glob(f"*.{suffix}"))
 

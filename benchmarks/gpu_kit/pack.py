@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).parent / "first_contact.py"
 
 def compress(folder: Path, target: Path, preset: int = 9) -> Path:
     """Pack a folder's content into a .tar.xz file, and return the file."""
-    with tarfile.open(target, "w:xz", preset=preset) as archive:
+    # typeshed takes a level from 0 to 9 for this, and no number that may be larger
+    with tarfile.open(target, "w:xz", preset=preset) as archive:  # type: ignore[call-overload]
         for path in sorted(folder.iterdir()):
             archive.add(path, path.name)
     return target

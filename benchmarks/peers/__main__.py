@@ -138,6 +138,7 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 left_out[peer.name] = "needs a checkpoint, and none is shipped"
                 continue
             answers: dict[str, Any] = {}
+            run: Callable[[int], float]
             if peer.module:
                 run = partial(_peer, peer, bundle, checkpoint, folder, arguments.python, answers)
             else:
@@ -146,7 +147,8 @@ def _compare(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
             try:
                 rate = run(peer.rows)
             except subprocess.CalledProcessError as error:
-                left_out[peer.name] = one_line((error.stderr or "").strip().splitlines()[-1:] or error, 300)
+                said = (error.stderr or "").strip().splitlines()
+                left_out[peer.name] = one_line(said[-1] if said else error, 300)
                 print(f"left out: {left_out[peer.name]}", flush=True)
                 continue
             versions.update(answers.get("versions", {}))

@@ -24,7 +24,8 @@ def prepare(job: Job) -> Callable[[], None]:
 
     def features(path: str) -> Tensor:
         patches = torch.from_numpy(patches_of(job, path)).permute(0, 3, 1, 2).float() / 255
-        return checkpoint.trunk((patches - mean) / std).mean(dim=0)
+        mean_features: Tensor = checkpoint.trunk((patches - mean) / std).mean(dim=0)
+        return mean_features
 
     def score(path: str) -> float:
         predictions = []

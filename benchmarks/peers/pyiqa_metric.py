@@ -9,6 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import timm
@@ -26,7 +27,7 @@ def prepare(job: Job) -> Callable[[], None]:
     torch.manual_seed(0)
     build = timm.create_model
 
-    def without_weights(name: str, pretrained: bool = False, **options: object) -> torch.nn.Module:
+    def without_weights(name: str, pretrained: bool = False, **options: Any) -> torch.nn.Module:
         return build(name, pretrained=False, **options)
 
     with mock.patch("timm.create_model", without_weights), contextlib.redirect_stdout(sys.stderr):

@@ -52,7 +52,8 @@ def compiled(job: Job) -> Callable[[Tensor], Tensor]:
 
     def score(patches: Tensor) -> Tensor:
         with torch.inference_mode(), precision:
-            return network(patches, hidden, labels)[0].float()
+            scores: Tensor = network(patches, hidden, labels)[0].float()
+            return scores
 
     return score
 
