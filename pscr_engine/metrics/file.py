@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,9 +96,12 @@ def _checked(file: Path, out: object) -> Path:
     kind = "metrics"
     check_output_file(file, kind)
     try:
-        file = file.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
+        target = file.resolve()
+        if target.is_symlink():  # a loop of links, from Python 3.13 on
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before
         raise OutputError(f"{file}: can't be followed; name another file") from error
+    file = target
     names: list[str] = []
     with suppress(OSError):
         names = [each.name for each in file.parent.iterdir()] if file.parent.is_dir() else []

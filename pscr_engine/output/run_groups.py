@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import IO
 
 import numpy as np
@@ -33,6 +35,7 @@ class Groups:
 
     def __init__(self, file: IO[bytes], labels: list[str], sizes: NDArray[np.int64]) -> None:
         self._file, self.labels, self.sizes = file, labels, sizes
+        weakref.finalize(self, file.close)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,21 +70,25 @@ def read_groups(run: RunReader, manifest: Manifest, column: str, most: int) -> G
     reader = manifest.columns([column])
     codes: dict[bytes | None, int] = {}
     sizes = np.zeros(0, np.int64)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the groups
-    for batch in run.batches("row"):
-        encoded = _bytes_of(reader.take(batch.column("row").to_numpy()).column(0), column).dictionary_encode()
-        values = [*encoded.dictionary.to_pylist(), None]
-        within = encoded.indices.fill_null(len(values) - 1).to_numpy()
-        number = np.array([codes.setdefault(values[at], len(codes)) for at in range(len(values) - 1)] + [-1], np.int32)
-        if encoded.null_count:
-            number[-1] = codes.setdefault(None, len(codes))
-        if len(codes) > most:
-            raise ManifestError(f"column {column!r} has more than {most:,} different values; choose one with fewer")
-        of_rows = number[within]
-        _write(file, of_rows)
-        counts = np.bincount(of_rows, minlength=len(codes))
-        counts[: len(sizes)] += sizes
-        sizes = counts
+    with ExitStack() as opened:
+        file = opened.enter_context(tempfile.TemporaryFile())
+        for batch in run.batches("row"):
+            encoded = _bytes_of(reader.take(batch.column("row").to_numpy()).column(0), column).dictionary_encode()
+            values = [*encoded.dictionary.to_pylist(), None]
+            within = encoded.indices.fill_null(len(values) - 1).to_numpy()
+            number = np.array(
+                [codes.setdefault(values[at], len(codes)) for at in range(len(values) - 1)] + [-1], np.int32
+            )
+            if encoded.null_count:
+                number[-1] = codes.setdefault(None, len(codes))
+            if len(codes) > most:
+                raise ManifestError(f"column {column!r} has more than {most:,} different values; choose one with fewer")
+            of_rows = number[within]
+            _write(file, of_rows)
+            counts = np.bincount(of_rows, minlength=len(codes))
+            counts[: len(sizes)] += sizes
+            sizes = counts
+        opened.pop_all()  # from here on it lives as long as the groups
     labels = [NO_VALUE if value is None else value.decode("utf-8", "replace") for value in codes]
     return Groups(file, labels, sizes)
 

@@ -2,7 +2,7 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,6 +43,7 @@ def test_parts_are_counted_before_success_is_claimed(tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
         ".lock", "_SUCCESS", "_run.json", "part-000000.parquet", "part-000001.parquet",
     ]  # fmt: skip
+    directory.close()
 
 
 def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
@@ -61,6 +62,7 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
     afresh.begin()
     assert afresh.parts.indices() == []
     assert json.loads((tmp_path / "_run.json").read_text()) == other
+    afresh.close()
 
 
 def test_foreign_files_are_never_touched(tmp_path):
@@ -74,14 +76,15 @@ def test_foreign_files_are_never_touched(tmp_path):
 def test_overwrite_keeps_files_that_are_not_ours(tmp_path):
     write_one_part(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    RunDirectory.open(tmp_path, RUN, overwrite=True).begin()
+    with closing(RunDirectory.open(tmp_path, RUN, overwrite=True)) as directory:
+        directory.begin()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json", "notes.txt"]
 
 
 def test_files_cut_off_by_a_crash_are_cleared(tmp_path):
     RunDirectory.open(tmp_path, RUN).close()
     (tmp_path / ".part-000000.parquet.partial-99999999").write_bytes(b"half")
-    RunDirectory.open(tmp_path, RUN)
+    RunDirectory.open(tmp_path, RUN).close()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json"]
 
 
@@ -130,6 +133,7 @@ def test_success_is_not_believed_when_a_part_has_gone(tmp_path):
     assert directory.success() is not None
     directory.parts.path(0).unlink()
     assert directory.success() is None
+    directory.close()
 
 
 def test_a_refusal_lets_go_of_the_folder(tmp_path):
@@ -242,7 +246,8 @@ def test_two_files_that_say_different_things_are_not_chosen_from(tmp_path):
 def test_overwrite_removes_what_an_earlier_version_wrote(tmp_path):
     write_one_part(tmp_path)
     as_of_an_earlier_version(tmp_path)
-    RunDirectory.open(tmp_path, RUN, overwrite=True).begin()
+    with closing(RunDirectory.open(tmp_path, RUN, overwrite=True)) as directory:
+        directory.begin()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "_run.json"]
 
 

@@ -60,10 +60,10 @@ def _sheet(source: Path) -> list[tuple[object, ...]]:
 
         raise MissingDependencyError("openpyxl", "reading AGIQA-1K", "cpu,export,train") from None
     try:
-        sheet = load_workbook(source, read_only=True).worksheets[0]
+        with source.open("rb") as file:  # openpyxl would leave it open
+            header, *rows = load_workbook(file, read_only=True).worksheets[0].iter_rows(values_only=True)
     except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError) as error:
         raise DatasetError(f"{source}: not a spreadsheet ({error})") from error
-    header, *rows = sheet.iter_rows(values_only=True)
     try:
         columns = [list(header).index(name) for name in ("Image", "Prompt", "MOS")]
     except ValueError:
