@@ -1,7 +1,8 @@
 # make demo        install what scoring needs, then score made-up images with the shipped model: seconds, no PyTorch
 # make demo-train  install everything, then train, export and score on made-up images: minutes
 # make test        install what development needs, then run all tests
-# make fast        all tests but the slow ones
+# make fast        the tests that take less than a second each: two minutes
+# make coverage    all tests but the slow ones, and which lines they run: in the terminal, and htmlcov/index.html
 # make docs        the documentation as a site with search, commands and API: site/index.html
 # make gpu-kit     pack what a GPU host without a package registry needs, and what is run there first: ./gpu-kit
 # make dist        build a release: the source distribution, and from it the wheel, which is installed and tried: dist/
@@ -18,7 +19,7 @@ PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
-.PHONY: demo demo-train test fast check bench docs gpu-kit dist clean
+.PHONY: demo demo-train test fast coverage check bench docs gpu-kit dist clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/pscr-engine demo
@@ -29,9 +30,18 @@ demo-train: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST)
 
-# What takes seconds, for the loop of editing and testing.
+# Within one process and a second each, for the loop of editing and testing.
 fast: $(VENV)/.installed-dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not medium'
+
+# Commands' processes are measured, too.
+coverage: $(VENV)/.installed-dev
+	rm -rf .coverage htmlcov
+	mkdir .coverage
+	$(BIN)/python -m coverage run -m $(subst $(BIN)/python -m ,,$(PYTEST)) -m 'not slow'
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -64,7 +74,7 @@ dist:
 	cd $(DIST_VENV) && bin/pscr-engine demo
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) $(DIST_VENV) dist site demo demo-train
+	rm -rf $(VENV) $(DEMO_VENV) $(DIST_VENV) dist site htmlcov .coverage demo demo-train
 
 $(VENV)/bin/python $(DEMO_VENV)/bin/python $(DIST_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

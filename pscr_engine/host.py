@@ -50,16 +50,21 @@ class _NoPandas:
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         if name == "pandas":
-            raise ModuleNotFoundError("no command needs pandas", name=name)
+            raise ModuleNotFoundError("Arrow has no use for it here", name=name)
 
 
 def keep_pandas_out() -> None:
-    """Keep pandas from being loaded in this process from now on; only for a process that is ours alone.
+    """Let Arrow, which must be loaded, do without pandas in this process; only for a process that is ours alone.
 
-    Where it is installed, Arrow loads it to see whether a list is a pandas object: 0.4 s that no command has use for.
+    Where pandas is installed, Arrow loads it at the first list that it is given, to see whether that is a pandas
+    object: 0.4 s that no command has use for. It tries that once; whoever else asks for pandas then gets it.
     """
-    if _NoPandas not in sys.meta_path:
+    if "pyarrow" in sys.modules and "pandas" not in sys.modules:
         sys.meta_path.insert(0, _NoPandas)
+        try:
+            sys.modules["pyarrow"].array([0])
+        finally:
+            sys.meta_path.remove(_NoPandas)
 
 
 def usable_cpus() -> int:

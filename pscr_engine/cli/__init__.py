@@ -13,5 +13,5 @@ def main() -> None:
     from .leave import leave
     from .run_command import run
 
-    keep_pandas_out()
+    cli.when_loaded = keep_pandas_out
     leave(run(cli))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -65,7 +66,13 @@ def load(target: str) -> Any:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported one by one, and listed without an import."""
+    """A group whose commands are imported one by one, and listed without an import.
+
+    Attributes:
+        when_loaded: called when a command has been imported, before it begins.
+    """
+
+    when_loaded: Callable[[], None] | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names in the order of use."""
@@ -78,6 +85,8 @@ class LazyGroup(click.Group):
             return None
         command = load(entry.target)
         assert isinstance(command, click.Command)
+        if self.when_loaded is not None:
+            self.when_loaded()
         return command
 
     def resolve_command(

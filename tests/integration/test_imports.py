@@ -86,6 +86,14 @@ def test_score_does_not_load_pandas(tmp_path, tiny, devices):
     assert not any(name.startswith("pandas.") for name in modules)  # that of an attempt is "pandas"
 
 
+def test_who_asks_for_pandas_gets_it(tmp_path):
+    """Check it beside PyTorch, whose compiler looks for pandas when timm loads it."""
+    pytest.importorskip("pandas")
+    code = "import pyarrow\nfrom pscr_engine.host import keep_pandas_out\nkeep_pandas_out()\n"
+    assert "pandas" not in loaded(code + "pyarrow.array([1])", tmp_path)
+    assert {"pandas", "torch"} <= loaded(code + "import torch._dynamo, pandas", tmp_path)
+
+
 def test_help_loads_neither_numpy_nor_arrow(tmp_path):
     modules = imported_by(tmp_path, "--help")
     assert "click" in modules
