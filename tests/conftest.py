@@ -73,7 +73,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if not path.exists():
             command = [
                 sys.executable,
-                REFERENCE / "make_reference_ckpt.py",
+                str(REFERENCE / "make_reference_ckpt.py"),
                 backbone,
                 "--seed",
                 "1",

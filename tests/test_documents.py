@@ -123,7 +123,7 @@ def place(tmp_path_factory):
     manifest = {"path": [f"photos/{name}" for name in names[:12]], "model": ["x", "y"] * 6, "prompt": ["a cat"] * 12}
     pq.write_table(pa.table(manifest), folder / "images.parquet")
     make_bundle(folder / "other.pscr")
-    checkpoint = [sys.executable, REFERENCE / "make_reference_ckpt.py", "resnet18", "--seed", "1", "--compact"]
+    checkpoint = [sys.executable, str(REFERENCE / "make_reference_ckpt.py"), "resnet18", "--seed", "1", "--compact"]
     subprocess.run([*checkpoint, "--out", folder / "best_model.pt"], check=True, capture_output=True)
     score = "-m pscr_engine score --manifest images.parquet --bundle other.pscr --out scores-of-last-week"
     subprocess.run([sys.executable, *score.split()], cwd=folder, check=True, capture_output=True)

@@ -47,8 +47,12 @@ _CALLED = (
     ManifestOptions,
     ExportConfig,
     TrainConfig,
+    EvaluateConfig,
+    CompileSettings,
+    BenchConfig,
+    ReportConfig,
+    Rule,
 )
-_CALLED += (EvaluateConfig, CompileSettings, BenchConfig, ReportConfig, Rule)
 
 
 def test_an_option_is_named_as_its_caller_knows_it() -> None:
@@ -92,7 +96,7 @@ def test_commands_and_the_python_interface_name_the_same_mistake_differently(tmp
     with pytest.raises(UsageError, match=r"^devices 'gpu': 'gpu' is no device"):
         Scorer.score_manifest(config)
     with pytest.raises(UsageError, match=r'^shard is for runs without a coordinator: with runner="ray" leave it out'):
-        ScoreConfig("images.csv", shard="0/2", runner="ray")  # type: ignore[arg-type]  # text is welcome
+        ScoreConfig("images.csv", shard="0/2", runner="ray")  # text is welcome
     with pytest.raises(UsageError, match=r'^address is for a Ray cluster: add runner="ray"'):
         ScoreConfig("images.csv", ray=RayOptions("local"))
 
@@ -100,7 +104,7 @@ def test_commands_and_the_python_interface_name_the_same_mistake_differently(tmp
 def test_worker_processes_speak_as_their_run_does(tmp_path: Path, cli: CommandLine) -> None:
     from pscr_engine.runners.worker import WorkerSetup
 
-    setup = WorkerSetup(ScoreConfig("x"), None, "cpu", {}, on_command_line=True)  # type: ignore[arg-type]
+    setup = WorkerSetup(ScoreConfig("x"), None, "cpu", {}, on_command_line=True)
     try:
         setup.speak()
         assert option("--out") == "--out"

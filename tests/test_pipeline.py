@@ -150,8 +150,13 @@ def test_a_fault_in_any_stage_ends_the_run_with_the_fault_itself(monkeypatch, st
 
 def test_a_consumer_that_stops_early_stops_the_threads():
     taken = []
-    rows = (taken.append(row) or Query(row, data=grey(5)) for row in range(100_000))
-    for query in pipeline().run(rows):
+
+    def rows():
+        for row in range(100_000):
+            taken.append(row)
+            yield Query(row, data=grey(5))
+
+    for query in pipeline().run(rows()):
         if query.row == 10:
             break
     del query

@@ -62,7 +62,8 @@ def test_patches_are_copies_of_the_fitted_image(name, patch_size, height, width,
     sampling.sample(image, out, digest=digest)
     fitted = sampling._fit(image, None)
     assert min(fitted.shape[:2]) >= patch_size
-    for patch, (top, left) in zip(out, sampling.corners(*fitted.shape[:2], digest), strict=True):
+    tall, wide = fitted.shape[:2]
+    for patch, (top, left) in zip(out, sampling.corners(tall, wide, digest), strict=True):
         assert 0 <= top <= fitted.shape[0] - patch_size
         assert 0 <= left <= fitted.shape[1] - patch_size
         assert np.array_equal(patch, fitted[top : top + patch_size, left : left + patch_size])

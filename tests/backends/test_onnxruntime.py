@@ -1,5 +1,7 @@
+import platform
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,13 +29,18 @@ def patches_for(bundle: Bundle, images: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def scores(bundle, patches):
+    backend: Any = create_backend(bundle, device="cpu")
+    return backend.score(patches)
+
+
 def test_the_optimised_graph_is_kept_and_gives_the_same_bits(tiny, cache):
     patches = patches_for(tiny, 3)
     plain = OnnxRuntimeBackend(tiny.graph_path("fp32"), tiny.exemplars).score(patches)
     assert not cache.exists()
-    first = create_backend(tiny, device="cpu").score(patches)
+    first = scores(tiny, patches)
     (kept,) = cache.iterdir()
-    again = create_backend(tiny, device="cpu").score(patches)
+    again = scores(tiny, patches)
     for answer in (first, again):
         assert np.array_equal(answer.exemplar_scores, plain.exemplar_scores)
     assert list(cache.iterdir()) == [kept]
@@ -43,7 +50,7 @@ def test_it_is_the_kept_graph_that_runs(tiny, cache, tmp_path):
     create_backend(tiny, device="cpu")
     for graph in tiny.path.glob("*.onnx"):
         graph.write_bytes(b"no graph at all")
-    create_backend(tiny, device="cpu").score(patches_for(tiny, 1))
+    scores(tiny, patches_for(tiny, 1))
 
 
 @pytest.mark.parametrize("damage", [b"", b"no graph at all"])
@@ -52,14 +59,14 @@ def test_a_damaged_cache_is_made_again(tiny, cache, damage):
     (kept,) = cache.iterdir()
     whole = kept.read_bytes()
     kept.write_bytes(damage)
-    create_backend(tiny, device="cpu").score(patches_for(tiny, 1))
+    scores(tiny, patches_for(tiny, 1))
     assert kept.read_bytes() == whole
 
 
 def test_a_cache_that_cant_be_written_stops_nothing(tiny, cache):
     cache.parent.parent.mkdir()
     cache.parent.write_bytes(b"a file where a folder should be")
-    create_backend(tiny, device="cpu").score(patches_for(tiny, 1))
+    scores(tiny, patches_for(tiny, 1))
 
 
 def test_other_bundles_get_other_places_and_old_ones_are_forgotten(tiny, cache, tmp_path, monkeypatch):
@@ -152,7 +159,7 @@ def test_processors_with_fast_int8(monkeypatch, flags, fast):
 )
 def test_a_processor_on_which_int8_may_overflow_is_said_once(tiny, monkeypatch, caplog, machine, flags, expected):
     monkeypatch.setattr(host, "_cpuinfo", lambda: {"flags": flags})
-    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     precisions._warn_of_saturation.cache_clear()
     bundle = with_int8(tiny, 0.01)
     assert [choose_precision(bundle, "int8") for _ in range(2)] == ["int8", "int8"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def test_a_cache_that_cant_be_written_stops_nothing(tiny, cache, caplog):
     cache.parent.mkdir()
     cache.write_bytes(b"a file where a folder should be")
     caplog.set_level(logging.INFO, "pscr_engine")
-    assert create_backend(tiny, device="cpu", tune=True).score(patches_for(tiny, 1)).score.shape == (1,)
+    backend: Any = create_backend(tiny, device="cpu", tune=True)
+    assert backend.score(patches_for(tiny, 1)).score.shape == (1,)
     assert any("can't be kept in the user's cache" in record.getMessage() for record in caplog.records)
 
 
@@ -145,9 +147,12 @@ def test_little_work_is_not_worth_measuring(tiny):
 
 def test_other_threads_and_other_bundles_are_measured_anew(tiny, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        engine_choice, "measure_rates", lambda *_: asked.append(1) or {"onnxruntime": 1.0, "openvino": 2.0}
-    )
+
+    def measure_rates(*_):
+        asked.append(1)
+        return {"onnxruntime": 1.0, "openvino": 2.0}
+
+    monkeypatch.setattr(engine_choice, "measure_rates", measure_rates)
     create_backend(tiny, device="cpu", tune=True, threads=1)
     create_backend(tiny, device="cpu", tune=True, threads=2)
     create_backend(tiny, device="cpu", tune=True, threads=2, throughput=True)

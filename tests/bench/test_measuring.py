@@ -104,7 +104,9 @@ def test_ceilings_are_those_of_a_processor(monkeypatch):
     ceilings.instruction_peak.cache_clear()
     try:
         assert ceilings.arithmetic_peak("int8") is None
-        peak, how = ceilings.arithmetic_peak("fp32")
+        found = ceilings.arithmetic_peak("fp32")
+        assert found is not None
+        peak, how = found
         assert 1 < peak < 1e6
         assert "NumPy" in how
     finally:
@@ -146,7 +148,9 @@ def test_energy_of_processor_packages(tmp_path, monkeypatch):
         (tmp_path / zone).mkdir()
         (tmp_path / zone / "energy_uj").write_text(f"{start}000000000\n")
         (tmp_path / zone / "max_energy_range_uj").write_text("1000000000000\n")
-    joules, whose = energy.meter(["cpu"], tmp_path)
+    found = energy.meter(["cpu"], tmp_path)
+    assert found is not None
+    joules, whose = found
     assert "RAPL" in whose
     assert joules() == 0
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("100000000000\n")  # once around

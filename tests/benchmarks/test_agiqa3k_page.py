@@ -2,6 +2,7 @@ import json
 
 from benchmarks.agiqa3k import page
 from benchmarks.agiqa3k.recipes import RECIPES, SHIPPED, Place, config
+from benchmarks.common import RESULTS
 from benchmarks.marked import shown
 from pscr_engine.models import DEFAULT_MODEL, shipped_models
 
@@ -28,7 +29,7 @@ def test_every_recipe_is_a_training_that_can_be_asked_for(tmp_path):
 
 
 def test_the_record_says_what_was_left_out_and_what_is_missing():
-    recorded = json.loads((page.RESULTS / "agiqa-3k.json").read_text())
+    recorded = json.loads((RESULTS / "agiqa-3k.json").read_text())
     assert set(recorded["models"]) | set(recorded["not trained yet"]) == set(RECIPES)
     shipped = recorded["models"][SHIPPED]
     assert shipped["images"] == {"train": 2140, "val": 235, "test": 600}

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from benchmarks.common import ROOT
 from benchmarks.marked import put, shown
 from benchmarks.peers import table
 
@@ -55,6 +56,6 @@ def test_a_page_that_has_lost_its_marks_is_left_alone(tmp_path):
 def test_the_pages_hold_the_tables_of_one_record():
     """Check that the figures in docs/speed.md and the README are those of a record in results/, not typed in."""
     pages = [shown(page, table.BEGIN, table.END) for page in (table.PAGE, table.README)]
-    records = [json.loads(file.read_text()) for file in (table.ROOT / "benchmarks/results").glob("cpu-*.json")]
+    records = [json.loads(file.read_text()) for file in (ROOT / "benchmarks/results").glob("cpu-*.json")]
     assert pages in [[table.table(record), table.table(record, table.CHIEF)] for record in records]
     assert pages[1].count("\n") == 1 + len(table.CHIEF)

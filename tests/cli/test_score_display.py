@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,8 @@ class Terminal:
     """A terminal's rows, each with whether the next one goes on with its line; the cursor is at the end of a row."""
 
     def __init__(self, width):
-        self.width, self.rows, self.at = width, [["", False]], 0
+        self.width, self.at = width, 0
+        self.rows: list[list[Any]] = [["", False]]
 
     def write(self, text):
         for token in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
@@ -102,10 +104,11 @@ def test_there_are_two_lines_and_nothing_else_at_any_width(widths):
 
 
 def test_an_unknown_total_has_no_share():
-    console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=60, color_system=None)
     display = Display()
     console.print(display)
     display.show(5, None, ["5 images, 1.0/s", "5", "5"], "")
     console.print(display)
-    assert "5 images, 1.0/s" in console.file.getvalue()
-    assert "%" not in console.file.getvalue()
+    assert "5 images, 1.0/s" in file.getvalue()
+    assert "%" not in file.getvalue()

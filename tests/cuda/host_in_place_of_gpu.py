@@ -12,5 +12,8 @@ def install() -> None:
     from pscr_engine.cuda import backend
     from pscr_engine.cuda.decoder import ImageDecoder
 
-    backend.ImageDecoder = lambda index, threads: ImageDecoder(None, threads)
+    def on_processor(index: int, threads: int) -> ImageDecoder:
+        return ImageDecoder(None, threads)
+
+    backend.ImageDecoder = on_processor  # type: ignore[assignment, attr-defined]  # in place of the class
     onnxruntime_cuda.Provider.__new__.__defaults__ = ("CPUExecutionProvider", "cpu")

@@ -16,6 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def the_same(on_gpu: list, on_host: list) -> None:
 def results(driver: ctypes.CDLL, folder: Path) -> None:
     """Compare statuses, errors, sizes, scores and features with the processor's, for all samplings and batch sizes."""
     images = troublesome()
-    options = {"features": True, "exemplar_scores": True, "max_pixels": 10**6}
+    options: dict[str, Any] = {"features": True, "exemplar_scores": True, "max_pixels": 10**6}
     for sampling in ("ops", "nops", "rps", "none"):
         bundle = make_bundle(folder / f"{sampling}.pscr", sampling=sampling, exemplars=200).path
         on_host = Scorer.open(bundle, device="cpu").score(images, **options)
@@ -154,7 +155,7 @@ def many_threads(driver: ctypes.CDLL, folder: Path) -> None:
     """Score from 24 threads at once, with different options, and compare with one call on the processor."""
     bundle = make_bundle(folder / "m.pscr").path
     images = troublesome()
-    options = {"features": True, "exemplar_scores": True}
+    options: dict[str, Any] = {"features": True, "exemplar_scores": True}
     expected = Scorer.open(bundle, device="cpu").score(images, **options)
     with Scorer.open(bundle, device="cuda:0") as scorer, ThreadPoolExecutor(24) as callers:
 
@@ -190,7 +191,7 @@ def out_of_memory(driver: ctypes.CDLL, folder: Path) -> None:
     scorer = Scorer.open(bundle, device="cuda:0")
     room, resident = 8, driver.pretend_allocations()
 
-    def enqueue(self, tensors, lane):
+    def enqueue(self, tensors, lane=0):
         if self.batch_size > room:
             raise DeviceMemoryError("pretended GPU is out of memory")
         original(self, tensors, lane)

@@ -73,7 +73,9 @@ def test_exif_rotation_is_not_heeded(decoder):
 def test_without_smooth_chroma_pixels_differ():
     data = encoded(pixels(64, 64), "JPEG", subsampling=2)
     decoder = ImageDecoder(None, 1, smooth_chroma=False)
-    (image,) = decoder.decode([decoder.read(data)])
+    found = decoder.read(data)
+    assert found is not None
+    (image,) = decoder.decode([found])
     assert (rows_of(image) != pillow(data)).any()
 
 

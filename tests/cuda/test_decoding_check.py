@@ -37,7 +37,9 @@ def test_a_real_decoders_pixels_pass_with_smooth_chroma_and_without():
         check = DecodingCheck(1.0)
         for seed in range(5):
             data = encoded(pixels(150, 130, seed), "JPEG", quality=80, subsampling=2)
-            (image,) = decoder.decode([decoder.read(data)])
+            found = decoder.read(data)
+            assert found is not None
+            (image,) = decoder.decode([found])
             assert not check.is_wrong(np.asarray(image.owner), data, "x.jpg")
         assert check.wrong == 0
 

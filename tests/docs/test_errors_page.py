@@ -51,7 +51,7 @@ def place(tmp_path_factory):
         make_bundle(folder / f"{name}.pscr", exemplars=count)
     with (folder / "damaged.pscr" / "scorer.fp32.onnx").open("ab") as graph:
         graph.write(b"x")
-    checkpoint = [sys.executable, REFERENCE / "make_reference_ckpt.py", "resnet18", "--seed", "1", "--compact"]
+    checkpoint = [sys.executable, str(REFERENCE / "make_reference_ckpt.py"), "resnet18", "--seed", "1", "--compact"]
     subprocess.run([*checkpoint, "--out", folder / "best_model.pt"], check=True, capture_output=True)
     assert run("score images.csv --bundle model.pscr --out scores", folder).returncode == 0
     return folder

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import onnx
 import pytest
@@ -32,7 +33,7 @@ def out(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_graph_is_as_documented(inputs, out):
+def test_the_graph_is_as_documented(inputs: tuple[Path, Path], out):
     bundle = export_bundle(ExportConfig(*inputs, out, num_exemplars=2, opset=18, calibration=str(inputs[1].parent)))
     assert bundle.exemplars.count == 2
     assert bundle.info.exemplars["listed"] == 4
@@ -55,7 +56,7 @@ def test_the_graph_is_as_documented(inputs, out):
 
 
 @pytest.mark.slow
-def test_nothing_but_a_cast_reads_the_patches(inputs, out):
+def test_nothing_but_a_cast_reads_the_patches(inputs: tuple[Path, Path], out):
     """Check what reads the patches, since TensorRT takes uint8 as an input only."""
     checkpoint, exemplars = inputs
     bundle = export_bundle(ExportConfig(checkpoint, exemplars, out, precisions=("fp32", "fp16")))
@@ -65,7 +66,7 @@ def test_nothing_but_a_cast_reads_the_patches(inputs, out):
 
 
 @pytest.mark.slow
-def test_a_failed_parity_check_leaves_no_bundle_unless_it_is_accepted(inputs, out):
+def test_a_failed_parity_check_leaves_no_bundle_unless_it_is_accepted(inputs: tuple[Path, Path], out):
     # A label range this narrow makes the tolerance far smaller than FP16's rounding.
     settings = {"precisions": ("fp16",), "label_range": (0.0, 1e-6)}
     with pytest.raises(ParityError, match="accept_parity fp16"):
@@ -77,11 +78,12 @@ def test_a_failed_parity_check_leaves_no_bundle_unless_it_is_accepted(inputs, ou
 
 
 @pytest.mark.slow
-def test_an_interrupted_export_leaves_nothing_and_the_old_bundle_stays(inputs, out):
+def test_an_interrupted_export_leaves_nothing_and_the_old_bundle_stays(inputs: tuple[Path, Path], out):
     export_bundle(ExportConfig(*inputs, out, num_exemplars=2))
     before = Bundle.open(out).digest
     checkpoint, exemplars = inputs
-    command = [sys.executable, "-m", "pscr_engine", "export", "--ckpt", checkpoint, "--exemplars", exemplars]
+    inputs_named = ["--ckpt", str(checkpoint), "--exemplars", str(exemplars)]
+    command = [sys.executable, "-m", "pscr_engine", "export", *inputs_named]
     for number, code in [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]:
         process = subprocess.Popen([*command, "--out", out, "--overwrite"], stderr=subprocess.DEVNULL)
         while not list(out.parent.glob(".*")):
@@ -97,7 +99,7 @@ def test_an_interrupted_export_leaves_nothing_and_the_old_bundle_stays(inputs, o
 
 
 @pytest.mark.slow
-def test_exemplars_can_be_changed_without_a_new_export(inputs, out):
+def test_exemplars_can_be_changed_without_a_new_export(inputs: tuple[Path, Path], out):
     bundle = export_bundle(ExportConfig(*inputs, out))
     image = inputs[1].parent / "0000.jpg"
     everything = Scorer.open(out).score(image, exemplar_scores=True)
@@ -110,7 +112,7 @@ def test_exemplars_can_be_changed_without_a_new_export(inputs, out):
         assert scored.score == pytest.approx(everything.exemplar_scores[kept].mean(), abs=1e-6)
 
 
-def test_what_is_in_the_way_is_not_touched(inputs, out):
+def test_what_is_in_the_way_is_not_touched(inputs: tuple[Path, Path], out):
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
@@ -123,7 +125,7 @@ def test_what_is_in_the_way_is_not_touched(inputs, out):
     assert (out / "thesis.tex").exists()
 
 
-def test_settings_that_make_no_sense(inputs, out, tmp_path):
+def test_settings_that_make_no_sense(inputs: tuple[Path, Path], out, tmp_path):
     for settings in ({"precisions": ()}, {"precisions": ("fp8",)}, {"num_exemplars": 0}, {"label_range": (2.0, 1.0)}):
         with pytest.raises(UsageError):
             ExportConfig(*inputs, out, **settings)

@@ -13,6 +13,7 @@ from pscr_export.safe_load import load_safely
 
 from pscr_engine.errors import CheckpointError
 
+SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]  # NumPy's pickles name it, its stubs do not
 FORMATS = [{}, {"_use_new_zipfile_serialization": False}]
 
 
@@ -53,7 +54,7 @@ def test_the_byte_order_is_that_of_the_pickle(save, order):
     class Halves:
         def __reduce__(self):
             kind = np.dtype("f4").newbyteorder(order)
-            return np._core.multiarray.scalar, (kind, np.array(1.5, kind).tobytes())
+            return SCALAR, (kind, np.array(1.5, kind).tobytes())
 
     assert load_safely(save([Halves()])) == [1.5]
 
@@ -66,9 +67,6 @@ class Calling:
 
     def __reduce__(self):
         return self.called, self.arguments
-
-
-SCALAR = np._core.multiarray.scalar
 
 
 @pytest.mark.parametrize("options", FORMATS)

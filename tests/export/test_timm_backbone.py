@@ -1,6 +1,7 @@
 """Any of timm's architectures as a trunk."""
 
 import pytest
+import timm
 import torch
 from pscr_export import timm_backbone
 from pscr_export.checkpoint import read_checkpoint
@@ -65,6 +66,6 @@ def test_what_timm_cannot_build_is_refused(monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("no\nsuch thing")
 
-    monkeypatch.setattr(timm_backbone.timm, "create_model", fail)
+    monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(CheckpointError, match="can't build it without a classifier \\(no such thing\\)"):
         timm_backbone.build_timm_trunk("convnext_atto")

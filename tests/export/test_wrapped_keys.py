@@ -18,19 +18,23 @@ def test_prefixes_are_taken_away_in_any_order(prefix):
     assert list(without_wrappers(state, "c.pt")) == ["conv1.weight", "layer1.0.bn1.bias"]
 
 
+def compiled(network):
+    return torch.compile(network)
+
+
 def test_real_wrappers():
     network = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 1)))
     plain = network.state_dict()
     for wrapped in (
         nn.DataParallel(network),
-        torch.compile(network),
-        nn.DataParallel(torch.compile(network)),
+        compiled(network),
+        nn.DataParallel(compiled(network)),
     ):
         assert list(wrapped.state_dict()) != list(plain)
         found = without_wrappers(wrapped.state_dict(), "c.pt")
         assert list(found) == list(plain)
         assert all(found[key] is not None and torch.equal(found[key], plain[key]) for key in plain)
-    network[1] = torch.compile(network[1])
+    network[1] = compiled(network[1])
     assert list(network.state_dict())[-1] == "1._orig_mod.0.bias"
     assert list(without_wrappers(network.state_dict(), "c.pt")) == list(plain)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote
 
 import obstore
@@ -206,7 +207,8 @@ def proxy_before(endpoint: S3) -> Iterator[Proxy]:
                 name, _, key = unquote(path).lstrip("/").partition("/")
                 store = Bucket(endpoint, name).store
                 self.send_response(302)
-                self.send_header("Location", obstore.sign(store, self.command, key, timedelta(minutes=5)))
+                method: Any = self.command
+                self.send_header("Location", obstore.sign(store, method, key, timedelta(minutes=5)))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

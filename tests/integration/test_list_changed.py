@@ -31,9 +31,9 @@ def write(path, kind, rows, folder):
     """Write a list of images in place, as an editor or a shell's redirection does."""
     match kind:
         case "csv":
-            content = "\n".join(["path", *rows]) + "\n"
+            content = ("\n".join(["path", *rows]) + "\n").encode()
         case "jsonl":
-            content = "".join(f'{{"path": "{name}"}}\n' for name in rows)
+            content = "".join(f'{{"path": "{name}"}}\n' for name in rows).encode()
         case "parquet":
             buffer = io.BytesIO()
             pq.write_table(pa.table({"path": rows}), buffer, row_group_size=40)
@@ -47,7 +47,7 @@ def write(path, kind, rows, folder):
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
             content = buffer.getvalue()
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    path.write_bytes(content)
 
 
 def scored(out):

@@ -399,7 +399,7 @@ def test_a_vanished_folder_that_is_not_the_lists_own(cli, tmp_path, model, colle
         os.link(collection / f"{index % 40:03d}.png", images / f"{index:04d}.png")
     manifest = f"{images}/*.png"
     if kind != "glob":
-        manifest = write_manifest(tmp_path / "m.csv", sorted(map(str, images.iterdir())))
+        manifest = str(write_manifest(tmp_path / "m.csv", sorted(map(str, images.iterdir()))))
     command = ["score", "--manifest", manifest, "--chunk-rows", "10"]
     process = begun(tmp_path, command)
     images.rename(tmp_path / "away")
@@ -446,7 +446,7 @@ def test_a_refused_start_leaves_no_folder(cli, tmp_path, model, collection):
         (["--precision", "int8"], "int8"),
         (["--allow-private-addresses"], "give --allow-http, too"),
         (["--bundle", "none.pscr"], "none.pscr"),
-        (["--bundle", broken], "scorer.fp32.onnx"),
+        (["--bundle", str(broken)], "scorer.fp32.onnx"),
         (["--id-column", "nothing"], "nothing"),
         (["--shard", "3/3"], "shards are counted from 0"),
     ]:

@@ -57,7 +57,7 @@ def test_all_of_a_run_on_a_store(command, bucket, model, tmp_path):
     names = [f"../images/{row % 20:03d}.png" for row in range(ROWS)]
     bucket.put("lists/m.parquet", parquet({"path": names, "id": range(ROWS)}))
     arguments = ["score", "--manifest", f"{bucket.uri}/lists/m.parquet", "--bundle", f"{bucket.uri}/models/tiny"]
-    arguments += ["--out", f"{bucket.uri}/scores", "--chunk-rows", 25]
+    arguments += ["--out", f"{bucket.uri}/scores", "--chunk-rows", "25"]
     outcome = command(*arguments)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.splitlines()[-1] == f"scores: {bucket.uri}/scores/part-*.parquet"
@@ -75,7 +75,7 @@ def test_all_of_a_run_on_a_store(command, bucket, model, tmp_path):
     again = command(*arguments)
     assert again.returncode == 0
     assert "is complete already" in again.stderr
-    other = command(*arguments[:-1], 30)
+    other = command(*arguments[:-1], "30")
     assert other.returncode == 2
     assert "holds a run with another chunk rows (25, now 30)" in other.stderr
 
@@ -88,7 +88,7 @@ def test_a_gateway_with_a_path_that_redirects_to_where_objects_are(command, buck
     proxy.namespace = "/my-organisation"
     proxy.rule = lambda method, path: "redirect" if method == "GET" and "?" not in path else None
     arguments = ["score", "--manifest", f"{bucket.uri}/m.parquet", "--bundle", f"{bucket.uri}/models/tiny"]
-    arguments += ["--out", f"{bucket.uri}/scores", "--chunk-rows", 7]
+    arguments += ["--out", f"{bucket.uri}/scores", "--chunk-rows", "7"]
     outcome = command(*arguments, url=proxy.url)
     assert outcome.returncode == 0, outcome.stderr
     assert proxy.spoilt["redirect"] > 20

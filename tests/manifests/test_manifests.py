@@ -4,6 +4,7 @@ import os
 import tarfile
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -387,7 +388,7 @@ def test_a_list_that_changes_under_the_run_is_noticed(tmp_path):
 def test_large_embedded_images_are_read_a_few_at_a_time(tmp_path):
     images = [bytes([row]) * 2**20 for row in range(40)]
     pq.write_table(pa.table({"image": images}), tmp_path / "m.parquet", compression="none", use_dictionary=False)
-    reader = open_manifest(tmp_path / "m.parquet").reader()
+    reader: Any = open_manifest(tmp_path / "m.parquet").reader()
     queries = reader.read(range(40))
     assert next(queries).data == images[0]
     assert reader._groups._batch.num_rows <= 32

@@ -59,8 +59,13 @@ def test_how_a_run_ended_is_kept(tmp_path, error, ended):
 def test_it_is_written_again_and_again(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics_file, "SECONDS", 0.02)
     asked = []
+
+    def figures():
+        asked.append(1)
+        return Figures()
+
     with metered(tmp_path / "m.prom", None, HOST, None) as meter:
-        meter.watch(lambda: asked.append(1) or Figures())
+        meter.watch(figures)
         while len(asked) < 5:
             time.sleep(0.01)
 
@@ -70,10 +75,15 @@ def test_a_file_that_cannot_be_written_any_more_is_one_warning(tmp_path, monkeyp
     folder = tmp_path / "folder"
     folder.mkdir()
     asked = []
+
+    def figures():
+        asked.append(1)
+        return Figures()
+
     with metered(folder / "m.prom", None, HOST, None) as meter:
         (folder / "m.prom").unlink()
         folder.rmdir()
-        meter.watch(lambda: asked.append(1) or Figures())
+        meter.watch(figures)
         while len(asked) < 5:
             time.sleep(0.01)
     (message,) = caplog.messages

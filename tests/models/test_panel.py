@@ -54,4 +54,4 @@ def test_one_bundle_is_wanted_elsewhere():
     from pscr_engine.models import choose_bundle
 
     with pytest.raises(UsageError, match="one bundle is wanted here"):
-        choose_bundle(["a.pscr", "b.pscr"])  # type: ignore[arg-type]
+        choose_bundle(["a.pscr", "b.pscr"])

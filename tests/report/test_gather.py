@@ -74,7 +74,8 @@ def test_groups_the_largest_first_and_the_rest_together(tmp_path):
     assert sum(line.rows for line in lines) == 400
     assert sum(line.scored for line in lines) == sum(score is not None for score in scores)
     for line in lines[:-1]:
-        values = sorted(scores[row] for row in range(400) if models[row] == line.label and scores[row] is not None)
+        own = [score for score, model in zip(scores, models, strict=True) if model == line.label]
+        values = sorted(score for score in own if score is not None)
         assert line.scored == len(values)
         assert line.mean == pytest.approx(np.mean(values))
         assert line.quantiles == [values[share * (len(values) - 1) // 100] for share in (5, 25, 50, 75, 95)]

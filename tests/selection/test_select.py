@@ -319,7 +319,7 @@ def test_what_csv_has_no_form_for_is_said_before_the_work(tmp_path):
         "kind": pa.array(["k", None]).dictionary_encode(),
         "price": [Decimal("1.10"), None],
     }
-    for taken, kept_columns in ((("tags",), 0), (("bytes",), 0), ((), 5)):
+    for taken, kept_columns in ((["tags"], 0), (["bytes"], 0), ([], 5)):
         table = pa.table({name: columns[name] for name in (*taken, "path", "when", "nan", "kind", "price")})
         pq.write_table(table, tmp_path / "m.parquet")
         shutil.rmtree(tmp_path / "scores", ignore_errors=True)

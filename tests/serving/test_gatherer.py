@@ -61,21 +61,25 @@ def pscr_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("pscr-")]
 
 
-@pytest.fixture
-def held(tiny):
-    """Return a function that makes a scorer whose backend is held up, and a pool of callers."""
-    made = []
+class Held:
+    """Makes scorers whose backend is held up, and holds a pool of callers."""
 
-    def make(**limits):
+    def __init__(self, bundle, callers):
+        self.bundle, self.callers, self.made = bundle, callers, []
+
+    def __call__(self, **limits):
         backend = HeldBackend(limits.pop("batch_size", 4))
-        scorer = Scorer(tiny, backend, **limits)
-        made.append((scorer, backend))
+        scorer = Scorer(self.bundle, backend, **limits)
+        self.made.append((scorer, backend))
         return scorer, backend
 
+
+@pytest.fixture
+def held(tiny):
     with ThreadPoolExecutor(80) as callers:
-        make.callers = callers
-        yield make
-        for scorer, backend in made:
+        held = Held(tiny, callers)
+        yield held
+        for scorer, backend in held.made:
             backend.gate.set()
             scorer.close()
 

@@ -9,7 +9,9 @@ from pscr_engine.pipeline import Pipeline
 from pscr_engine.records import Query, Status
 from pscr_engine.sampling import Sampling
 from pscr_engine.scoring import stage_settings
-from pscr_engine.stages import on_host, panel
+from pscr_engine.stages import on_host
+from pscr_engine.stages.decode import decode
+from pscr_engine.stages.sample import Sampler
 
 from ..helpers.fakes import FakeBackend
 from ..helpers.images import encoded, pixels
@@ -76,14 +78,18 @@ def test_each_model_gets_what_it_would_get_alone(samplings, small_images):
 
 def test_an_image_is_decoded_once_and_patches_are_cut_once_per_sampling(monkeypatch):
     decoded, cut = [], []
-    decode, sample = on_host.decode, panel.Sampler.sample
-    monkeypatch.setattr(on_host, "decode", lambda query, options: (decoded.append(query.row), decode(query, options)))
+    sample = Sampler.sample
+
+    def decoding(query, options):
+        decoded.append(query.row)
+        decode(query, options)
 
     def sampled(self, query, *rest):
         cut.append(query.row)
         sample(self, query, *rest)
 
-    monkeypatch.setattr(panel.Sampler, "sample", sampled)
+    monkeypatch.setattr(on_host, "decode", decoding)
+    monkeypatch.setattr(Sampler, "sample", sampled)
     bundles, backends = opened(a=("ops", 32), b=("ops", 32), c=("nops", 32))
     together = PanelBackend(bundles, backends)
     pipeline = Pipeline(together, stage_settings(bundles["a"], together))

@@ -26,6 +26,8 @@ IMAGE = encoded(pixels(40, 50))
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    url: str
+    seen: Counter[str]
 
     def handle_error(self, *arguments):
         pass

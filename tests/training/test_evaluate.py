@@ -47,10 +47,9 @@ def test_a_checkpoint_exports_without_flags_and_its_bundle_scores_the_same(train
     assert (by_checkpoint.exemplars, by_bundle.exemplars) == (36, 36)
     few = cli("export", "--ckpt", last, "--num-exemplars", 5, "--select", "random", "--seed", 3, "--out", "few.pscr")
     assert few.returncode == 0, few.stderr
-    scores = [
-        evaluate(EvaluateConfig(model, *data, num_exemplars=5, select="random", seed=3, device="cpu")).scores
-        for model, data in ((last, ()), (tmp_path / "few.pscr", (source, "column")))
-    ]
+    chosen = {"num_exemplars": 5, "select": "random", "seed": 3, "device": "cpu"}
+    configs = (EvaluateConfig(last, **chosen), EvaluateConfig(tmp_path / "few.pscr", source, "column", **chosen))
+    scores = [evaluate(config).scores for config in configs]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 

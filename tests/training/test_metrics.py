@@ -11,7 +11,7 @@ def by_hand(scores, labels):
         np.array([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
         for values in (scores, labels)
     ]
-    spearman = np.corrcoef(*ranks)[0, 1]
+    spearman = np.corrcoef(ranks)[0, 1]
     n = len(scores)
     signs = [(np.sign(scores[i] - scores[j]), np.sign(labels[i] - labels[j])) for i in range(n) for j in range(i)]
     both = sum(a * b for a, b in signs)

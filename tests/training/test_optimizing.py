@@ -16,7 +16,7 @@ from pscr_engine.errors import UsageError
 
 class Small:
     def __init__(self):
-        self.trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+        self.trunk: nn.Module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
         self.regressor = nn.ModuleDict({"fc1": nn.Linear(8, 4), "fc2": nn.Linear(4, 1)})
 
 

@@ -161,7 +161,12 @@ def test_what_is_frozen_keeps_its_weights_and_statistics(source, tmp_path):
 def test_a_frozen_trunk_encodes_each_image_once_and_trains_the_head(source, tmp_path, monkeypatch):
     read = []
     original = patches.read_pixels
-    monkeypatch.setattr(patches, "read_pixels", lambda item: read.append(item.name) or original(item))
+
+    def read_pixels(item):
+        read.append(item.name)
+        return original(item)
+
+    monkeypatch.setattr(patches, "read_pixels", read_pixels)
     options = {"freeze": ("all",), "pairs": "all", "train_patches": 2}
     result = train(TrainConfig(source, out=tmp_path / "run", **{**SMALL, **options}))
     trained_on = load_model(result.last)[1].exemplars["names"]

@@ -62,7 +62,7 @@ def make_stub(bindings: Bindings, folder: Path) -> Path:
 
     TensorRT for RTX is there under its own name, too: what both have in common is checked against each.
     """
-    arguments = [folder, bindings.extension, *bindings.libraries]
+    arguments = [str(folder), bindings.extension, *bindings.libraries]
     subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True)
     made = repaired((folder / f"raw/{bindings.extension}.pyi").read_text())
     for name in ("tensorrt", "tensorrt_rtx_bindings")[: 1 + bindings.rtx]:

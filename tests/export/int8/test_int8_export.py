@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,7 +82,8 @@ def test_a_patch_by_itself_has_the_score_of_copies_of_it(bundle):
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     patches = np.empty((9, 224, 224, 3), np.uint8)
     bundle.info.sampling.sample(image, patches)
-    copies = scorer.backend.score(np.repeat(patches, 9, axis=0))
+    backend: Any = scorer.backend
+    copies = backend.score(np.repeat(patches, 9, axis=0))
     explained = [patch.score for patch in scorer.explain(image).patches]
     assert explained == pytest.approx(copies.score.tolist(), abs=1e-6)
 

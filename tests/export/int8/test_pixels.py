@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pscr_export.int8.pixels import PixelNetwork
 from pscr_export.network import MEAN, STD, ScoringNetwork
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from ..small import small_checkpoint
@@ -31,12 +31,12 @@ def trunk_with(kernel: int, stride: int, padding: int, bias: bool) -> nn.Module:
 )
 def test_features_on_pixels_are_those_on_normalised_values(shape, size, bias, seed):
     torch.manual_seed(seed)
-    trunk = trunk_with(*shape, bias)
+    kernel, stride, padding = shape
+    trunk = trunk_with(kernel, stride, padding, bias)
     checkpoint = small_checkpoint(5, trunk)
     patches = torch.randint(0, 256, (4, size, size, 3), dtype=torch.uint8)
     network = PixelNetwork(copy.deepcopy(trunk), checkpoint, patches=2).eval()
     # The border is the mean colour in whole levels, in place of its exact value.
-    padding = shape[2]
     colour = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8)
     framed = colour.expand(4, size + 2 * padding, size + 2 * padding, 3).clone()
     framed[:, padding : padding + size, padding : padding + size] = patches

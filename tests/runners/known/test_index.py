@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -139,6 +140,6 @@ def test_a_run_that_changes_meanwhile(tmp_path):
 
 def test_no_room(tmp_path, monkeypatch):
     run = EarlierRun.open(make_run(tmp_path / "run", [1, 2]), "content")
-    monkeypatch.setattr(index_module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(PscrError, match=r"no room for the index of known images .* set TMPDIR"):
         build([run], tmp_path, failed=False, feature_size=C)

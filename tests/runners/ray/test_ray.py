@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ class Place:
     def __init__(self, folder, cluster):
         self.folder, self.cluster = folder, cluster
         self.control = folder / "control"
+        self.node: Any = None
 
     def start(self, out, *options, rows="m.csv"):
         command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", rows, "--out", out]
