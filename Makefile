@@ -16,7 +16,8 @@ DIST_VENV := .venv-dist
 BIN := $(VENV)/bin
 PIP_OPTIONS := --disable-pip-version-check --quiet --constraint constraints.txt
 # A process per core; each takes whole files, whose tests share what is costly to make, those with slow tests first.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST_OPTIONS := -n auto --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 PIP := $(BIN)/python -m pip install $(PIP_OPTIONS)
 
 .PHONY: demo demo-train test fast coverage check bench docs gpu-kit dist clean
@@ -30,7 +31,7 @@ demo-train: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST)
 
-# Within one process and a second each, for the loop of editing and testing.
+# Less than a second each, for the loop of editing and testing.
 fast: $(VENV)/.installed-dev
 	$(PYTEST) -m 'not slow and not medium'
 
@@ -38,7 +39,7 @@ fast: $(VENV)/.installed-dev
 coverage: $(VENV)/.installed-dev
 	rm -rf .coverage htmlcov
 	mkdir .coverage
-	$(BIN)/python -m coverage run -m $(subst $(BIN)/python -m ,,$(PYTEST)) -m 'not slow'
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_OPTIONS) -m 'not slow'
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage report

@@ -198,14 +198,7 @@ def backbones(chosen: list[str]) -> Path:
     reference = ROOT / "tests" / "reference"
     for backbone in chosen or BACKBONES:
         checkpoint, out = CACHE / f"reference-{backbone}.pt", CACHE / f"reference-{backbone}-int8.pscr"
-        command: list[str | Path] = [
-            sys.executable,
-            reference / "make_reference_ckpt.py",
-            backbone,
-            "--seed",
-            "1",
-            "--compact",
-        ]
+        command = [sys.executable, str(reference / "make_reference_ckpt.py"), backbone, "--seed", "1", "--compact"]
         subprocess.run([*command, "--out", checkpoint], check=True, capture_output=True)
         bundle = export_bundle(
             ExportConfig(

@@ -64,17 +64,9 @@ def whole_run(bundle: Bundle, count: int, devices: str = "cpu", *options: str) -
     manifest, out = CACHE / f"manifest-{count}.csv", CACHE / "scores"
     manifest.write_text("path\n" + "".join(f"{paths[row % len(paths)]}\n" for row in range(count)))
     shutil.rmtree(out, ignore_errors=True)
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pscr_engine",
-        "score",
-        "--manifest",
-        manifest,
-        "--bundle",
-        bundle.path,
-    ]
-    subprocess.run([*command, "--out", out, "--devices", devices, *options], check=True, capture_output=True)
+    command = [sys.executable, "-m", "pscr_engine", "score", "--manifest", str(manifest)]
+    command += ["--bundle", str(bundle.path), "--out", str(out), "--devices", devices, *options]
+    subprocess.run(command, check=True, capture_output=True)
     success = json.loads((out / "_SUCCESS").read_text())
     assert success["status"] == {"ok": count}
     return float(success["images_per_second"])

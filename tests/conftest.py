@@ -71,14 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(backbone: str, *flags: str) -> Path:
         path = folder / f"{backbone}{''.join(flags)}.pt"
         if not path.exists():
-            command = [
-                sys.executable,
-                str(REFERENCE / "make_reference_ckpt.py"),
-                backbone,
-                "--seed",
-                "1",
-                "--compact",
-            ]
+            command = [sys.executable, str(REFERENCE / "make_reference_ckpt.py"), backbone, "--seed", "1", "--compact"]
             subprocess.run([*command, *flags, "--out", path], check=True, capture_output=True)
         return path
 

@@ -49,14 +49,7 @@ class Place:
         path = self.folder / f"{backbone}.pt"
         if not path.exists():
             _require("torch")
-            command: list[str | Path] = [
-                sys.executable,
-                REFERENCE / "make_reference_ckpt.py",
-                backbone,
-                "--seed",
-                "1",
-                "--compact",
-            ]
+            command = [sys.executable, str(REFERENCE / "make_reference_ckpt.py"), backbone, "--seed", "1", "--compact"]
             subprocess.run([*command, "--out", path], check=True, capture_output=True)
         return path
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -98,7 +96,7 @@ def _checked(file: Path, out: object) -> Path:
     try:
         target = file.resolve()
         if target.is_symlink():  # a loop of links, from Python 3.13 on
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            raise OSError("a loop of links")
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before
         raise OutputError(f"{file}: can't be followed; name another file") from error
     file = target

@@ -76,9 +76,7 @@ def read_groups(run: RunReader, manifest: Manifest, column: str, most: int) -> G
             encoded = _bytes_of(reader.take(batch.column("row").to_numpy()).column(0), column).dictionary_encode()
             values = [*encoded.dictionary.to_pylist(), None]
             within = encoded.indices.fill_null(len(values) - 1).to_numpy()
-            number = np.array(
-                [codes.setdefault(values[at], len(codes)) for at in range(len(values) - 1)] + [-1], np.int32
-            )
+            number = np.array([*(codes.setdefault(value, len(codes)) for value in values[:-1]), -1], np.int32)
             if encoded.null_count:
                 number[-1] = codes.setdefault(None, len(codes))
             if len(codes) > most:
