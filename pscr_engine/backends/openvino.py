@@ -16,6 +16,7 @@ from ..stages.base import StageSettings
 from ..stages.infer import BatchScores, Inference
 from ..stages.on_host import HostStages
 from .graph_cache import cached_file, kept, reused
+from .openvino_graph import arranged
 
 # Without a hint, OpenVINO computes FP32 graphs in BF16 where the processor can.
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
@@ -35,7 +36,7 @@ class OpenVinoBackend:
         content: identifies the graph's content; if given, the compiled graph is kept in the user's cache.
 
     Raises:
-        MissingDependencyError: openvino is not installed.
+        MissingDependencyError: openvino is not installed, or onnx, which an INT8 graph needs.
         BackendError: OpenVINO can't be loaded, refuses the graph, or has no BF16 on this processor.
     """
 
@@ -87,6 +88,8 @@ class OpenVinoBackend:
                 for name, values in (("exemplar_hidden", exemplars.hidden), ("exemplar_labels", exemplars.labels)):
                     request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(values)))  # a copy, the request's own
                 self._requests.put(request)
+        except MissingDependencyError:
+            raise
         except Exception as error:
             raise BackendError(f"{graph}: OpenVINO can't run it: {one_line(error, 300)}") from error
 
@@ -183,7 +186,7 @@ def _compile(
         compiled = reused(cached, lambda file: core.import_model(file.read_bytes(), "CPU", settings))
         if compiled is not None:
             return compiled
-    model = core.read_model(str(graph))
+    model = core.read_model(arranged(graph))
     model.reshape(shapes)
     compiled = core.compile_model(model, "CPU", settings)
     if cached is not None:

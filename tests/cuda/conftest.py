@@ -1,5 +1,6 @@
 """The real PyCUDA, built on a machine without a GPU."""
 
+import fcntl
 import os
 import shutil
 import sys
@@ -19,5 +20,7 @@ def pycuda():
         pytest.skip("nvcc is not installed: PyCUDA can't be built")
     folder = CACHE / f"pycuda-{build_pycuda.VERSION}-{sys.implementation.cache_tag}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    build_pycuda.main(folder)
+    with (CACHE / "pycuda.lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build_pycuda.main(folder)
     return folder

@@ -182,20 +182,26 @@ class _Entrance(NamedTuple):
 
 
 def _take_bytes(model: ModelProto, entrance: _Entrance) -> None:
-    """Let the first convolution read the pixels: they are quantised values already, of scale 1 and a zero point."""
+    """Let the first convolution read the pixels: they are quantised values already, of scale 1 and a zero point.
+
+    They are dequantised before they are transposed: OpenVINO computes a convolution in float whose bytes are transposed
+    before. ONNX Runtime computes the same either way.
+    """
     graph, (cast, centred, layout) = model.graph, entrance
     (quantize,) = _consumers(model, layout.output[0])
     if quantize.op_type != "QuantizeLinear":  # the first convolution stays in float
         return
     (dequantize,) = _consumers(model, quantize.output[0])
-    dequantize.input[0] = layout.output[0]
-    layout.input[0] = cast.input[0]
     for node in _consumers(model, cast.output[0]):
         if node.op_type == "Shape":
             node.input[0] = cast.input[0]
-    stale = {cast.output[0], centred.output[0], quantize.output[0], layout.output[0]}
-    for node in (cast, centred, quantize):
+    transposed = dequantize.output[0]
+    dequantize.input[0], dequantize.output[0] = cast.input[0], centred.output[0]
+    layout.output[0] = transposed
+    stale = {cast.output[0], centred.output[0], quantize.output[0], quantize.input[0], transposed}
+    for node in (cast, centred, quantize, dequantize):
         graph.node.remove(node)
+    graph.node.insert(list(graph.node).index(layout), dequantize)
     for value in [value for value in graph.value_info if value.name in stale]:
         graph.value_info.remove(value)
 

@@ -1,21 +1,13 @@
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from pscr_export.graph import export_graph
 from pscr_export.int8 import patchwise
-from pscr_export.int8.calibration import Calibration
-from pscr_export.int8.graph import operators, quantised
 from pscr_export.int8.patchwise import patch_by_patch
-from pscr_export.int8.pixels import PixelNetwork
 from torch import nn
 
-from pscr_engine.bundle import Exemplars
+from .quantised_graph import C, answers, noise, quantised_graph
 
-from ..small import small_checkpoint
-
-C, P, D = 6, 32, 3
+P = 32
 
 
 class Residual(nn.Module):
@@ -43,24 +35,7 @@ def trunk() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Make a quantised scoring graph of a small network."""
-    checkpoint = small_checkpoint(C, trunk())
-    network = PixelNetwork(checkpoint.trunk, checkpoint, patches=D).eval()
-    path = tmp_path_factory.mktemp("graph") / "float.onnx"
-    export_graph(network, P, path, None)
-    rng = np.random.default_rng(0)
-    batches = [rng.integers(0, 256, (D, P, P, 3), dtype=np.uint8) for _ in range(4)]
-    cache = Exemplars(*(rng.normal(size=shape).astype(np.float32) for shape in ((2, C), (2,), (2, C))))
-    kinds = operators(onnx.load(path))
-    return quantised(onnx.load(path), Calibration(path, kinds, batches, cache).ranges("min-max"))
-
-
-def features(model, patches):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    cache = {"exemplar_hidden": np.ones((2, C), np.float32), "exemplar_labels": np.ones(2, np.float32)}
-    return session.run(["features", "score"], {"patches": patches, **cache})
+    return quantised_graph(tmp_path_factory.mktemp("graph"), trunk(), P)
 
 
 def scan_of(model):
@@ -71,10 +46,10 @@ def scan_of(model):
 @pytest.mark.medium
 @pytest.mark.parametrize("images", [1, 2, 5])
 def test_scores_stay_the_same_to_the_bit(model, images):
-    patches = np.random.default_rng(1).integers(0, 256, (images * D, P, P, 3), dtype=np.uint8)
     changed = patch_by_patch(model)
     assert scan_of(changed).node
-    for before, after in zip(features(model, patches), features(changed, patches), strict=True):
+    patches = noise(images, P)
+    for before, after in zip(answers(model, patches), answers(changed, patches), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
