@@ -350,12 +350,13 @@ def test_close_ends_those_who_wait_and_finishes_what_is_under_way(held):
 @pytest.mark.medium
 def test_nothing_is_left_behind(tiny, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(pixels(50, 60)))
-    before, files = len(pscr_threads()), len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    before, files = set(pscr_threads()), len(os.listdir("/proc/self/fd"))  # other tests' may end meanwhile
     for closes in (True, False):
         scorer = Scorer.open(tiny.path)
-        assert not pscr_threads()[before:]  # none before the first use
+        assert not set(pscr_threads()) - before  # none before the first use
         assert all(image.ok for image in scorer.score([tmp_path / "a.png"] * 30))
-        assert pscr_threads()[before:]
+        assert set(pscr_threads()) - before
         stream = scorer.stream(tmp_path / "a.png" for _ in range(1000))
         assert next(stream).ok
         del stream
@@ -363,8 +364,8 @@ def test_nothing_is_left_behind(tiny, tmp_path):
             scorer.close()
         del scorer
         gc.collect()
-        until(lambda: len(pscr_threads()) == before)
-    assert len(os.listdir("/proc/self/fd")) == files
+        until(lambda: not set(pscr_threads()) - before)
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 @pytest.mark.parametrize(

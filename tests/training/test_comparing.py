@@ -81,7 +81,9 @@ def test_the_command_compares_checkpoints_and_a_bundle(made, cli, tmp_path):
     ]
     alone = evaluate(EvaluateConfig(models[1]))
     assert [image["scores"][1] for image in found["images"]] == pytest.approx(alone.scores.tolist(), abs=1e-5)
-    assert found["models"][1]["metrics"] == json.loads(json.dumps(alone.metrics.as_json()))
+    for name, values in json.loads(json.dumps(alone.metrics.as_json())).items():
+        # Another process may add in another order, and fits of few images turn rounding into more.
+        assert found["models"][1]["metrics"][name] == pytest.approx(values, abs=1e-4), name
     srcc = [each["metrics"]["srcc"][0] for each in found["models"]]
     assert found["differences"][1]["metrics"]["srcc"][0] == pytest.approx(srcc[2] - srcc[0])
     row = next(line for line in lines if line.startswith("SRCC")).split()
