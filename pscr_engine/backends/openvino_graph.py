@@ -156,7 +156,7 @@ def _in_places(
         [1, C, height, columns], columns ≤ outputs · width; and the number of columns. None if there is no such tensor.
     """
     outputs, channels, height, width = shape
-    places = np.arange(outputs * channels * height * width).reshape(1, outputs * channels, height, width)
+    places: NDArray[Any] = np.arange(outputs * channels * height * width).reshape(1, outputs * channels, height, width)
     wanted = places.reshape(outputs, channels, height, width).transpose(1, 2, 3, 0).reshape(1, channels, height, -1)
     constants = {tensor.name for tensor in model.graph.initializer}
     dequantised, found, roundings = None, None, set()
@@ -186,7 +186,7 @@ def _in_places(
 
 def _producers(producers: dict[str, Any], name: str, count: int) -> list[Any]:
     """Return the last `count` operators that compute a tensor, each the first input of the one before."""
-    found = []
+    found: list[Any] = []
     while len(found) < count and name in producers:
         found.append(producers[name])
         name = producers[name].input[0]
