@@ -27,6 +27,9 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+LISTED_AT_ONCE = 100
+"""Keys of one answer to a listing; the rest is asked for anew. S3 gives 1000."""
+
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -101,7 +104,7 @@ def s3_server() -> Iterator[S3]:
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **CREDENTIALS},
+        env={**os.environ, **CREDENTIALS, "MOTO_S3_DEFAULT_MAX_KEYS": str(LISTED_AT_ONCE)},
     )
     try:
         deadline = time.monotonic() + 60

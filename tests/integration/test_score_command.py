@@ -201,7 +201,7 @@ def test_another_run_on_the_same_folder_is_refused(cli, tmp_path, model, collect
 
 
 def test_a_second_run_on_the_same_folder_is_refused_while_the_first_lives(cli, tmp_path, model, collection):
-    manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(3000)])
+    manifest = write_manifest(tmp_path / "m.csv", [f"{index % 40:03d}.png" for index in range(1000)])
     command = ["score", "--manifest", manifest, "--root", collection, "--chunk-rows", "10"]
     first = subprocess.Popen(
         [sys.executable, "-m", "pscr_engine", *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE
@@ -218,7 +218,7 @@ def test_a_second_run_on_the_same_folder_is_refused_while_the_first_lives(cli, t
     first.communicate()
     third = cli(*command)
     assert third.returncode == 0, third.stderr
-    assert len(rows(tmp_path / "scores")) == 3000
+    assert len(rows(tmp_path / "scores")) == 1000
 
 
 def test_failed_rows_are_retried_in_place(cli, tmp_path, model, collection):

@@ -11,6 +11,7 @@ from pscr_engine.stores.odd_keys import oddity
 from pscr_engine.stores.uri import StorePath
 
 from ..helpers.images import encoded, pixels
+from ..helpers.object_store import LISTED_AT_ONCE
 from ..helpers.tiny import make_bundle
 from .test_stored import parquet
 
@@ -40,13 +41,14 @@ def test_an_odd_key_is_a_row_and_the_rest_is_read(bucket, put, odd):
 
 
 def test_a_long_listing_goes_on_where_it_stopped(bucket, put):
-    for index in range(1205):
+    pages = 2
+    for index in range(pages * LISTED_AT_ONCE + 5):
         bucket.put(f"p/{index:04d}.png", b"x")
-    put("p/1100//x.png")
+    put("p/0150//x.png")
     rows = list(open_manifest(f"{bucket.uri}/p").rows())
-    assert len(rows) == 1206
+    assert len(rows) == pages * LISTED_AT_ONCE + 6
     assert [query.path for query in rows] == sorted(query.path or "" for query in rows)
-    assert [query.path for query in rows if not query.ok] == ["1100//x.png"]
+    assert [query.path for query in rows if not query.ok] == ["0150//x.png"]
 
 
 @pytest.mark.parametrize("twin", ["/b.png", "b.png/"])
