@@ -1,6 +1,6 @@
 # make demo        install what scoring needs, then score made-up images with the shipped model: seconds, no PyTorch
 # make demo-train  install everything, then train, export and score on made-up images: minutes
-# make test        install what development needs, then run all tests but those that take many seconds each: TEST_MINUTES minutes
+# make test        install what development needs, then run all tests but those that take many seconds each: sixteen minutes
 # make fast        the tests that take less than a second each: two minutes
 # make coverage    all tests but the slow ones, and which lines they run: in the terminal, and htmlcov/index.html
 # make docs        the documentation as a site with search, commands and API: site/index.html
