@@ -87,11 +87,15 @@ def _with_plain_convolution(model: Any) -> None:
         return
     _, pixels, grouped = chain
     weights, bias, *_ = [*(producers.get(name) for name in convolution.input[1:]), None]
-    if weights is None or bias is None or grouped.input[1] not in tensors:
+    if weights is None or bias is None or any(_attribute(convolution, "pads")):
+        return
+    if not tensors.keys() >= {grouped.input[1], *weights.input, *bias.input}:
         return
     kernel, stride = value(weights.input[0]), _attribute(convolution, "strides")[0]
     _, rows, groups, channels = value(grouped.input[1])
     if channels != 12 or kernel.shape[1] != channels or 4 % stride or len(kernel) % (4 // stride):
+        return
+    if not all(value(name).shape == (len(kernel),) for name in (*weights.input[1:], *bias.input)):  # not by channel
         return
     outputs = 4 // stride
     plain = _plain_kernel(kernel, outputs, stride)
@@ -102,11 +106,14 @@ def _with_plain_convolution(model: Any) -> None:
     if end is None:
         return
     dequantised, in_places, wanted = end
-    half = len(plain)
+    first = {name: value(name)[: len(plain)] for name in (*weights.input[1:], *bias.input)}
+    if not all(np.array_equal(value(name), np.tile(array, outputs)) for name, array in first.items()):
+        return
+    first[weights.input[0]] = plain
+    for name, array in first.items():
+        constant(f"{name}_plain", array)
     for node in (weights, bias):
-        for index, name in enumerate(node.input):
-            array = plain if name == weights.input[0] else value(name)[:half]
-            node.input[index] = constant(f"{name}_plain", np.ascontiguousarray(array))
+        node.input[:] = [f"{name}_plain" for name in node.input]
     columns = (wanted - 1) * stride + plain.shape[3]
     bounds = [constant(f"columns_{what}", np.array([number])) for what, number in
               (("start", 0), ("end", columns), ("axis", 2))]  # fmt: skip
@@ -127,6 +134,8 @@ def _plain_kernel(kernel: NDArray[Any], outputs: int, stride: int) -> NDArray[An
     # [output, C, column of the group, channel, h, group] → [output, C, channel, h, column]
     apart = kernel.reshape(outputs, count // outputs, 4, 3, height, groups).transpose(0, 1, 3, 4, 5, 2)
     apart = apart.reshape(outputs, count // outputs, 3, height, groups * 4)
+    if not apart[0].any():
+        return None
     used = int(np.flatnonzero(apart[0].any((0, 1, 2)))[-1]) + 1
     first = apart[0][..., :used]
     for output in range(outputs):

@@ -79,6 +79,15 @@ def test_columns_that_are_no_copies_of_each_other_stay(model, tmp_path):
     check(model, made, 32)
 
 
+def test_columns_with_scales_of_their_own_stay(model, tmp_path):
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    (scales,) = (each for each in model.graph.initializer if each.name == "first.convolution.weight_scale")
+    changed = onnx.numpy_helper.to_array(scales).copy()
+    changed[-1] *= 1.5
+    scales.CopyFrom(onnx.numpy_helper.from_array(changed, scales.name))
+    assert kernels(arranged_model(model, tmp_path)) == kernels(model)
+
+
 def test_a_first_convolution_that_is_plain_stays(tmp_path):
     model = quantised_graph(tmp_path, trunk(nn.Conv2d(3, 8, 4, 4)), 32)
     made = arranged_model(model, tmp_path)
