@@ -35,12 +35,16 @@ def arranged(graph: Path) -> bytes:
         return content
     try:
         import onnx
+        from onnx.utils import Extractor
     except ImportError as error:
         raise MissingDependencyError("onnx", "scoring INT8 with OpenVINO", "cpu,openvino") from error
     model = onnx.load_from_string(content)
     _without_scan(model)
     _with_plain_convolution(model)
-    return bytes(model.SerializeToString())
+    needed = Extractor(model).extract_model(
+        *([each.name for each in of] for of in (model.graph.input, model.graph.output))
+    )
+    return bytes(needed.SerializeToString())
 
 
 def _without_scan(model: Any) -> None:
@@ -124,8 +128,7 @@ def _with_plain_convolution(model: Any) -> None:
     _set(convolution, "kernel_shape", plain.shape[2:])
     for node in nodes:
         node.input[:] = [dequantised if name == in_places else name for name in node.input]
-    _drop_what_nothing_reads(model)
-    del model.graph.value_info[:]
+    del model.graph.value_info[:]  # shapes of what is gone
 
 
 def _plain_kernel(kernel: NDArray[Any], outputs: int, stride: int) -> NDArray[Any] | None:
@@ -209,16 +212,3 @@ def _attribute(node: Any, name: str) -> list[int]:
 def _set(node: Any, name: str, values: Any) -> None:
     (attribute,) = (each for each in node.attribute if each.name == name)
     attribute.ints[:] = [int(number) for number in values]
-
-
-def _drop_what_nothing_reads(model: Any) -> None:
-    read = {output.name for output in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):  # in the order of computation
-        if read.intersection(node.output):
-            kept.append(node)
-            read.update(node.input)
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(reversed(kept))
-    model.graph.initializer.extend(tensors)

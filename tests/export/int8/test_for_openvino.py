@@ -1,5 +1,6 @@
 """The graph that `export` arranges for ONNX Runtime, as OpenVINO gets it, and what both engines make of it."""
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from pscr_engine.backends.openvino_graph import arranged
+from pscr_engine.errors import MissingDependencyError
 
 from .quantised_graph import C, answers, noise, quantised_graph
 
@@ -113,3 +115,12 @@ def test_both_engines_compute_every_convolution_in_integers(model, tmp_path):
         convolutions = [kind["primitiveType"].value for kind in kinds if kind["layerType"].value == "Convolution"]
         assert len(convolutions) == 2
         assert all(primitive.lower().endswith("_i8") for primitive in convolutions), convolutions
+
+
+def test_without_onnx_it_is_one_line(model, tmp_path, monkeypatch):
+    (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
+    monkeypatch.setitem(sys.modules, "onnx.utils", None)
+    with pytest.raises(
+        MissingDependencyError, match=r"^scoring INT8 with OpenVINO needs onnx: pip install .*cpu,openvino"
+    ):
+        arranged(tmp_path / "graph.onnx")
