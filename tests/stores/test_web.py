@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
 
@@ -214,6 +215,7 @@ def test_a_network_that_is_gone_ends_the_run(web, monkeypatch):
 def test_bytes_and_retries_are_counted(web):
     stats = RunStats()
     queries = [Query(row, uri=f"{web.url}/{path}") for row, path in enumerate(["image", "flaky", "status/404"])]
-    Fetcher(private_addresses=True, stats=stats).fetch_all(queries)
+    with closing(Fetcher(private_addresses=True, stats=stats)) as fetcher:
+        fetcher.fetch_all(queries)
     assert stats.counts()["read"] == (2 * len(IMAGE), 0.0)
     assert stats.counts()["retry"] == (2, 0.0)

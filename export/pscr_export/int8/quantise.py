@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .calibration import METHODS, Calibration
 from .graph import operators, quantised, weighted_nodes, with_features_corrected
 from .patchwise import patch_by_patch
 from .pixels import PixelNetwork
+from .rounding import rounded_together, with_layers_of
 from .sensitivity import Sensitivity, error_left, left_in_float, sensitivities
 
 log = logging.getLogger("pscr_export")
@@ -42,8 +43,10 @@ _FIRST_IN_FLOAT = (1, 3, 6)
 # If it still fails, other operators do: so many that this share of the estimated error is left. With more than half of
 # the multiply-adds in float there would be little to gain.
 _ERROR_LEFT, _MOST_IN_FLOAT = (1 / 4, 1 / 16, 1 / 64), 0.5
-# Estimates are made on this many of the calibration images at most.
-_SENSITIVITY_IMAGES = 24
+# Weights are rounded and estimates made on this many of the calibration images at most.
+_FEW_IMAGES = 24
+# Weights are rounded on this many patches of these images or a few more.
+_ROUNDING_PATCHES = 72
 # So many of the operators that cost the most accuracy are named.
 _NAMED = 5
 
@@ -85,26 +88,35 @@ def quantise(
         progress: called with the step, what of it is done, and what there is to do.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        search = _Search(Path(folder), network, images, sampling, exemplars, measure, progress)
-        actual_opset = export_graph(network, sampling.patch_size, search.graph, opset)
+        search = _Search(Path(folder), network, images, sampling, exemplars, measure, opset, progress)
         search.run()
         search.best_file.replace(path)
-    return Quantisation(actual_opset, search.facts())
+    return Quantisation(search.actual_opset, search.facts())
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """A way to quantise, for any range.
+    """A way to quantise.
 
     Args:
-        name: what tells it from plain quantisation.
-        in_float: names of the operators that stay in float.
+        range: how ranges are chosen, see `METHODS`.
         seven_bits: whether weights have seven bits.
+        corrected: whether features are, as the calibration images want it.
+        in_float: names of the operators that stay in float.
+        what_in_float: these in words.
     """
 
-    name: str
-    in_float: Sequence[str] = ()
-    seven_bits: bool = False
+    range: str
+    seven_bits: bool
+    corrected: bool = False
+    in_float: tuple[str, ...] = ()
+    what_in_float: str = ""
+
+    def __str__(self) -> str:
+        seven_bits = "weights in 7 bits" if self.seven_bits else ""
+        corrected = "features corrected" if self.corrected else ""
+        in_float = f"{self.what_in_float} in float" if self.in_float else ""
+        return ", ".join(filter(None, [self.range, seven_bits, corrected, in_float]))
 
 
 class _Search:
@@ -116,54 +128,65 @@ class _Search:
         sampling: Sampling,
         exemplars: Exemplars,
         measure: Callable[[OnnxRuntimeBackend], Parity],
+        opset: int | None,
         progress: Progress,
     ) -> None:
-        self.graph, self.best_file = folder / "float.onnx", folder / "best.onnx"
-        self._candidate = folder / "candidate.onnx"
+        self._folder, self.best_file, self._candidate = folder, folder / "best.onnx", folder / "candidate.onnx"
         self._network, self._images, self._sampling, self._exemplars = network, images, sampling, exemplars
-        self._measure, self._progress = measure, progress
-        self._tried: dict[str, Parity] = {}
-        self._ways_tried: dict[str, _Way] = {}
+        self._measure, self._opset, self._progress = measure, opset, progress
+        self._tried: dict[_Way, Parity] = {}
         self._operators: list[Sensitivity] = []
-        self._best = ""
+        self._best: _Way | None = None
+        self._plain = self._export(network, "float.onnx")
+        self._rounded: dict[bool, PixelNetwork] = {}
+        self._graphs: dict[tuple[bool, tuple[str, ...]], Path] = {}
 
     def run(self) -> None:
-        calibration = self._calibrate()
-        wanted = self._features(self.graph)
+        self._calibration = self._calibrate()
+        self._wanted = self._features(self._plain)
+        # Sums that overflow cost more than a bit of weights that are rounded together.
+        seven_bits = int8_saturates()
         for method in METHODS:
-            self._try(calibration, method, wanted)
-            if self._badness(self._best) <= _GOOD_ENOUGH:
+            if self._try(_Way(method, seven_bits)) <= _GOOD_ENOUGH:
                 return
-        if self._tried[self._best].passed:
+        if self._passed():
             return
         # The smallest difference may come from clipping rare values; the way with the best ranks is tried, too.
-        methods = list(dict.fromkeys([self._best, max(self._tried, key=self._srcc)]))
-        for way in self._ways(calibration, methods[0]):
-            for method in methods:
-                self._try(calibration, method, wanted, way)
-                if self._tried[self._best].passed:
+        by_ranks = max(self._tried, key=self._srcc)
+        for change in self._changes():
+            # What helped stays, and more is changed.
+            best = self.best
+            for way in dict.fromkeys([best, replace(best, range=by_ranks.range)]):
+                self._try(change(way))
+                if self._passed():
                     return
 
-    def _ways(self, calibration: Calibration, method: str) -> Iterator[_Way]:
-        """Yield ways to lose less accuracy, first those that cost the least speed."""
-        if int8_saturates():
-            yield _Way("weights in 7 bits", seven_bits=True)
-        convolutions = [node.name for node in weighted_nodes(onnx.load(self.graph)) if node.convolution]
+    def _changes(self) -> Iterator[Callable[[_Way], _Way]]:
+        """Yield what makes a way lose less accuracy, first what costs the least speed."""
+        yield lambda way: replace(way, corrected=True)
+        if self.best.seven_bits:
+            yield lambda way: replace(way, seven_bits=False)
+        convolutions = [node.name for node in weighted_nodes(onnx.load(self._plain)) if node.convolution]
         for count in _FIRST_IN_FLOAT:
-            what = "first convolution" if count == 1 else f"first {count} convolutions"
-            yield _Way(f"{what} in float", convolutions[:count])
-        self._operators = self._sensitivities(calibration.ranges(method))
+            yield _in_float(convolutions[:count], "first convolution" if count == 1 else f"first {count} convolutions")
+        self._operators = self._sensitivities(self._calibration.ranges(self.best.range))
         before: list[str] = []
         for share in _ERROR_LEFT:
             names = left_in_float(self._operators, share, _MOST_IN_FLOAT)
             if names != before:
-                yield _Way(f"{len(names)} of {len(self._operators)} operators in float", names)
+                yield _in_float(names, f"{len(names)} of {len(self._operators)} operators")
             before = names
+
+    @property
+    def best(self) -> _Way:
+        """Return the best way so far."""
+        assert self._best is not None
+        return self._best
 
     def facts(self) -> dict[str, Any]:
         """Return what `Quantisation` keeps."""
         mixed: dict[str, Any] = {}
-        way = self._ways_tried[self._best]
+        way = self.best
         if names := way.in_float:
             mixed["in_float"] = {"operators": list(names)}
         if self._operators:
@@ -173,66 +196,100 @@ class _Search:
             mixed["share_of_error"] = _largest_shares(self._operators)
         return {
             "calibration_images": len(self._images),
-            "weights": "int8 per channel, symmetric" + (", 7 bits" if way.seven_bits else ""),
+            "weights": "int8 per channel, symmetric, rounded by GPTQ" + (", 7 bits" if way.seven_bits else ""),
             "activations": "uint8 per tensor",
-            "chosen": self._best,
+            "chosen": str(way),
             "tried": {
-                name: {"max_abs_diff": parity.max_abs_diff, "srcc": parity.srcc} for name, parity in self._tried.items()
+                str(each): {"max_abs_diff": parity.max_abs_diff, "srcc": parity.srcc}
+                for each, parity in self._tried.items()
             },
             **mixed,
         }
 
+    def _few_images(self) -> list[LabelledImage]:
+        return [self._images[i] for i in evenly_spaced(range(len(self._images)), _FEW_IMAGES)]
+
+    def _patches(self, images: Sequence[LabelledImage]) -> Iterator[NDArray[np.uint8]]:
+        return (patches_of([image], self._sampling) for image in images)
+
     def _sensitivities(self, ranges: TensorsData) -> list[Sensitivity]:
-        images = [self._images[i] for i in evenly_spaced(range(len(self._images)), _SENSITIVITY_IMAGES)]
+        images = self._few_images()
         return sensitivities(
             self._network,
-            onnx.load(self.graph),
+            self._rounded_network(self.best.seven_bits),
+            onnx.load(self._plain),
             ranges,
-            (patches_of([image], self._sampling) for image in images),
+            self._patches(images),
             self._exemplars,
             lambda step, done, _: self._progress(step, done, len(images)),
         )
 
+    def _export(self, network: PixelNetwork, name: str) -> Path:
+        self.actual_opset = export_graph(network, self._sampling.patch_size, self._folder / name, self._opset)
+        return self._folder / name
+
     def _calibrate(self) -> Calibration:
         total, done = len(self._images), iter(range(1, len(self._images) + 1))
         return Calibration(
-            self.graph,
-            operators(onnx.load(self.graph)),
-            (patches_of([image], self._sampling) for image in self._images),
+            self._plain,
+            operators(onnx.load(self._plain)),
+            self._patches(self._images),
             self._exemplars,
             lambda: self._progress("calibrate int8", next(done), total),
         )
 
-    def _try(
-        self,
-        calibration: Calibration,
-        method: str,
-        wanted: NDArray[np.float32],
-        way: _Way | None = None,
-    ) -> None:
-        name = method if way is None else f"{method}, {way.name}"
-        way = self._ways_tried[name] = way or _Way(name)
-        ranges, seven_bits = calibration.ranges(method), way.seven_bits
-        model = patch_by_patch(quantised(onnx.load(self.graph), ranges, way.in_float, seven_bits=seven_bits))
-        onnx.save(model, self._candidate)
-        slope, shift = _correction(self._features(self._candidate), wanted)
-        onnx.save(with_features_corrected(model, slope, shift), self._candidate)
-        self._tried[name] = self._measure(OnnxRuntimeBackend(self._candidate, self._exemplars, precision="int8"))
-        self._progress(f"try int8 ({name})", len(self._tried), len(METHODS))
-        log.info(
-            "int8, %s: max |difference| %.2e, SRCC %s", name, self._tried[name].max_abs_diff, self._tried[name].srcc
-        )
-        if not self._best or self._badness(name) < self._badness(self._best):
-            self._best = name
-            self._candidate.replace(self.best_file)
+    def _rounded_network(self, seven_bits: bool) -> PixelNetwork:
+        if seven_bits not in self._rounded:
+            images = self._few_images()
+            every = -(-len(images) * self._sampling.patches // _ROUNDING_PATCHES)
+            self._rounded[seven_bits] = rounded_together(
+                self._network,
+                (patches[::every] for patches in self._patches(images)),
+                seven_bits=seven_bits,
+                after_layer=lambda done, total: self._progress("round weights for int8", done, total),
+            )
+        return self._rounded[seven_bits]
 
-    def _srcc(self, name: str) -> float:
-        srcc = self._tried[name].srcc
+    def _graph(self, way: _Way) -> Path:
+        """Return the float graph with weights that are rounded, but for the operators that stay in float."""
+        key = (way.seven_bits, way.in_float)
+        if key not in self._graphs:
+            network = self._rounded_network(way.seven_bits)
+            if way.in_float:
+                names = [node.name for node in weighted_nodes(onnx.load(self._plain))]
+                patch = next(self._patches(self._images))[:1]
+                network = with_layers_of(network, self._network, [name in way.in_float for name in names], patch)
+            self._graphs[key] = self._export(network, f"rounded-{len(self._graphs)}.onnx")
+        return self._graphs[key]
+
+    def _try(self, way: _Way) -> float:
+        """Quantise, measure and keep what is best; return the difference as a share of what is allowed."""
+        if way not in self._tried:
+            ranges, graph = self._calibration.ranges(way.range), onnx.load(self._graph(way))
+            model = patch_by_patch(quantised(graph, ranges, way.in_float, seven_bits=way.seven_bits))
+            onnx.save(model, self._candidate)
+            if way.corrected:
+                slope, shift = _correction(self._features(self._candidate), self._wanted)
+                onnx.save(with_features_corrected(model, slope, shift), self._candidate)
+            parity = self._measure(OnnxRuntimeBackend(self._candidate, self._exemplars, precision="int8"))
+            self._tried[way] = parity
+            self._progress(f"try int8 ({way})", len(self._tried), len(METHODS))
+            log.info("int8, %s: max |difference| %.2e, SRCC %s", way, parity.max_abs_diff, parity.srcc)
+            if self._best is None or self._badness(way) < self._badness(self._best):
+                self._best = way
+                self._candidate.replace(self.best_file)
+        return self._badness(self.best)
+
+    def _passed(self) -> bool:
+        return self._tried[self.best].passed
+
+    def _srcc(self, way: _Way) -> float:
+        srcc = self._tried[way].srcc
         return -1.0 if srcc is None else srcc
 
-    def _badness(self, name: str) -> float:
+    def _badness(self, way: _Way) -> float:
         """Return the largest difference as a share of the allowed one; failing ranks are worse than any that pass."""
-        parity = self._tried[name]
+        parity = self._tried[way]
         share = parity.max_abs_diff / parity.tolerance
         ranks_fail = parity.min_srcc is not None and parity.srcc is not None and parity.srcc < parity.min_srcc
         return share + 1e6 if ranks_fail else share
@@ -241,11 +298,15 @@ class _Search:
         """Compute the features of the calibration images, float32 [images, C], by a graph."""
         backend = OnnxRuntimeBackend(graph, self._exemplars)
         rows = []
-        for image in self._images:
-            features = backend.score(patches_of([image], self._sampling), features=True).features
+        for patches in self._patches(self._images):
+            features = backend.score(patches, features=True).features
             assert features is not None
             rows.append(features)
         return np.concatenate(rows)
+
+
+def _in_float(names: Sequence[str], what: str) -> Callable[[_Way], _Way]:
+    return lambda way: replace(way, in_float=tuple(names), what_in_float=what)
 
 
 def _largest_shares(operators: Sequence[Sensitivity]) -> dict[str, float]:

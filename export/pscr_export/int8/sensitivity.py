@@ -23,6 +23,7 @@ from pscr_engine.progress import Progress
 
 from .graph import WeightedNode, weighted_nodes
 from .pixels import PixelNetwork
+from .rounding import layers_called
 
 _Module = nn.Conv2d | nn.Linear
 
@@ -48,6 +49,7 @@ class Sensitivity:
 
 def sensitivities(
     network: PixelNetwork,
+    rounded: PixelNetwork,
     model: ModelProto,
     ranges: TensorsData,
     images: Iterable[NDArray[np.uint8]],
@@ -58,7 +60,8 @@ def sensitivities(
 
     Args:
         network: in eval mode.
-        model: its float graph.
+        rounded: the same with rounded weights.
+        model: the float graph.
         ranges: range of each activation.
         images: patches of one image each, uint8 [D, P, P, 3].
         exemplars: that images are scored against.
@@ -69,14 +72,18 @@ def sensitivities(
     """
     nodes, changes = weighted_nodes(model), []
     multiply_adds: list[float] = []
+    layers: list[_Module] = []
     for number, patches in enumerate(images):
         gradient = _gradient(network, patches, exemplars) / len(patches)
         of_image = np.zeros((len(nodes), 3))
         for patch in torch.from_numpy(patches):  # one by one: a batch with its gradients takes gigabytes
             calls = _calls(network, patch[None], gradient)
+            layers = layers or layers_called(rounded, patch[None].numpy())
             if [call.module.weight.numel() for call in calls] != [node.weights for node in nodes]:
                 raise ValueError("the network's operators are not the graph's")
-            of_image += [call.changes(node, ranges) for call, node in zip(calls, nodes, strict=True)]
+            of_image += [
+                call.changes(node, layer, ranges) for call, node, layer in zip(calls, nodes, layers, strict=True)
+            ]
             multiply_adds = multiply_adds or [call.multiply_adds for call in calls]
         changes.append(of_image)
         progress("find what loses accuracy in int8", number + 1, number + 1)
@@ -109,12 +116,14 @@ class _Call:
         channels = self.module.out_channels if isinstance(self.module, nn.Conv2d) else self.module.out_features
         return self.module.weight.numel() * self.gave.numel() / channels
 
-    def changes(self, node: WeightedNode, ranges: TensorsData) -> tuple[float, float, float]:
-        """Return the changes of the image's score by rounded weights, inputs and outputs."""
-        weight, bias = self.module.weight, self.module.bias
-        assert weight.grad is not None
-        by_weights = float((weight.grad * _rounding_of_weights(weight.detach())).sum())
-        weight.grad = None
+    def changes(self, node: WeightedNode, rounded: _Module, ranges: TensorsData) -> tuple[float, float, float]:
+        """Return the changes of the image's score by a layer's rounded weights, and by rounded inputs and outputs."""
+        bias = self.module.bias
+        by_weights = 0.0
+        for exact, other in zip(self.module.parameters(), rounded.parameters(), strict=True):
+            if exact.grad is not None:  # of a layer that is called twice, the first call tells both
+                by_weights += float((exact.grad * (other.detach() - exact.detach())).sum())
+                exact.grad = None
         by_inputs = 0.0 if node.reads_pixels else _change(self.given, self.given.detach(), ranges[node.input])
         by_outputs = 0.0
         if not node.activated:
@@ -150,14 +159,14 @@ def _noted(network: nn.Module, calls: list[_Call]) -> Iterator[None]:
     hooks = []
     try:
         for module in modules:
-            module.weight.requires_grad_(True)
+            module.requires_grad_(True)
             hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
         yield
     finally:
         for hook in hooks:
             hook.remove()
         for module in modules:
-            module.weight.requires_grad_(False)
+            module.requires_grad_(False)
 
 
 def _change(tensor: Tensor, values: Tensor, of: Any) -> float:
@@ -168,13 +177,6 @@ def _change(tensor: Tensor, values: Tensor, of: Any) -> float:
     scale = (high - low) / 255 or 1.0
     rounded = torch.fake_quantize_per_tensor_affine(values, scale, round(-low / scale), 0, 255)
     return float((tensor.grad * (rounded - values)).sum())
-
-
-def _rounding_of_weights(weight: Tensor) -> Tensor:
-    """Return what rounding adds to weights, with a scale for each output channel."""
-    scale = weight.abs().flatten(1).amax(dim=1).clamp(min=1e-30) / 127
-    scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return torch.round(weight / scale) * scale - weight
 
 
 def left_in_float(operators: Sequence[Sensitivity], share: float, most: float) -> list[str]:

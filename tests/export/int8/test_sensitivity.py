@@ -1,6 +1,5 @@
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,12 +8,14 @@ from pscr_export.graph import export_graph
 from pscr_export.int8.calibration import Calibration
 from pscr_export.int8.graph import WeightedNode, operators, quantised, weighted_nodes
 from pscr_export.int8.pixels import PixelNetwork
+from pscr_export.int8.rounding import rounded_together, with_layers_of
 from pscr_export.int8.sensitivity import Sensitivity, error_left, left_in_float, sensitivities
 from torch import nn
 
 from pscr_engine.bundle import Exemplars
 
 from ..small import small_checkpoint
+from .quantised_graph import exact_scores
 
 C, P, D = 8, 32, 2
 
@@ -54,23 +55,22 @@ def found(tmp_path_factory):
     ranges = Calibration(path, operators(onnx.load(path)), images, exemplars).ranges("min-max")
     model = onnx.load(path)
     steps = []
-    estimates = sensitivities(network, model, ranges, images, exemplars, lambda *step: steps.append(step))
+    rounded = rounded_together(network, images, seven_bits=False)
+    estimates = sensitivities(network, rounded, model, ranges, images, exemplars, lambda *step: steps.append(step))
     assert len(steps) == len(images)
-    return model, ranges, images, exemplars, estimates
 
+    def rounded_but_for(in_float):
+        chosen = [node.name in in_float for node in weighted_nodes(model)]
+        mixed = with_layers_of(rounded, network, chosen, images[0][:1])
+        export_graph(mixed, P, path.with_name("mixed.onnx"), None)
+        return onnx.load(path.with_name("mixed.onnx"))
 
-def scores(model, images, exemplars):
-    """Compute scores in float from the rounded values, as exact integer sums would give them."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    cache = {"exemplar_hidden": exemplars.hidden, "exemplar_labels": exemplars.labels}
-    return np.concatenate([session.run(["score"], {"patches": image, **cache})[0] for image in images])
+    return model, ranges, images, exemplars, estimates, rounded_but_for
 
 
 @pytest.mark.medium
 def test_the_graphs_operators_are_found_in_order(found):
-    model, *_, estimates = found
+    model, *_, estimates, _ = found
     first, one, two, last = [each.node for each in estimates]
     assert [node.weights for node in (one, two, last)] == [12 * 12 * 9, 12 * 12, 12 * C * 9]
     assert [node.reads_pixels for node in (first, one, two, last)] == [True, False, False, False]
@@ -83,13 +83,12 @@ def test_the_graphs_operators_are_found_in_order(found):
 
 @pytest.mark.medium
 def test_estimates_are_what_rounding_does(found):
-    model, ranges, images, exemplars, estimates = found
-    exact = scores(model, images, exemplars)
+    model, ranges, images, exemplars, estimates, rounded_but_for = found
+    exact = exact_scores(model, images, exemplars)
 
     def error(in_float):
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return np.var(scores(quantised(copy, ranges, in_float), images, exemplars) - exact)
+        graph = quantised(rounded_but_for(in_float), ranges, in_float)
+        return np.var(exact_scores(graph, images, exemplars) - exact)
 
     names = [each.node.name for each in estimates]
     assert error(()) == pytest.approx(error_left(estimates, set()), rel=0.6)
@@ -102,7 +101,7 @@ def test_estimates_are_what_rounding_does(found):
 
 @pytest.mark.medium
 def test_nothing_is_rounded_where_all_is_in_float(found):
-    model, ranges, *_, estimates = found
+    model, ranges, *_, estimates, _ = found
     names = [each.node.name for each in estimates]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
