@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,11 @@ class _Search:
         self._operators: list[Sensitivity] = []
         self._best: _Way | None = None
         self._plain = self._export(network, "float.onnx")
+        self._calibration = self._calibrate()
         self._rounded: dict[bool, PixelNetwork] = {}
         self._graphs: dict[tuple[bool, tuple[str, ...]], Path] = {}
 
     def run(self) -> None:
-        self._calibration = self._calibrate()
-        self._wanted = self._features(self._plain)
         # Sums that overflow cost more than a bit of weights that are rounded together.
         seven_bits = int8_saturates()
         for method in METHODS:
@@ -211,6 +211,11 @@ class _Search:
 
     def _patches(self, images: Sequence[LabelledImage]) -> Iterator[NDArray[np.uint8]]:
         return (patches_of([image], self._sampling) for image in images)
+
+    @cached_property
+    def _wanted(self) -> NDArray[np.float32]:
+        """Compute the calibration images' features in float, float32 [images, C]."""
+        return self._features(self._plain)
 
     def _sensitivities(self, ranges: TensorsData) -> list[Sensitivity]:
         images = self._few_images()

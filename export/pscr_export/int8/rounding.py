@@ -26,8 +26,8 @@ _Layer = nn.Conv2d | nn.Linear
 _PLACES = 128
 # Share of the mean variance that is added to each input's: what was seen of a few images isn't all there is.
 _DAMPING = 0.01
-# Weights whose effects on the others are summed before these are changed.
-_BLOCK = 128
+# Values whose effects on later ones are summed before these are changed.
+_BLOCK = 32
 
 
 def rounded_together(
@@ -185,24 +185,24 @@ def gptq(weights: Tensor, variance: Tensor, top: int) -> Tensor:
     scales = weights.abs().amax(dim=2).clamp(min=1e-30) / top
     fixed = (weights == 0) | (weights.abs() >= scales[:, :, None] * top)
     variance = variance.double()
-    order = variance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
-    by_row = order[:, None, :]
-    left = weights.gather(2, by_row.expand_as(weights)).clone()
-    exact, fixed = left.clone(), fixed.gather(2, by_row.expand_as(fixed))
-    effects = _effects(variance.gather(1, order[:, :, None].expand_as(variance)).gather(2, by_row.expand_as(variance)))
-    rounded = torch.empty_like(left)
-    values = left.shape[2]
+    order = variance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)[:, :, None]
+    effects = _effects(variance.gather(1, order.expand_as(variance)).gather(2, order.mT.expand_as(variance)))
+    # A row per value: what one changes in all outputs is side by side in memory.
+    in_order = order.expand(-1, -1, weights.shape[1])
+    left, fixed = weights.mT.gather(1, in_order), fixed.mT.gather(1, in_order)
+    exact, rounded = left.clone(), torch.empty_like(left)
+    values = left.shape[1]
     for start in range(0, values, _BLOCK):
         end = min(start + _BLOCK, values)
-        block, errors = left[:, :, start:end].clone(), torch.zeros_like(left[:, :, start:end])
+        block, errors = left[:, start:end], torch.empty_like(left[:, start:end])
         for i in range(end - start):
             at = start + i
-            nearest = (block[:, :, i] / scales).round().clamp(-top, top) * scales
-            rounded[:, :, at] = torch.where(fixed[:, :, at], exact[:, :, at], nearest)
-            errors[:, :, i] = (block[:, :, i] - rounded[:, :, at]) / effects[:, at, at, None]
-            block[:, :, i + 1 :] -= errors[:, :, i, None] * effects[:, None, at, at + 1 : end]
-        left[:, :, end:] -= errors @ effects[:, start:end, end:]
-    return torch.empty_like(rounded).scatter_(2, by_row.expand_as(rounded), rounded)
+            nearest = (block[:, i] / scales).round_().clamp_(-top, top).mul_(scales)
+            rounded[:, at] = torch.where(fixed[:, at], exact[:, at], nearest)
+            errors[:, i] = (block[:, i] - rounded[:, at]) / effects[:, at, at, None]
+            block[:, i + 1 :] -= effects[:, at, at + 1 : end, None] * errors[:, i, None]
+        left[:, end:] -= effects[:, start:end, end:].mT @ errors
+    return torch.empty_like(rounded).scatter_(1, in_order, rounded).mT.contiguous()
 
 
 def _effects(variance: Tensor) -> Tensor:
