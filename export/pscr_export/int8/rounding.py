@@ -182,8 +182,9 @@ def gptq(weights: Tensor, variance: Tensor, top: int) -> Tensor:
     Returns:
         float32 [groups, outputs, values], whole multiples of each output's largest weight / `top`.
     """
-    scales = weights.abs().amax(dim=2).clamp(min=1e-30) / top
-    fixed = (weights == 0) | (weights.abs() >= scales[:, :, None] * top)
+    largest = weights.abs().amax(dim=2)
+    scales = largest.clamp(min=1e-30) / top
+    fixed = (weights == 0) | (weights.abs() == largest[:, :, None])
     variance = variance.double()
     order = variance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)[:, :, None]
     effects = _effects(variance.gather(1, order.expand_as(variance)).gather(2, order.mT.expand_as(variance)))

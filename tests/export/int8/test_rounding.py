@@ -71,7 +71,7 @@ def changed_outputs(weights, rounded, variance):
     return float((change @ variance * change).sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 150)),
     st.floats(0, 3),
