@@ -29,7 +29,7 @@ def table(record: dict[str, Any], only: Sequence[str] | None = None) -> str:
     backbones = record["backbones"]
     names = list(dict.fromkeys(name for figures in backbones.values() for name in figures["peers"]))
     names = [name for name in names if only is None or name in only]
-    head = "".join(f" {backbone} | INT8 is |" for backbone in backbones)
+    head = "".join(f" {backbone} | our INT8 against it |" for backbone in backbones)
     lines = [f"| images per second |{head}", f"| --- |{' --- | --- |' * len(backbones)}"]
     for name in names:
         about = next(each["peers"][name]["about"] for each in backbones.values() if name in each["peers"])
