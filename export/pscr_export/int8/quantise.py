@@ -141,7 +141,8 @@ class _Search:
         self._plain = self._export(network, "float.onnx")
         self._calibration = self._calibrate()
         self._rounded: dict[bool, PixelNetwork] = {}
-        self._graphs: dict[tuple[bool, tuple[str, ...]], Path] = {}
+        # Of the graphs with rounded weights, which take up to a gigabyte, only the one that was used last is kept.
+        self._rounded_graph: tuple[bool, tuple[str, ...], Path] | None = None
 
     def run(self) -> None:
         # Sums that overflow cost more than a bit of weights that are rounded together.
@@ -257,15 +258,14 @@ class _Search:
 
     def _graph(self, way: _Way) -> Path:
         """Return the float graph with weights that are rounded, but for the operators that stay in float."""
-        key = (way.seven_bits, way.in_float)
-        if key not in self._graphs:
+        if self._rounded_graph is None or self._rounded_graph[:2] != (way.seven_bits, way.in_float):
             network = self._rounded_network(way.seven_bits)
             if way.in_float:
                 names = [node.name for node in weighted_nodes(onnx.load(self._plain))]
                 patch = next(self._patches(self._images))[:1]
                 network = with_layers_of(network, self._network, [name in way.in_float for name in names], patch)
-            self._graphs[key] = self._export(network, f"rounded-{len(self._graphs)}.onnx")
-        return self._graphs[key]
+            self._rounded_graph = (way.seven_bits, way.in_float, self._export(network, "rounded.onnx"))
+        return self._rounded_graph[2]
 
     def _try(self, way: _Way) -> float:
         """Quantise, measure and keep what is best; return the difference as a share of what is allowed."""
