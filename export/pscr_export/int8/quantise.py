@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization.calibrate import TensorsData
 
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pscr_engine.bundle import Exemplars, Parity
@@ -170,7 +169,7 @@ class _Search:
         convolutions = [node.name for node in weighted_nodes(onnx.load(self._plain)) if node.convolution]
         for count in _FIRST_IN_FLOAT:
             yield _in_float(convolutions[:count], "first convolution" if count == 1 else f"first {count} convolutions")
-        self._operators = self._sensitivities(self._calibration.ranges(self.best.range))
+        self._operators = self._sensitivities()
         before: list[str] = []
         for share in _ERROR_LEFT:
             names = left_in_float(self._operators, share, _MOST_IN_FLOAT)
@@ -218,13 +217,13 @@ class _Search:
         """Compute the calibration images' features in float, float32 [images, C]."""
         return self._features(self._plain)
 
-    def _sensitivities(self, ranges: TensorsData) -> list[Sensitivity]:
+    def _sensitivities(self) -> list[Sensitivity]:
         images = self._few_images()
         return sensitivities(
             self._network,
             self._rounded_network(self.best.seven_bits),
             onnx.load(self._plain),
-            ranges,
+            self._calibration.ranges(self.best.range),
             self._patches(images),
             self._exemplars,
             lambda step, done, _: self._progress(step, done, len(images)),

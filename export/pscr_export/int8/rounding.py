@@ -7,9 +7,7 @@ What one rounded weight changes can be made good by others that read values whic
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -19,9 +17,9 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .layers import Layer, layers_called, watched
 from .pixels import PixelNetwork
 
-_Layer = nn.Conv2d | nn.Linear
 # A layer's outputs at about this many places of a patch are looked at.
 _PLACES = 128
 # Share of the mean variance that is added to each input's: what was seen of a few images isn't all there is.
@@ -48,8 +46,13 @@ def rounded_together(
         after_layer: called with the number of layers that are done, and of all.
     """
     result = copy.deepcopy(network)
-    moments: dict[_Layer, _Moments] = {}
-    with torch.no_grad(), _noted(result, moments):
+    moments: dict[Layer, _Moments] = {}
+
+    def measure(layer: Layer, inputs: tuple[Tensor]) -> None:
+        if not (isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str)):  # else it is rounded by itself later
+            moments.setdefault(layer, _Moments()).add(_columns(layer, inputs[0].detach()))
+
+    with torch.no_grad(), watched(result, measure):
         for patches in images:
             for patch in torch.from_numpy(patches):
                 result.patch_features(patch[None])
@@ -80,28 +83,6 @@ def with_layers_of(
     return result
 
 
-def _layers(network: nn.Module) -> list[_Layer]:
-    return [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-
-
-def layers_called(network: PixelNetwork, patch: NDArray[np.uint8]) -> list[nn.Conv2d | nn.Linear]:
-    """Return a trunk's convolutions and linear layers in the order in which they are called.
-
-    Args:
-        network: in eval mode.
-        patch: any, uint8 [1, P, P, 3].
-    """
-    called: list[_Layer] = []
-    hooks = [layer.register_forward_pre_hook(lambda layer, _: called.append(layer)) for layer in _layers(network)]
-    try:
-        with torch.no_grad():
-            network.patch_features(torch.from_numpy(patch))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return called
-
-
 class _Moments:
     """Sums over places of what a layer's outputs are computed from: per group, the values and their products."""
 
@@ -127,24 +108,7 @@ class _Moments:
         return products - mean[:, :, None] * mean[:, None, :] if about_mean else products
 
 
-@contextmanager
-def _noted(network: nn.Module, moments: dict[_Layer, _Moments]) -> Iterator[None]:
-    """Measure the inputs of each layer that is called, until the end of the context."""
-
-    def before(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        if not (isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str)):  # else it is rounded by itself later
-            moments.setdefault(layer, _Moments()).add(_columns(layer, inputs[0].detach()))
-
-    hooks = [layer.register_forward_pre_hook(before) for layer in _layers(network)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _columns(layer: _Layer, x: Tensor) -> Tensor:
+def _columns(layer: Layer, x: Tensor) -> Tensor:
     """Return what some of a layer's outputs are computed from, float32 [groups, values, places]."""
     if isinstance(layer, nn.Linear):
         columns, groups = x.reshape(-1, x.shape[-1]).mT, 1
@@ -161,7 +125,7 @@ def _columns(layer: _Layer, x: Tensor) -> Tensor:
     return columns.reshape(groups, -1, columns.shape[1])
 
 
-def _round(layer: _Layer, seen: _Moments, top: int) -> None:
+def _round(layer: Layer, seen: _Moments, top: int) -> None:
     """Round a layer's weights to multiples of a scale per output channel, at most `top` of them."""
     mean = seen.mean()
     weights = layer.weight.detach().reshape(len(mean), -1, mean.shape[1])

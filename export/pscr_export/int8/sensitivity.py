@@ -22,10 +22,8 @@ from pscr_engine.bundle import Exemplars
 from pscr_engine.progress import Progress
 
 from .graph import WeightedNode, weighted_nodes
+from .layers import Layer, layers_called, watched
 from .pixels import PixelNetwork
-from .rounding import layers_called
-
-_Module = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def sensitivities(
     """
     nodes, changes = weighted_nodes(model), []
     multiply_adds: list[float] = []
-    layers: list[_Module] = []
+    layers: list[Layer] = []
     for number, patches in enumerate(images):
         gradient = _gradient(network, patches, exemplars) / len(patches)
         of_image = np.zeros((len(nodes), 3))
@@ -107,7 +105,7 @@ def _gradient(network: PixelNetwork, patches: NDArray[np.uint8], exemplars: Exem
 class _Call:
     """What an operator was given for a patch and what it gave, with the score's gradients."""
 
-    module: nn.Conv2d | nn.Linear
+    module: Layer
     given: Tensor
     gave: Tensor
 
@@ -116,7 +114,7 @@ class _Call:
         channels = self.module.out_channels if isinstance(self.module, nn.Conv2d) else self.module.out_features
         return self.module.weight.numel() * self.gave.numel() / channels
 
-    def changes(self, node: WeightedNode, rounded: _Module, ranges: TensorsData) -> tuple[float, float, float]:
+    def changes(self, node: WeightedNode, rounded: Layer, ranges: TensorsData) -> tuple[float, float, float]:
         """Return the changes of the image's score by a layer's rounded weights, and by rounded inputs and outputs."""
         bias = self.module.bias
         by_weights = 0.0
@@ -155,18 +153,14 @@ def _noted(network: nn.Module, calls: list[_Call]) -> Iterator[None]:
         output.retain_grad()
         calls.append(_Call(module, inputs[0], output))
 
-    modules = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = []
-    try:
-        for module in modules:
-            module.requires_grad_(True)
-            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module in modules:
-            module.requires_grad_(False)
+    with watched(network, before, after) as layers:
+        for layer in layers:
+            layer.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.requires_grad_(False)
 
 
 def _change(tensor: Tensor, values: Tensor, of: Any) -> float:
