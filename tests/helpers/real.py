@@ -22,7 +22,7 @@ def few_dozen(folder: Path, count: int = 48) -> Path:
         made = write_images(folder / "made", "labels.csv", count, 3)
         rows = [
             {"path": f"made/{row['path']}", "mos": row["mos"], "prompt": str(index // 2)}
-            for index, row in enumerate(csv.DictReader(made.open(newline="")))
+            for index, row in enumerate(csv.DictReader(made.read_text("utf-8").splitlines()))
         ]
     else:
         with (AGIQA_3K / "data.csv").open(newline="") as file:

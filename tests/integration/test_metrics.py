@@ -160,7 +160,10 @@ def test_counters_equal_what_success_says(place, devices):
 def test_promtool_reads_the_file(place):
     place.run("checked", "--metrics-file", "checked.prom")
     outcome = subprocess.run(
-        ["promtool", "check", "metrics"], stdin=(place.folder / "checked.prom").open(), capture_output=True, text=True
+        ["promtool", "check", "metrics"],
+        input=(place.folder / "checked.prom").read_text("utf-8"),
+        capture_output=True,
+        text=True,
     )
     assert "error" not in outcome.stderr
     # It reads the older format, in which a counter's help is under the name with "_total".

@@ -209,7 +209,11 @@ def test_select_goes_by_the_score_that_is_named(cli, tmp_path, collection, two, 
         assert kept.returncode == 0, kept.stderr
         assert f"score_{name} >= " in kept.stdout
     file = tmp_path / f"kept.{suffix}"
-    chosen = pq.read_table(file).to_pylist() if suffix == "parquet" else list(csv.DictReader(file.open()))
+    chosen = (
+        pq.read_table(file).to_pylist()
+        if suffix == "parquet"
+        else list(csv.DictReader(file.read_text("utf-8").splitlines()))
+    )
     assert list(chosen[0])[1:] == ["score_first", "score_std_first", "score_second", "score_std_second", "row"]
     scored = [row for row in table(tmp_path / "out").to_pylist() if row["status"] == "ok"]
     best = sorted(scored, key=lambda row: (-row["score_first"], row["row"]))[:3]

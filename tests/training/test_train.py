@@ -52,7 +52,7 @@ def same(a, b):
 def test_what_a_training_leaves(trained):
     out, result = trained
     assert sorted(os.listdir(out)) == ["best.pt", "last.pt", "log.csv"]
-    rows = list(csv.DictReader((out / "log.csv").open()))
+    rows = list(csv.DictReader((out / "log.csv").read_text("utf-8").splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [float(row["loss"]) for row in rows] == [entry["loss"] for entry in result.history]
     checkpoint = read_checkpoint(out / "best.pt")
