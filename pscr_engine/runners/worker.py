@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -269,11 +271,22 @@ class Worker:
 def _bundles(setup: WorkerSetup) -> dict[str, Bundle]:
     """Open the run's bundles, name → bundle; raises BundleError if one is not what it was."""
     choices = choose_bundles(setup.config.bundle)
-    bundles = {name: choice.open() for name, choice in choices.items()}
+    bundles = {name: _open(choice) for name, choice in choices.items()}
     for name, bundle in bundles.items():
         if bundle.digest != setup.models[name].digest:
             raise _changed(choices[name])
     return bundles
+
+
+def _open(choice: BundleChoice) -> Bundle:
+    try:
+        return choice.open()
+    except BundleError:
+        if isinstance(choice.place, Path) and not os.path.lexists(choice.place):
+            raise BundleError(
+                f"{choice}: is not there any more, or not on this host, though the run began with it; put it back"
+            ) from None
+        raise
 
 
 def _backend(setup: WorkerSetup, bundles: Mapping[str, Bundle]) -> Backend:

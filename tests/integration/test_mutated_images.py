@@ -84,7 +84,8 @@ def run(folder, manifest, out):
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen([*command, "--max-pixels", "4000000"], cwd=folder, stdout=stderr, stderr=stderr)
         _, code, usage = os.wait4(process.pid, 0)
-    assert code == 0, (folder / "stderr").read_text()
+    process.returncode = os.waitstatus_to_exitcode(code)  # waited for already, though not by Popen
+    assert process.returncode == 0, (folder / "stderr").read_text()
     assert "Traceback" not in (folder / "stderr").read_text()
     rows = pa.concat_tables(pq.read_table(part) for part in sorted((folder / out).glob("part-*"))).to_pylist()
     return rows, usage.ru_maxrss / 1024

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
 from ..helpers.images import encoded, pixels
+from ..helpers.object_store import free_port
 from ..helpers.runs import rows
 from ..helpers.tiny import make_bundle
 
@@ -51,6 +55,16 @@ def start(place, out, *options, **environment):
 def workers_of(process):
     found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "worker_process" in line]
+
+
+def workers_ready(port):
+    """Return the number of workers that a run's metrics call ready; 0 while nothing answers yet."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            found = re.search(r'^pscr_engine_workers\{device="cpu"\} (\d+)', answer.read().decode(), re.MULTILINE)
+    except URLError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def fault(folder, code):
@@ -237,27 +251,31 @@ def test_a_worker_that_cannot_start_is_one_line(place, tmp_path):
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("change", ["bundle", "manifest"])
+@pytest.mark.parametrize("change", ["bundle", "no bundle", "manifest"])
 def test_a_worker_that_starts_late_does_not_work_with_something_else(place, tmp_path, change):
-    """Replace the bundle or the manifest during a run: a worker that starts then says so, and scores nothing."""
+    """Replace the bundle or the manifest during a run, or remove it: a new worker says so, and scores nothing."""
     shutil.copytree(place / "model.pscr", tmp_path / "model.pscr")
     names = [str(place / f"{row % 37:03d}.png") for row in range(ROWS)]
     (tmp_path / "m.csv").write_text("path\n" + "\n".join(names))
-    process = start(tmp_path, "out", "--devices", "cpu,cpu", "--root", place)
-    while len(list((tmp_path / "out").glob("part-*"))) < 3:
+    port = free_port()
+    process = start(tmp_path, "out", "--devices", "cpu,cpu", "--root", place, "--metrics-port", str(port))
+    while workers_ready(port) < 2:  # else the other one may be opening what is replaced
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)
     if change == "bundle":
         shutil.rmtree(tmp_path / "model.pscr")
         make_bundle(tmp_path / "model.pscr", exemplars=9)
+    elif change == "no bundle":
+        shutil.rmtree(tmp_path / "model.pscr")
     else:
         (tmp_path / "m.csv").write_text("path\n" + "\n".join(reversed(names)))
     os.kill(workers_of(process)[0], signal.SIGKILL)
     process.send_signal(signal.SIGCONT)
     _, stderr = process.communicate(timeout=180)
     assert process.returncode in (1, 2)
-    assert "has changed since the run began" in stderr.splitlines()[-1]
+    expected = "is not there any more" if change == "no bundle" else "has changed since the run began"
+    assert expected in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
