@@ -21,6 +21,8 @@
     ├── ParityError            an exported graph's scores differ too much from PyTorch's
     └── TooManyFailuresError   exit code 3: more images failed than max_failure_rate allows, or all
 
+A bundle, checkpoint or database that the caller names and that is not there is wrong usage, too: exit code 2.
+
 A bad *image* among others is none of these: it becomes a row with a status (see `pscr_engine.records.Status`).
 Messages are one line: what is wrong, then what to do. Settings in them are named by `option`, in the caller's language:
 as an option of the command line in a command, else as a parameter. What goes into an output folder is no message: it is
@@ -31,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 # Options whose parameter is called otherwise.
 _PARAMETERS = {
@@ -93,6 +95,15 @@ class PscrError(Exception):
 def one_line(error: BaseException | str, limit: int) -> str:
     """Return an error's text on one line, at most `limit` characters: other libraries' texts have many lines."""
     return " ".join(str(error).split())[:limit]
+
+
+_Error = TypeVar("_Error", bound=PscrError)
+
+
+def wrong_usage(error: _Error) -> _Error:
+    """Return the error, made to end a command with exit code 2: what the caller named is not there."""
+    error.exit_code = UsageError.exit_code
+    return error
 
 
 class UsageError(PscrError):

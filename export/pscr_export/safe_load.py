@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pscr_engine.errors import CheckpointError
+from pscr_engine.errors import CheckpointError, wrong_usage
 
 _HEAD = 1024
 _NUMBERS = {
@@ -41,7 +41,8 @@ def load_safely(path: Path) -> Any:
         CheckpointError: no file, another kind of file, a damaged one, or one with an object that is not allowed.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}; name a checkpoint")
+        what = "is a directory" if path.is_dir() else "no such file"
+        raise wrong_usage(CheckpointError(f"{path}: {what}; name a checkpoint"))
     if kind := unusable_kind(path):
         raise CheckpointError(f"{path}: {kind}")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..atomic import sha256_of
-from ..errors import BundleError, one_line, option
+from ..errors import BundleError, one_line, option, wrong_usage
 from ..stores.uri import Place, StorePath, place
 from .exemplars import EXEMPLAR_TENSORS, Exemplars, read_exemplars
 from .info import FORMAT, FORMAT_VERSION, BundleInfo
@@ -162,10 +162,10 @@ def _read_bundle_json(path: Path) -> bytes:
     except NotADirectoryError:
         raise BundleError(f"{path}: not a bundle, which is a folder; make one with pscr-engine export") from None
     except FileNotFoundError:
-        what = "no bundle.json in it" if path.is_dir() else "no such bundle"
-        raise BundleError(
-            f"{path}: {what}; make a bundle with pscr-engine export, or name one with {option('--bundle')}"
-        ) from None
+        advice = f"make a bundle with pscr-engine export, or name one with {option('--bundle')}"
+        if path.is_dir():
+            raise BundleError(f"{path}: no bundle.json in it; {advice}") from None
+        raise wrong_usage(BundleError(f"{path}: no such bundle; {advice}")) from None
     except OSError as error:
         raise BundleError(f"{path}: can't read bundle.json ({error.strerror})") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..errors import BundleError, UsageError, option
+from ..errors import BundleError, UsageError, option, wrong_usage
 from ..stores.uri import Place, StorePath, place
 from .shipped import DEFAULT_MODEL, find_model, shipped_models, suggest
 
@@ -98,8 +98,10 @@ def choose_bundle(given: str | Place | BundleChoice | None, what: str | None = N
             return BundleChoice.of_model(given)
         return BundleChoice(location, reason="the one at this path, not the shipped model of that name")
     if not there and models and len(location.parts) == 1:
-        raise BundleError(
-            f"{given}: no such bundle, and no shipped model of that name ({suggest(given, models)}); {_make_one()}"
+        raise wrong_usage(
+            BundleError(
+                f"{given}: no such bundle, and no shipped model of that name ({suggest(given, models)}); {_make_one()}"
+            )
         )
     return BundleChoice(location)
 
@@ -112,5 +114,7 @@ def _default() -> BundleChoice:
     if os.path.lexists(DEFAULT_BUNDLE):
         return BundleChoice(Path(DEFAULT_BUNDLE), default=True, reason="in this folder")
     if DEFAULT_MODEL not in shipped_models():
-        raise BundleError(f"no {DEFAULT_BUNDLE} here, and no model is shipped with this pscr-engine; {_make_one()}")
+        raise wrong_usage(
+            BundleError(f"no {DEFAULT_BUNDLE} here, and no model is shipped with this pscr-engine; {_make_one()}")
+        )
     return BundleChoice.of_model(DEFAULT_MODEL, f"the shipped model: no {DEFAULT_BUNDLE} here", default=True)

@@ -126,7 +126,7 @@ def test_a_folder_with_the_name_of_a_model_is_taken_and_said(cli_with_model, tmp
 )
 def test_without_any_model_one_line_says_what_to_do(cli_without_model, command):
     outcome = cli_without_model(*command)
-    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert (outcome.returncode, outcome.stdout) == (2, "")
     assert outcome.stderr == (
         "error: no model.pscr here, and no model is shipped with this pscr-engine; make a bundle with pscr-engine "
         "export, or name one with --bundle\n"
@@ -136,5 +136,5 @@ def test_without_any_model_one_line_says_what_to_do(cli_without_model, command):
 @pytest.mark.parametrize("command", [["score", "--manifest", "m", "--bundle"], ["inspect"], ["evaluate"]])
 def test_a_mistyped_name_hints_at_the_nearest(cli_with_model, command):
     outcome = cli_with_model(*command, "agiqa3k-lite")
-    assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (1, "", 1)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1)
     assert f"(shipped: {DEFAULT_MODEL}; did you mean {DEFAULT_MODEL}?)" in outcome.stderr

@@ -77,6 +77,29 @@ def test_bad_usage_is_one_line(cli, arguments, message):
     assert outcome.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "nothing"],
+        ["score", "list.txt", "--bundle", "nothing"],
+        ["score", "list.txt", "--bundle", "no/model"],
+        ["inspect", "nothing"],
+        ["bench", "--bundle", "nothing"],
+        ["compile", "--bundle", "nothing"],
+        ["train", "--dataset", "nothing.csv"],
+        ["train", "--dataset", "agiqa-3k", "--data", "nothing"],
+        ["export", "--ckpt", "nothing.pt"],
+        ["evaluate", "nothing.pt"],
+    ],
+)
+def test_what_is_named_and_is_not_there_is_wrong_usage(cli, tmp_path, arguments):
+    (tmp_path / "list.txt").write_text("")
+    outcome = cli(*arguments)
+    assert outcome.returncode == 2
+    assert re.search("error: .*(nothing|no/model).*(no such|needs|name)", outcome.stderr), outcome.stderr
+    assert not [path.name for path in tmp_path.iterdir() if path.name != "list.txt"]
+
+
 def test_inspect_tells_what_is_in_a_bundle(cli, tmp_path):
     bundle = make_bundle(tmp_path / "model.pscr")
     text = cli("inspect").stdout

@@ -107,9 +107,9 @@ def test_names_come_from_files_or_from_the_user_and_order_is_theirs(cli, tmp_pat
 
 def test_what_cannot_be_loaded_ends_the_run_before_it_begins(cli, tmp_path, collection, two):
     (two[1] / "scorer.fp32.onnx").write_bytes(b"damaged")
-    for bad in (two[1], tmp_path / "nothing.pscr"):
+    for bad, code in ((two[1], 1), (tmp_path / "nothing.pscr", 2)):
         done = score(cli, collection, "out", two[0], bad)
-        assert done.returncode == 1
+        assert done.returncode == code
         assert len(done.stderr.splitlines()) == 1
         assert bad.name in done.stderr
         assert not (tmp_path / "out").exists()

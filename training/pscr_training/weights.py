@@ -13,7 +13,7 @@ from pscr_export.timm_backbone import PREFIX
 from pscr_export.wrapped_keys import without_wrappers
 from torch import Tensor, nn
 
-from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError, one_line, option
+from pscr_engine.errors import CheckpointError, MissingDependencyError, PscrError, one_line, option, wrong_usage
 
 from .efficientnet_lite import efficientnet_lite_as_timm, is_efficientnet_lite, with_imagenet_input
 
@@ -74,7 +74,7 @@ def _downloaded(backbone: Backbone) -> Mapping[str, Tensor]:
 
 def _read(file: Path) -> Mapping[str, Tensor]:
     if not file.is_file():
-        raise CheckpointError(f"{option('--weights')} {file}: no such file")
+        raise wrong_usage(CheckpointError(f"{option('--weights')} {file}: no such file"))
     content: Any = _read_safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
     for key in ("backbone", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

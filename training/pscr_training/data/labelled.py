@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pscr_engine.errors import DatasetError
+from pscr_engine.errors import DatasetError, wrong_usage
 
 _MOST_LISTED = 5
 
@@ -96,5 +96,5 @@ def listed(things: Sequence[str], between: str = ", ") -> str:
 def require_file(path: Path, what: str) -> Path:
     """Return `path`, or raise DatasetError, saying what the file should hold, if there is none."""
     if not path.is_file():
-        raise DatasetError(f"{path}: no such file; it should hold {what}")
+        raise wrong_usage(DatasetError(f"{path}: no such file; it should hold {what}"))
     return path
