@@ -108,7 +108,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(source, trained, tmp_path
     refused = subprocess.run(command(source, out, "--seed", "2"), capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert (
-        "was trained with seed 1, this is 2; choose another --out, or start afresh with --overwrite" in refused.stderr
+        "was trained with seed 1, now it is 2; choose another --out, or start afresh with --overwrite" in refused.stderr
     )
 
 
@@ -213,7 +213,7 @@ def test_training_steps_may_take_patches_by_another_rule(source, tmp_path, monke
     assert set(taken) == {("rps", 2)}
     record = load_model(result.last)[1]
     assert (record.sampling, record.settings["train_sampling"]) == ("ops", "rps")
-    with pytest.raises(OutputError, match="was trained with train_sampling rps, this is None"):
+    with pytest.raises(OutputError, match="was trained with train_sampling rps, now it is unset"):
         train(TrainConfig(source, out=tmp_path / "run", **{**options, "train_sampling": None}))
     with pytest.raises(UsageError, match='train_sampling: with freeze="all" each image is encoded once'):
         train(TrainConfig(source, out=tmp_path / "other", **options, freeze=("all",)))

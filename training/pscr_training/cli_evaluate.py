@@ -56,6 +56,7 @@ def evaluate(
     dataset: str | None,
     root: str | None,
     label: str | None,
+    path_column: str | None,
     split_column: str | None,
     images: int,
     json_file: Path | None,
@@ -91,7 +92,7 @@ def evaluate(
         check_plot(plot)
     for option, file in (("--json", json_file), ("--plot", plot)):
         _check_file(option, file)
-    source = None if dataset is None else Source(dataset, root, label, split_column, images)
+    source = None if dataset is None else Source(dataset, root, label, split_column, images, path_column=path_column)
     configs = [EvaluateConfig(model, source, **settings) for model in models]
     if len(configs) > 1:
         if plot is not None:

@@ -25,6 +25,7 @@ def source_options(command: Any) -> Any:
         ),
         click.option("--data", "root", help="Folder of the database, or of the table's images."),
         click.option("--label", help="Which label, or the table's column.  [default: quality, or mos]"),
+        click.option("--path-column", help="The table's column of images.  [default: path]"),
         click.option("--split-column", help="The table's column that says train, test or val."),
         default_option("--images", 1000, "How many images, for --dataset synthetic."),
     )
@@ -117,6 +118,7 @@ def train(
     dataset: str | None,
     root: str | None,
     label: str | None,
+    path_column: str | None,
     split_column: str | None,
     images: int,
     split: str | None,
@@ -143,7 +145,7 @@ def train(
     from .data.open import Source
     from .train import train as run
 
-    source = Source(dataset, root, label, split_column, images, seed)
+    source = Source(dataset, root, label, split_column, images, seed, path_column)
     chosen = split or ("column" if split_column else "random")
     config = TrainConfig(source, split=chosen, seed=seed, **settings)
     with progress("images") as report:

@@ -392,6 +392,10 @@ def _record(config: TrainConfig, labelled: Labelled, parts: Split, sampling: Sam
     )
 
 
+def _shown(value: object) -> str:
+    return "unset" if value is None else str(value)
+
+
 def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None:
     """Raise OutputError or CheckpointError unless the training in the folder has the same settings and images."""
     was, wanted = earlier.as_dict(), now.as_dict()
@@ -402,7 +406,8 @@ def _check_same(out: Path, earlier: TrainingRecord, now: TrainingRecord) -> None
         for name in sorted(was[part].keys() | wanted[part].keys()):
             if was[part].get(name) != wanted[part].get(name):
                 raise OutputError(
-                    f"{out}: was trained with {name} {was[part].get(name)}, this is {wanted[part].get(name)}; "
+                    f"{out}: was trained with {name} {_shown(was[part].get(name))}, now it is "
+                    f"{_shown(wanted[part].get(name))}; "
                     f"choose another {option('--out')}, or start afresh with {option('--overwrite', True)}"
                 )
     if was["exemplars"] != wanted["exemplars"]:

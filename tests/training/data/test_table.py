@@ -44,6 +44,20 @@ def test_kinds(tmp_path, kind):
     ]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_the_column_of_images_may_have_any_name(tmp_path, kind):
+    """Check names like numbers, too, and that a column path beside it is not taken instead."""
+    file = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        file.write_text("image,mos,path\n007,1.5,x\n")
+    else:
+        file.write_text('{"image": "007", "mos": 1.5, "path": "x"}\n')
+    (item,) = Source(str(file), path_column="image").open().items
+    assert (item.name, item.file, item.mos) == ("007", tmp_path / "007", 1.5)
+    with pytest.raises(DatasetError, match=r"no column img \(.*\); name the images' with path_column"):
+        Source(str(file), path_column="img").open()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -52,7 +66,7 @@ def test_kinds(tmp_path, kind):
         ("path,score\na,1\n", r"no column mos \(there is path, score\); name the labels' with label$"),
         (
             "file,score\na,1\n",
-            r"no column path, mos \(.*\); the images' must be called path, name the labels' with label$",
+            r"no column path, mos \(.*\); name the images' with path_column, name the labels' with label$",
         ),
         (
             "path,mos\na,x\nb,1\n,2\n",

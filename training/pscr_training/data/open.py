@@ -31,6 +31,7 @@ class Source:
         split_column: a table's column that says train, test or val.
         images: how many are made up.
         seed: seed of the made-up images.
+        path_column: a table's column of images; None for path.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Source:
     split_column: str | None = None
     images: int = 1000
     seed: int = 1
+    path_column: str | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, {"images": Range(1), "seed": SEED})
@@ -74,4 +76,4 @@ class Source:
                 f"{option('--dataset')} {self.dataset!r}: choose from {', '.join(DATASETS)}, or name a table's file"
             )
         root = None if self.root is None else Path(self.root)
-        return table(Path(self.dataset), self.label or "mos", root, self.split_column)
+        return table(Path(self.dataset), self.label or "mos", root, self.split_column, self.path_column or "path")

@@ -71,7 +71,10 @@ def split(labelled: Labelled, rule: str, *, seed: int = 1, val_share: float = 0.
         train, val = _take_val(labelled, train, rule, val_share, seed)
     for name, part in (("training", train), ("test", test)):
         if len(part) < 2:
-            raise DatasetError(f"{labelled.name}: the split {rule} leaves {len(part)} {name} images")
+            raise DatasetError(
+                f"{labelled.name}: the split {rule} leaves {len(part)} {name} image{'s' * (len(part) != 1)}, and 2 are "
+                "the least; use more images"
+            )
     return Split(train, val, test)
 
 

@@ -1,4 +1,4 @@
-"""Reader of a user's own labelled images: a CSV, TSV, JSONL or Parquet file with the columns `path` and a label."""
+"""Reader of a user's own labelled images: a CSV, TSV, JSONL or Parquet file with columns of images and of labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from .labelled import Item, Labelled, number, raise_faults, require_file
 _PARTS = {"train": "train", "training": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 
 
-def table(source: Path, label: str = "mos", root: Path | None = None, part_column: str | None = None) -> Labelled:
+def table(
+    source: Path,
+    label: str = "mos",
+    root: Path | None = None,
+    part_column: str | None = None,
+    path_column: str = "path",
+) -> Labelled:
     """Read a file of labelled images. A column `prompt`, if there is one, groups images for splits by prompt.
 
     Args:
@@ -25,15 +31,17 @@ def table(source: Path, label: str = "mos", root: Path | None = None, part_colum
         label: the column of labels.
         root: folder that paths start from; None for the file's own.
         part_column: the column that says train, test or val; None if there is none.
+        path_column: the column of images' paths.
 
     Raises:
         DatasetError: the file can't be read, lacks a column, or has rows that can't be used.
     """
-    require_file(source, "columns path and mos")
-    read = _read(source)
-    lacking = [name for name in ("path", label, part_column) if name and name not in read.column_names]
+    require_file(source, f"columns {path_column} and {label}")
+    read = _read(source, path_column)
+    lacking = [name for name in (path_column, label, part_column) if name and name not in read.column_names]
     if lacking:
-        advice = {label: f"name the labels' with {option('--label')}", "path": "the images' must be called path"}
+        advice = {label: f"name the labels' with {option('--label')}"}
+        advice[path_column] = f"name the images' with {option('--path-column')}"
         advice |= {part_column: f"name the parts' with {option('--split-column')}"} if part_column else {}
         raise DatasetError(
             f"{source}: no column {', '.join(lacking)} (there is {', '.join(read.column_names)}); "
@@ -44,17 +52,17 @@ def table(source: Path, label: str = "mos", root: Path | None = None, part_colum
     columns = {
         name: _values(source, name, read[name])
         for name in read.column_names
-        if name in ("path", "prompt", label, part_column)
+        if name in (path_column, "prompt", label, part_column)
     }
     prompts = columns.get("prompt", [None] * read.num_rows)
     parts = columns[part_column] if part_column else [None] * read.num_rows
     faults: list[str] = []
     items, folder = [], root or source.parent
     for row, (path, value, prompt, part) in enumerate(
-        zip(columns["path"], columns[label], prompts, parts, strict=True)
+        zip(columns[path_column], columns[label], prompts, parts, strict=True)
     ):
         if not isinstance(path, str) or not path:
-            faults.append(f"row {row}: path {path!r} is not text")
+            faults.append(f"row {row}: {path_column} {path!r} is not text")
             continue
         name = None if part is None else _PARTS.get(str(part).strip().lower())
         if part_column and name is None:
@@ -66,8 +74,8 @@ def table(source: Path, label: str = "mos", root: Path | None = None, part_colum
     return Labelled(str(source), label, items, read.num_rows, (min(labels), max(labels)))
 
 
-def _read(source: Path) -> pa.Table:
-    text = pa.csv.ConvertOptions(column_types={"path": pa.string(), "prompt": pa.string()})
+def _read(source: Path, path_column: str) -> pa.Table:
+    text = pa.csv.ConvertOptions(column_types={path_column: pa.string(), "prompt": pa.string()})
     suffix = source.suffix.lower()
     try:
         match suffix:
