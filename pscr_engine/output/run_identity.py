@@ -98,18 +98,36 @@ def _difference(folder: Folder, earlier: Mapping[str, Any], run: Mapping[str, An
     theirs, ours = earlier["identity"], run["identity"]
     for name in {**ours, **theirs}:  # what one of them lacks is compared, too
         if theirs.get(name) != ours.get(name):
-            then, now, advice = _short(theirs.get(name)), _short(ours.get(name)), ""
+            which = f"{_short(theirs.get(name))}, now {_short(ours.get(name))}"
+            advice = f"choose another {option('--out')}"
             if name == "bundle":
-                then, now, advice = _bundle_names(earlier, run) or (then, now, advice)
+                which, advice = _bundle_names(earlier, run) or (which, advice)
+            if name == "manifest":
+                which, advice = _manifest_names(folder, earlier, run) or (which, advice)
             return OutputError(
-                f"{folder.location}: holds a run with another {name.replace('_', ' ')} ({then}, now {now}); "
-                f"{advice}choose another {option('--out')} or use {option('--overwrite', True)}"
+                f"{folder.location}: holds a run with another {name.replace('_', ' ')} ({which}); "
+                f"{advice} or use {option('--overwrite', True)}"
             )
     return None
 
 
-def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Say which bundle the run in the folder has, which one this run has, and how to go on with the former.
+def _manifest_names(folder: Folder, earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Say which manifest the run in the folder has and which one this run has, and what to do if one has changed."""
+    try:
+        then, now = (str(each["settings"]["manifest"]).rstrip("/") for each in (earlier, run))
+    except (KeyError, TypeError):  # a run of an earlier version, or a damaged file
+        return None
+    if then != now:
+        return f"{then}, now {now}", f"choose another {option('--out')}"
+    known = option("--known", str(folder.location))
+    return (
+        f"{then}, which has changed since",
+        f"choose another {option('--out')}, with {known} to score only what is new,",
+    )
+
+
+def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Say which bundle the run in the folder has and which one this run has, and how to go on with the former.
 
     Returns:
         None if names tell no difference: the content has changed.
@@ -123,7 +141,7 @@ def _bundle_names(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[s
         return None
     named = [f"{name}={each}" for name, each in then.items()] if isinstance(then, dict) else [then]
     flags = " ".join(f"{option('--bundle')} {each}" for each in named)
-    return (*described, f"go on with {flags}, ")
+    return f"{described[0]}, now {described[1]}", f"go on with {flags}, choose another {option('--out')}"
 
 
 def _describe_bundles(run: Mapping[str, Any]) -> str:
@@ -141,5 +159,5 @@ def _describe_bundle(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "unset" if value is None else str(value)
     return text if len(text) <= 24 else text[:21] + "..."

@@ -225,7 +225,7 @@ def test_known_by_content(cli, place):
     folder = place / "images"
     score(cli, "old.csv", "old", "--known-by", "content")
     assert all(len(row["sha256"]) == 32 for row in rows(place / "old"))
-    assert "holds a run with another known by (content, now None)" in score(cli, "old.csv", "old", rc=2).stderr
+    assert "holds a run with another known by (content, now unset)" in score(cli, "old.csv", "old", rc=2).stderr
     other = place / "elsewhere"
     other.mkdir()
     for index in range(OLD):

@@ -164,6 +164,28 @@ def test_another_bundle_is_named_by_what_users_call_it(tmp_path):
             RunDirectory.open(tmp_path, other)
 
 
+def test_another_manifest_is_named_by_what_users_call_it(tmp_path):
+    def run(digest, name):
+        return {"identity": {"manifest": digest}, "settings": {"manifest": name}}
+
+    write_one_part(tmp_path, run("files:" + "1" * 64, "photos/"))
+    with pytest.raises(OutputError) as raised:
+        RunDirectory.open(tmp_path, run("2" * 64, "list.csv"))
+    assert str(raised.value) == (
+        f"{tmp_path}: holds a run with another manifest (photos, now list.csv); choose another out or use "
+        "overwrite=True"
+    )
+    with pytest.raises(OutputError) as raised:
+        RunDirectory.open(tmp_path, run("2" * 64, "photos"))
+    assert str(raised.value) == (
+        f"{tmp_path}: holds a run with another manifest (photos, which has changed since); choose another out, with "
+        f'known="{tmp_path}" to score only what is new, or use overwrite=True'
+    )
+    for other in ({"identity": {"manifest": None}}, {"identity": {}, "settings": None}):
+        with pytest.raises(OutputError, match=r"another manifest \(files:1{15}\.\.\., now unset\)"):
+            RunDirectory.open(tmp_path, other)
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "fewer rows", "no part at all"])
 def test_a_damaged_part_of_a_complete_run_is_scored_again(tmp_path, tiny, caplog, damage):
     for index in range(5):
