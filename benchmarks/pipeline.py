@@ -11,15 +11,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice, product, repeat
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pscr_engine.bench.stages import plain_loop
 from pscr_engine.bundle import Bundle
+from pscr_engine.errors import PscrError
 from pscr_engine.host import keep_freed_memory, usable_cpus
 from pscr_engine.models import DEFAULT_MODEL, find_model
 from pscr_engine.records import Query
@@ -149,17 +151,20 @@ def network() -> Path:
 
 
 def engines() -> Path:
-    """Measure runs against the bare engine at its best, on both engines of processors."""
-    figures = {}
+    """Measure runs in INT8, where the rest weighs most, against the bare engine at its best, on both engines."""
+    figures: dict[str, Any] = {}
     for name, bundle in (
         ("resnet18", untrained_bundle("resnet18", ("fp32", "int8"))),
         ("shipped", find_model(DEFAULT_MODEL).open()),
     ):
-        for precision, kind in product(("int8", "fp32"), ("onnxruntime", "openvino")):
-            if precision in bundle.info.graphs:
-                measured = rates(_ways_of_engine(bundle, precision, kind), INFER_IMAGES)
-                figures[f"{name}, {precision}, {kind}"] = compared(measured, "engine", "engine and decoder")
-                print(json.dumps(figures[f"{name}, {precision}, {kind}"]), flush=True)
+        for kind in ("onnxruntime", "openvino"):
+            run = f"{name}, int8, {kind}"
+            try:
+                measured = rates(_ways_of_engine(bundle, "int8", kind), INFER_IMAGES)
+                figures[run] = compared(measured, "engine", "engine and decoder")
+            except PscrError as error:  # an engine whose scores are too far off is refused
+                figures[run] = {"left_out": str(error)}
+            print(run, json.dumps(figures[run]), flush=True)
     return record("pipeline-engines-cpu", ENGINES_METHOD, {"runs": figures})
 
 
