@@ -1,6 +1,6 @@
 """Compare pscr-engine with what users would pick instead: the same images, in turn, each in a process of its own.
 
-python -m benchmarks.peers [BACKBONE|shipped ...]  writes results/cpu-<processor>.json, and tables in docs/, README.md
+python -m benchmarks.peers [BACKBONE|shipped ...]  writes results/cpu-<processor>.json, and its tables in the pages
 
 The peers' packages: pip install -c constraints.txt -r benchmarks/peers.txt, here or in an environment of their own that
 is named with --python. A peer that can't run is left out, and the record says why.
@@ -110,15 +110,14 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter with the peers' packages")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="about how long each peer runs in a round")
-    parser.add_argument("--only", nargs="+", help="measure only these peers, and leave the tables alone")
+    parser.add_argument("--only", nargs="+", help="measure only these peers")
     parser.add_argument("--host", default=_slug(processor_model()), help="name of the record: results/cpu-HOST.json")
     arguments = parser.parse_args()
     figures = {name: _compare(name, arguments) for name in arguments.backbones}
     files, real = jpeg_files()
     images = f"{len(files)} {'of AGIQA-3K' if real else 'made-up scenes, quality 92'}"
     path = record(f"cpu-{arguments.host}", METHOD, {"images": images, "backbones": figures})
-    if arguments.only is None:
-        write_tables(path)
+    write_tables(path)
     print(path.read_text())
 
 

@@ -1,4 +1,4 @@
-"""Make the tables of peers in docs/speed.md and the README from a record."""
+"""Make the tables of peers in docs/speed.md and the README from the records that they name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from ..marked import put
 
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "speed.md"
-BEGIN, END = "<!-- peers: made by python -m benchmarks.peers -->", "<!-- /peers -->"
+END = "<!-- /peers -->"
 # pscr-engine in INT8: `auto` takes the faster one.
 OURS = ("pscr-engine int8", "pscr-engine int8, openvino")
 # The README's rows: pscr-engine, the same network by PyTorch as one writes it who knows how, and the fastest peer.
 CHIEF = (*OURS, "b: tuned", "c: openvino int8")
 
 
+def begin(file: Path) -> str:
+    """Return the mark before a record's table."""
+    return f"<!-- peers of {file.stem}: made by python -m benchmarks.peers -->"
+
+
 def write_tables(file: Path) -> None:
-    """Put the table of a record between the marks in docs/speed.md, and its chief rows into the README."""
+    """Put the table of a record where docs/speed.md has its mark, and its chief rows where the README has."""
     record = json.loads(file.read_text())
-    put(PAGE, BEGIN, END, table(record))
-    put(README, BEGIN, END, table(record, CHIEF))
+    for page, only in ((PAGE, None), (README, CHIEF)):
+        if begin(file) in page.read_text(encoding="utf-8"):
+            put(page, begin(file), END, table(record, only))
 
 
 def table(record: dict[str, Any], only: Sequence[str] | None = None) -> str:

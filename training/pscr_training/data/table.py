@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from pscr_engine.errors import DatasetError, one_line, option
+from pscr_engine.errors import DatasetError, one_line, option, wrong_usage
 
 from .labelled import Item, Labelled, number, raise_faults, require_file
 
@@ -43,9 +43,11 @@ def table(
         advice = {label: f"name the labels' with {option('--label')}"}
         advice[path_column] = f"name the images' with {option('--path-column')}"
         advice |= {part_column: f"name the parts' with {option('--split-column')}"} if part_column else {}
-        raise DatasetError(
-            f"{source}: no column {', '.join(lacking)} (there is {', '.join(read.column_names)}); "
-            + ", ".join(advice[name] for name in lacking)
+        raise wrong_usage(
+            DatasetError(
+                f"{source}: no column {', '.join(lacking)} (there is {', '.join(read.column_names)}); "
+                + ", ".join(advice[name] for name in lacking)
+            )
         )
     if not read.num_rows:
         raise DatasetError(f"{source}: no rows in it")
