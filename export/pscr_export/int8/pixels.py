@@ -68,13 +68,9 @@ class PixelConvolution(nn.Module):
         self.same = isinstance(convolution, Conv2dSame)
         self.outputs = _COLUMNS // stride
         self.groups = -(-((self.outputs - 1) * stride + width) // _COLUMNS)
-        kernel = torch.zeros(self.outputs, self.channels, height, self.groups * _COLUMNS, 3)
-        for output in range(self.outputs):
-            kernel[output, :, :, output * stride : output * stride + width] = weight.permute(0, 2, 3, 1)
-        kernel = kernel.reshape(self.outputs * self.channels, height, self.groups, _COLUMNS * 3)
-        self.convolution = nn.Conv2d(_COLUMNS * 3, len(kernel), (height, self.groups), stride=(stride, 1))
-        self.convolution.weight = nn.Parameter(kernel.permute(0, 3, 1, 2).contiguous(), requires_grad=False)
-        self.convolution.bias = nn.Parameter(bias.detach().repeat(self.outputs), requires_grad=False)
+        count = self.outputs * self.channels
+        self.convolution = nn.Conv2d(_COLUMNS * 3, count, (height, self.groups), stride=(stride, 1))
+        self._set(weight.permute(0, 2, 3, 1), bias.detach())
         self.register_buffer("border", torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8))
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -93,6 +89,22 @@ class PixelConvolution(nn.Module):
         # A slice that takes everything would be exported, too, and keep ONNX Runtime from computing on in integers.
         x = x if x.shape[2] == wanted else x[:, :, :wanted]
         return x.permute(0, 3, 1, 2)
+
+    def repeat_first_output(self) -> None:
+        """Give all outputs of a position the weights and bias of the first one, which may have been rounded."""
+        kernel = self.convolution.weight.detach()[: self.channels].permute(0, 2, 3, 1)
+        columns = kernel.reshape(self.channels, len(kernel[0]), self.groups * _COLUMNS, 3)
+        assert self.convolution.bias is not None
+        self._set(columns[:, :, : self.width].clone(), self.convolution.bias.detach()[: self.channels])
+
+    def _set(self, weight: Tensor, bias: Tensor) -> None:
+        """Set weights, [C, h, w, 3], and bias, [C], of all outputs of a position."""
+        kernel = torch.zeros(self.outputs, self.channels, weight.shape[1], self.groups * _COLUMNS, 3)
+        for output in range(self.outputs):
+            kernel[output, :, :, output * self.stride : output * self.stride + self.width] = weight
+        kernel = kernel.reshape(self.outputs * self.channels, weight.shape[1], self.groups, _COLUMNS * 3)
+        self.convolution.weight = nn.Parameter(kernel.permute(0, 3, 1, 2).contiguous(), requires_grad=False)
+        self.convolution.bias = nn.Parameter(bias.repeat(self.outputs), requires_grad=False)
 
     def _padding(self, P: int) -> tuple[int, int]:
         """Return the padding before (above, on the left) and after (below, on the right)."""

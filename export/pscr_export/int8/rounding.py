@@ -59,6 +59,9 @@ def rounded_together(
     for number, (layer, seen) in enumerate(moments.items()):
         _round(layer, seen, 64 if seven_bits else 127)
         after_layer(number + 1, len(moments))
+    if result.first is not None:
+        # They are one output at different columns, and OpenVINO's graph has it once.
+        result.first.repeat_first_output()
     return result
 
 

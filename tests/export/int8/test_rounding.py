@@ -157,3 +157,18 @@ def test_layers_that_stay_as_they_are():
     assert all(torch.equal(mixed.state_dict()[name], state[name]) for name in taken)
     with pytest.raises(ValueError, match="zip"):
         with_layers_of(rounded, network, [True], pictures(1)[0][:1])
+
+
+def test_the_first_convolution_stays_one_kernel_at_several_columns():
+    """Check what lets OpenVINO compute it on three channels, see `pscr_engine.backends.openvino_graph`."""
+    network = network_of(convolutions())
+    rounded = rounded_together(network, pictures(1), seven_bits=True)
+    first, kernel, bias = rounded.first, rounded.first.convolution.weight, rounded.first.convolution.bias
+    assert first.outputs == 4
+    apart = kernel.reshape(4, 16, 4, 3, 3, first.groups).permute(0, 1, 3, 4, 5, 2).reshape(4, 16, 3, 3, -1)
+    for output in range(4):
+        assert torch.equal(apart[output, ..., output : output + 3], apart[0, ..., :3])
+        assert not apart[output, ..., :output].any()
+        assert not apart[output, ..., output + 3 :].any()
+        assert torch.equal(bias.reshape(4, 16)[output], bias[:16])
+    assert not torch.equal(kernel, network.first.convolution.weight)
