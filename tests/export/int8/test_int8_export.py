@@ -10,6 +10,7 @@ from pscr_training.untrained import write_untrained_checkpoint
 
 from pscr_engine import Scorer
 from pscr_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pscr_engine.backends.openvino_graph import arranged
 from pscr_engine.bundle import Bundle
 from pscr_engine.errors import ParityError, UsageError
 
@@ -59,6 +60,8 @@ def test_the_trunk_is_integer_but_for_what_the_search_left_in_float(bundle):
     in_float = len(bundle.info.graphs["int8"].quantisation.get("in_float", {}).get("operators", []))
     if not in_float:
         assert not [node for node in nodes if node.op_type == "Cast"]  # integers from the first byte on
+        for_openvino = onnx.load_from_string(arranged(bundle.graph_path("int8"))).graph
+        assert [64, 3, 7, 7] in [list(tensor.dims) for tensor in for_openvino.initializer]
     assert len([node for node in convolutions if node.input[1] in weights]) == in_float
     for node in (node for node in convolutions if node.input[1] not in weights):
         pixels, kernel = (producers[name] for name in node.input[:2])
