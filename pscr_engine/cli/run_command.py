@@ -47,7 +47,8 @@ def run(command: click.Command) -> int:
         if (error.name or "").partition(".")[0] not in _EXTRAS:
             raise
         package = str(error.name).partition(".")[0]
-        logs.error(f"this command needs {package}: {install_advice(_EXTRAS[package])}")
+        extras = _EXTRAS_OF_TRAINING if sys.argv[1:2] in (["train"], ["evaluate"]) else _EXTRAS[package]
+        logs.error(f"this command needs {package}: {install_advice(extras)}")
         return 1
     if outcome == INTERRUPTED:
         # If Ctrl-C struck within an exec() (dataclasses and PyTorch use it), CPython remembers that as
@@ -62,13 +63,14 @@ def _terminate(number: int, frame: object) -> None:
 
 
 # All that the commands need that import a package, not only the extra that brings it: pip installs what is named.
+_EXTRAS_OF_TRAINING = "cpu,export,train"
 _EXTRAS = {
     "torch": "cpu,export",
     "torchvision": "cpu,export",
     "timm": "cpu,export",
     "onnx": "cpu,export",
     "onnxscript": "cpu,export",
-    "scipy": "cpu,export,train",
-    "openpyxl": "cpu,export,train",
-    "matplotlib": "cpu,export,train",
+    "scipy": _EXTRAS_OF_TRAINING,
+    "openpyxl": _EXTRAS_OF_TRAINING,
+    "matplotlib": _EXTRAS_OF_TRAINING,
 }

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import click
 import pytest
@@ -98,6 +100,23 @@ def test_what_is_named_and_is_not_there_is_wrong_usage(cli, tmp_path, arguments)
     assert outcome.returncode == 2
     assert re.search("error: .*(nothing|no/model).*(no such|needs|name)", outcome.stderr), outcome.stderr
     assert not [path.name for path in tmp_path.iterdir() if path.name != "list.txt"]
+
+
+@pytest.mark.parametrize(
+    ("command", "extras"),
+    [("export --ckpt x.pt", "cpu,export"), ("train --dataset synthetic", "cpu,export,train")],
+)
+def test_a_command_without_its_packages_names_all_extras_at_once(tmp_path, command, extras):
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pscr_engine.cli.group import cli; from pscr_engine.cli.run_command import run; sys.exit(run(cli))"
+    )
+    words = [sys.executable, "-c", program, *command.split()]
+    outcome = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr == (
+        f"error: this command needs torch: pip install -c constraints.txt 'pscr-engine[{extras}]'\n"
+    )
 
 
 def test_inspect_tells_what_is_in_a_bundle(cli, tmp_path):
