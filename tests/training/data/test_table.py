@@ -5,7 +5,7 @@ from pscr_training.data.open import Source
 from pscr_training.data.splits import split
 from pscr_training.data.table import table
 
-from pscr_engine.errors import DatasetError
+from pscr_engine.errors import DatasetError, UsageError
 
 from ..made import labelled_table
 
@@ -56,6 +56,14 @@ def test_the_column_of_images_may_have_any_name(tmp_path, kind):
     assert (item.name, item.file, item.mos) == ("007", tmp_path / "007", 1.5)
     with pytest.raises(DatasetError, match=r"no column img \(.*\); name the images' with path_column"):
         Source(str(file), path_column="img").open()
+
+
+@pytest.mark.parametrize("column", ["path_column", "split_column"])
+@pytest.mark.parametrize("dataset", ["synthetic", "agiqa-3k"])
+def test_columns_are_for_tables(tmp_path, dataset, column):
+    with pytest.raises(UsageError, match=f"{column} x: is for tables, and {dataset} is none; leave it out"):
+        Source(dataset, str(tmp_path), **{column: "x"}).open()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

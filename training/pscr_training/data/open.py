@@ -62,9 +62,12 @@ class Source:
         """Read the list of images and their labels.
 
         Raises:
-            UsageError: an unknown name, or no folder for a database.
+            UsageError: an unknown name, no folder for a database, or a column where there is no table.
             DatasetError: the labels are missing or malformed.
         """
+        for flag, column in (("--path-column", self.path_column), ("--split-column", self.split_column)):
+            if column is not None and self.dataset in DATASETS:
+                raise UsageError(f"{option(flag)} {column}: is for tables, and {self.dataset} is none; leave it out")
         if self.dataset == "synthetic":
             return made_up(Path(self._made_up_folder), self.images, self.seed)
         if self.dataset in _DATABASES:
