@@ -5,7 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -60,9 +63,31 @@ def place(tmp_path_factory):
 def run(command, folder):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "XDG_CACHE_HOME": str(folder / "cache")}
-    environment["AWS_METADATA_ENDPOINT"] = "http://127.0.0.1:9"  # else the host's own, if it is a cloud's
     words = [sys.executable, "-c", PROGRAM, *shlex.split(command)]
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    with metadata_service_without_roles() as environment["AWS_METADATA_ENDPOINT"]:
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+
+@contextmanager
+def metadata_service_without_roles():
+    """Serve what a host has whose cloud, if any, gives it no credentials, and yield its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), NothingHere) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class NothingHere(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(404)
+
+    def do_PUT(self):
+        self.do_GET()
+
+    def log_message(self, *arguments):
+        """Say nothing."""
 
 
 @pytest.mark.slow
